@@ -1,0 +1,440 @@
+//! `ArbBot`: one arbitrage bot on one account.
+//!
+//! No CEL rule sits on a node that contains `mode`, `killSwitch` or `risk`, and `killSwitch` and `risk` have none
+//! themselves: nothing may refuse a patch that engages a kill or tightens a limit. The rule on the root looks only at
+//! the name, which no patch can change.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Affinity, EnvVar, LocalObjectReference, ResourceRequirements, Toleration, TopologySpreadConstraint,
+};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use strum::{Display, EnumString};
+
+use crate::decimal::DecimalString;
+use crate::duration::DurationString;
+use crate::limits::RiskLimits;
+use crate::status::ArbBotStatus;
+
+/// ArbBot is one arbitrage bot: it trades one pair of products on one account of one venue.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "arbbot.io",
+    version = "v1alpha1",
+    kind = "ArbBot",
+    doc = "ArbBot is one arbitrage bot: it trades one pair of products on one account of one venue.",
+    namespaced,
+    status = "ArbBotStatus",
+    derive = "PartialEq",
+    shortname = "ab",
+    category = "arbbot",
+    validation = Rule::new("self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
+        .message("metadata.name must be at most 40 lower-case letters, digits or '-', start with a letter and end with a letter or digit: create the bot under another name"),
+    printcolumn = r#"{"name":"Mode","type":"string","description":"What the spec asks for","jsonPath":".spec.mode"}"#,
+    printcolumn = r#"{"name":"Effective","type":"string","description":"What the bot obeys, by its own word","jsonPath":".status.bot.effectiveMode"}"#,
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Halted","type":"string","description":"Entry closed and no order works at the exchange","jsonPath":".status.conditions[?(@.type==\"Halted\")].status"}"#,
+    printcolumn = r#"{"name":"Flat","type":"string","description":"No order and no position","jsonPath":".status.conditions[?(@.type==\"Flat\")].status"}"#,
+    printcolumn = r#"{"name":"P&L","type":"string","description":"Quote currency, fees included, funding excluded","jsonPath":".status.bot.pnl.totalQuote"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","priority":1,"description":"Why Ready is what it is","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
+    printcolumn = r#"{"name":"Contracts","type":"string","priority":1,"description":"Futures position","jsonPath":".status.bot.position.futureContracts"}"#,
+    printcolumn = r#"{"name":"Spot","type":"string","priority":1,"description":"Spot position in base currency","jsonPath":".status.bot.position.spotBase"}"#,
+    printcolumn = r#"{"name":"Leverage","type":"string","priority":1,"jsonPath":".status.bot.position.leverage"}"#,
+    printcolumn = r#"{"name":"Key","type":"string","priority":1,"description":"Fingerprint of the API key in use","jsonPath":".status.credentials.fingerprint"}"#,
+    printcolumn = r#"{"name":"Node","type":"string","priority":1,"jsonPath":".status.bot.node"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ArbBotSpec {
+    /// Incident field. Active trades; ReduceOnly lets nothing raise a leg; Halted closes entry, cancels every resting
+    /// order and keeps the position. Hot. Default Active.
+    #[serde(default)]
+    pub mode: Mode,
+
+    /// Incident field. The kill switch: cancels every order and, by default, flattens the position. Latched until
+    /// `release` names the incident. Hot.
+    #[serde(default)]
+    pub kill_switch: KillSwitch,
+
+    /// Limits on what the bot may risk. Hot.
+    #[serde(default)]
+    pub risk: Risk,
+
+    /// How orders are executed. Live sends them to the venue's account. Immutable.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("execution is immutable: create another ArbBot"))]
+    pub execution: Execution,
+
+    /// The exchange and the account there.
+    pub venue: Venue,
+
+    /// What the bot trades.
+    pub strategy: Strategy,
+
+    /// The API key of the account.
+    pub credentials: Credentials,
+
+    /// Container image. Default: the operator's own release. Cold: a rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+
+    /// Level of the bot's log. Hot. Default info.
+    #[serde(default)]
+    pub log_level: LogLevel,
+
+    /// What the bot does, and when, once it has lost contact with the API server. Hot.
+    #[serde(default)]
+    #[x_kube(validation = Rule::new("duration(self.lease) >= duration('1s') && duration(self.lease) < duration(self.stale) && duration(self.stale) < duration(self.lost)")
+        .message("controlTimeouts must keep the order 1s <= lease < stale < lost, for example lease: 30s, stale: 60s, lost: 5m"))]
+    pub control_timeouts: ControlTimeouts,
+
+    /// Where the bot keeps its durable record.
+    #[serde(default)]
+    pub ledger: Ledger,
+
+    /// CPU and memory of the bot's container. Cold: a rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+
+    /// Further properties of the bot's pod. Cold: a rollout.
+    #[serde(default)]
+    pub pod_template: PodTemplate,
+
+    /// What happens to an open position when the ArbBot is deleted: Flatten closes it first, Orphan cancels the orders
+    /// and leaves it. May be patched during the deletion. Hot. Default Flatten.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+}
+
+/// Mode of a bot, from the least to the most restrictive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema, Display)]
+pub enum Mode {
+    #[default]
+    Active,
+    ReduceOnly,
+    Halted,
+}
+
+/// The kill switch of a bot. `engaged: true` alone is a valid kill.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct KillSwitch {
+    /// true engages the kill. Setting it back to false does not release it. Default false.
+    pub engaged: bool,
+    /// Why, for the record: shown in status and Events. Default "unspecified".
+    #[schemars(length(max = 256))]
+    pub reason: String,
+    /// Flatten closes the position after the orders are cancelled; CancelOrders keeps it. The action of a running kill
+    /// may rise to Flatten, never fall. Default Flatten.
+    pub action: KillAction,
+    /// Id of the incident to release, from status.killSwitch.incidents[].id. Takes effect when `engaged` is false and
+    /// the kill has finished.
+    #[schemars(length(max = 64))]
+    pub release: String,
+    /// Furthest limit price of a flattening order from the mid price, in basis points; widened with every attempt.
+    /// Default "50".
+    pub slippage_bps: DecimalString,
+    /// After this long the rest is closed at market. Default 2m.
+    pub deadline: DurationString,
+}
+
+impl Default for KillSwitch {
+    fn default() -> Self {
+        Self {
+            engaged: false,
+            reason: "unspecified".to_owned(),
+            action: KillAction::default(),
+            release: String::new(),
+            slippage_bps: 50.into(),
+            deadline: DurationString(std::time::Duration::from_secs(120)),
+        }
+    }
+}
+
+/// What a kill does, from the least to the most.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema, Display, EnumString,
+)]
+pub enum KillAction {
+    CancelOrders,
+    #[default]
+    Flatten,
+}
+
+/// Limits on what a bot may risk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Risk {
+    /// Limits that bind every order that raises exposure.
+    pub limits: RiskLimits,
+}
+
+/// How orders are executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Display)]
+pub enum Execution {
+    Live,
+}
+
+/// The exchange. Exactly one of its fields is set; its kind is immutable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Venue {
+    /// Coinbase Advanced Trade: spot and US perpetual-style futures.
+    pub coinbase: Coinbase,
+}
+
+/// Coinbase Advanced Trade.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Coinbase {
+    /// UUID of the portfolio that is traded. The API key must belong to it. Immutable.
+    #[schemars(regex(pattern = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"), length(max = 36))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("venue.coinbase.portfolio is immutable: create another ArbBot"))]
+    pub portfolio: String,
+    /// Where the exchange is reached. Hot: a new endpoint is used after key_permissions shows the same portfolio there.
+    /// Default: production.
+    #[serde(default = "production")]
+    #[schemars(length(min = 1, max = 1))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub endpoints: Vec<Endpoint>,
+    /// Certificate authority of the endpoints, where it is not a public one. Its content is hot, the reference is cold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle: Option<CaBundle>,
+    /// This bot's share of the user's rate limit; a fifth of it is kept for cancels and closes. Hot. Default 10.
+    #[serde(default = "requests_per_second")]
+    #[schemars(range(min = 2, max = 30), extend("format" = "int32"))]
+    pub requests_per_second: u32,
+}
+
+fn production() -> Vec<Endpoint> {
+    vec![Endpoint {
+        name: "production".to_owned(),
+        rest_url: "https://api.coinbase.com".to_owned(),
+        market_web_socket_url: "wss://advanced-trade-ws.coinbase.com".to_owned(),
+        user_web_socket_url: "wss://advanced-trade-ws-user.coinbase.com".to_owned(),
+    }]
+}
+
+const fn requests_per_second() -> u32 {
+    10
+}
+
+/// One way to reach the exchange.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Endpoint {
+    /// Name of this endpoint in status and logs.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// Base URL of REST, without a path, for example https://api.coinbase.com.
+    #[schemars(regex(pattern = r"^https://[^\s/?#@]+$"), length(max = 256))]
+    pub rest_url: String,
+    /// URL of the market data WebSocket, for example wss://advanced-trade-ws.coinbase.com.
+    #[schemars(regex(pattern = r"^wss://[^\s?#@]+$"), length(max = 256))]
+    pub market_web_socket_url: String,
+    /// URL of the user WebSocket, for example wss://advanced-trade-ws-user.coinbase.com.
+    #[schemars(regex(pattern = r"^wss://[^\s?#@]+$"), length(max = 256))]
+    pub user_web_socket_url: String,
+}
+
+/// Source of a certificate authority.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CaBundle {
+    /// ConfigMap in the bot's namespace that holds the PEM certificates.
+    pub config_map_key_ref: ConfigMapKeyRef,
+}
+
+/// A key of a ConfigMap in the bot's namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigMapKeyRef {
+    /// Name of the ConfigMap.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key in it.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+/// What a bot trades. Exactly one of its fields is set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Strategy {
+    /// Long spot, short perpetual-style future, delta neutral: earns the funding that longs pay.
+    pub funding_carry: FundingCarry,
+}
+
+/// Long spot, short perpetual-style future, delta neutral.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FundingCarry {
+    /// Spot product of the long leg, for example BTC-USD. Immutable.
+    #[schemars(regex(pattern = r"^[A-Z0-9]{2,10}-[A-Z0-9]{2,10}$"), length(max = 21))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("strategy.fundingCarry.spotProduct is immutable: create another ArbBot"))]
+    pub spot_product: String,
+    /// Futures product of the short leg, for example BIP-20DEC30-CDE. Immutable. INTX perpetuals ended on Advanced
+    /// Trade on 1 October 2026.
+    #[schemars(regex(pattern = r"^[A-Z0-9]{2,10}-[0-9]{1,2}[A-Z]{3}[0-9]{2}-CDE$"), length(max = 40))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("strategy.fundingCarry.futureProduct is immutable: create another ArbBot"))]
+    pub future_product: String,
+    /// Notional of each leg that the bot builds up to, in quote currency, cut to whole contracts. Hot.
+    pub target_notional: DecimalString,
+    /// How its orders are placed. Hot.
+    #[serde(default)]
+    pub orders: Orders,
+}
+
+/// How a strategy's orders are placed. Both legs rest post-only at the touch first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Orders {
+    /// How long one leg may stay ahead of the other before the difference is taken from the book; also how long a
+    /// halted bot may trim an imbalance. Default 20s.
+    pub leg_timeout: DurationString,
+    /// Longest life of a resting order: it expires by itself at the exchange and is renewed while the bot lives.
+    /// Default 120s.
+    pub max_rest: DurationString,
+}
+
+impl Default for Orders {
+    fn default() -> Self {
+        let seconds = |s| DurationString(std::time::Duration::from_secs(s));
+        Self { leg_timeout: seconds(20), max_rest: seconds(120) }
+    }
+}
+
+/// The API key of the account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Credentials {
+    /// Secret in the bot's namespace with the keys `name` and `privateKey` of the key file that Coinbase lets you
+    /// download. Its content is hot, the reference is cold.
+    pub secret_ref: SecretRef,
+}
+
+/// A Secret in the bot's namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretRef {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// Level of a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Display)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+/// What the bot does once it has lost contact with the API server (SAFETY §4).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ControlTimeouts {
+    /// Without contact for this long nothing raises a leg any more. The Lease is renewed three times as often. Default 30s.
+    pub lease: DurationString,
+    /// Without contact for this long working orders are cancelled and only reducing orders are sent. Default 60s.
+    pub stale: DurationString,
+    /// Without contact for this long only cancels are sent, and another pod may take over. Default 5m.
+    pub lost: DurationString,
+}
+
+impl Default for ControlTimeouts {
+    fn default() -> Self {
+        let seconds = |s| DurationString(std::time::Duration::from_secs(s));
+        Self { lease: seconds(30), stale: seconds(60), lost: seconds(300) }
+    }
+}
+
+/// Where a bot keeps its durable record. Its kind is immutable.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Ledger {
+    /// SQLite on a PersistentVolumeClaim, which outlives the bot.
+    pub sqlite: Sqlite,
+}
+
+/// SQLite on a PersistentVolumeClaim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Sqlite {
+    /// Size of the claim. Immutable. Default 1Gi.
+    #[serde(default = "ledger_size")]
+    #[schemars(regex(pattern = r"^[1-9][0-9]{0,5}(Mi|Gi|Ti)$"), length(max = 12))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("ledger.sqlite.size is immutable: resize the PersistentVolumeClaim itself"))]
+    pub size: String,
+    /// StorageClass of the claim. Default: the cluster's. Read only when the claim is created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub storage_class_name: Option<String>,
+}
+
+fn ledger_size() -> String {
+    "1Gi".to_owned()
+}
+
+impl Default for Sqlite {
+    fn default() -> Self {
+        Self { size: ledger_size(), storage_class_name: None }
+    }
+}
+
+/// Further properties of a bot's pod.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodTemplate {
+    /// Labels added to the pod. Those of the operator win.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations added to the pod.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub annotations: BTreeMap<String, String>,
+    /// Nodes that the pod may run on.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that the pod tolerates.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub tolerations: Vec<Toleration>,
+    /// Where the pod prefers or needs to run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
+    /// How pods spread over the cluster.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
+    /// PriorityClass of the pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub priority_class_name: Option<String>,
+    /// Secrets to pull the image with.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub image_pull_secrets: Vec<LocalObjectReference>,
+    /// Environment variables added to the container. Those of the operator win.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub env: Vec<EnvVar>,
+}
+
+/// What happens to an open position when the ArbBot is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Display)]
+pub enum DeletionPolicy {
+    #[default]
+    Flatten,
+    Orphan,
+}

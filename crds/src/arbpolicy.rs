@@ -1,0 +1,91 @@
+//! `ArbPolicy`: one patch for every bot of a desk.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::core::{ParseExpressionError, Selector, SelectorExt};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::arbbot::{ArbBot, KillAction, Mode};
+use crate::limits::LimitCeilings;
+
+/// ArbPolicy restricts every ArbBot of its namespace that its selector matches. The most restrictive of a bot's spec
+/// and all its policies wins.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "arbbot.io",
+    version = "v1alpha1",
+    kind = "ArbPolicy",
+    plural = "arbpolicies",
+    doc = "ArbPolicy restricts every ArbBot of its namespace that its selector matches. The most restrictive of a bot's spec and all its policies wins.",
+    namespaced,
+    derive = "PartialEq",
+    shortname = "abp",
+    category = "arbbot",
+    printcolumn = r#"{"name":"Mode","type":"string","jsonPath":".spec.mode"}"#,
+    printcolumn = r#"{"name":"Engaged","type":"boolean","description":"Whether its kill switch is engaged","jsonPath":".spec.killSwitch.engaged"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","priority":1,"jsonPath":".spec.killSwitch.reason"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ArbPolicySpec {
+    /// Which bots of the namespace, by their labels. Absent: every one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<LabelSelector>,
+
+    /// Mode that the bots may not exceed. Default Active: no restriction.
+    #[serde(default)]
+    pub mode: Mode,
+
+    /// Kill switch for all of the bots. Latched on each bot until `release` names the incident.
+    #[serde(default)]
+    pub kill_switch: PolicyKillSwitch,
+
+    /// Ceilings on the bots' limits.
+    #[serde(default)]
+    pub risk: PolicyRisk,
+}
+
+/// The kill switch of a policy. `engaged: true` alone is a valid kill.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PolicyKillSwitch {
+    /// true engages the kill on every bot. Setting it back to false does not release it. Default false.
+    pub engaged: bool,
+    /// Why, for the record. Default "unspecified".
+    #[schemars(length(max = 256))]
+    pub reason: String,
+    /// Flatten closes the positions after the orders are cancelled; CancelOrders keeps them. Default Flatten.
+    pub action: KillAction,
+    /// Id of the policy's own incident to release on all its bots. Takes effect when `engaged` is false and the kill
+    /// has finished.
+    #[schemars(length(max = 64))]
+    pub release: String,
+}
+
+impl Default for PolicyKillSwitch {
+    fn default() -> Self {
+        Self { engaged: false, reason: "unspecified".to_owned(), action: KillAction::default(), release: String::new() }
+    }
+}
+
+/// Ceilings of a policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PolicyRisk {
+    /// Ceilings on the bots' limits; an absent field sets none.
+    pub limits: LimitCeilings,
+}
+
+impl ArbPolicy {
+    /// Whether the policy applies to the bot.
+    ///
+    /// # Errors
+    /// The selector cannot be read. The caller treats such a policy as matching: a restriction that nobody can read
+    /// must not be ignored.
+    pub fn selects(&self, bot: &ArbBot) -> Result<bool, ParseExpressionError> {
+        let Some(selector) = &self.spec.selector else { return Ok(true) };
+        let selector: Selector = selector.clone().try_into()?;
+        Ok(selector.matches(bot.metadata.labels.as_ref().unwrap_or(&std::collections::BTreeMap::new())))
+    }
+}

@@ -1,0 +1,44 @@
+//! Names that the programs agree on: labels, annotations, finalizer, field managers and the names of a bot's children.
+
+/// API group of both kinds.
+pub const GROUP: &str = "arbbot.io";
+
+/// Label on every child: the uid of the ArbBot it belongs to. Ownership is decided by it, never by a name.
+pub const LABEL_BOT_UID: &str = "arbbot.io/bot-uid";
+/// Label on every child: the name of the ArbBot it belongs to.
+pub const LABEL_BOT: &str = "arbbot.io/bot";
+
+/// Finalizer on an ArbBot: held until `spec.deletionPolicy` is carried out.
+pub const FINALIZER: &str = "arbbot.io/position";
+
+/// Annotation that the operator writes on a bot's Lease once the pod with this uid is shown terminated.
+pub const ANNOTATION_TERMINATED: &str = "arbbot.io/terminated";
+
+/// Field manager of the operator, for children and for its part of status.
+pub const MANAGER_OPERATOR: &str = "arbbot-operator";
+/// Field manager of a bot for its part of status.
+pub const MANAGER_BOT: &str = "arb-bot";
+/// Field manager that a person uses in an incident, so that GitOps tools leave the patch alone.
+pub const MANAGER_INCIDENT: &str = "arb-incident";
+
+/// Port of a bot's `/livez /readyz /metrics /status`.
+pub const BOT_PORT: u16 = 8080;
+/// Port of the operator's `/livez /readyz /metrics`.
+pub const OPERATOR_PORT: u16 = 8081;
+
+/// Where a bot's pod mounts the Secret of `spec.credentials.secretRef` (files `name` and `privateKey`).
+pub const CREDENTIALS_DIR: &str = "/etc/arbbot/credentials";
+/// Where a bot's pod mounts the ConfigMap of `spec.venue.coinbase.caBundle` (file `ca.crt`).
+pub const CA_DIR: &str = "/etc/arbbot/ca";
+/// Where a bot's pod mounts the PersistentVolumeClaim of its ledger.
+pub const LEDGER_DIR: &str = "/var/lib/arbbot";
+
+/// Name of a bot's ServiceAccount, Role, RoleBinding, Deployment, Service and Lease.
+pub fn child_name(bot: &str) -> String {
+    format!("arbbot-{bot}")
+}
+
+/// Name of the PersistentVolumeClaim of a bot's ledger. It outlives the bot.
+pub fn ledger_claim_name(bot: &str) -> String {
+    format!("arbbot-{bot}-ledger")
+}

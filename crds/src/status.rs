@@ -1,0 +1,284 @@
+//! Status of an ArbBot. The bot and the operator each write their own part by server-side apply.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use strum::{Display, EnumString};
+
+use crate::arbbot::{KillAction, Mode};
+use crate::limits::RiskLimits;
+
+/// Status of an ArbBot.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ArbBotStatus {
+    /// metadata.generation that the operator has last reconciled. Operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Bot: ControlApplied Trading Halted Flat WithinRiskLimits CredentialsValid ExchangeConnected
+    /// PositionsReconciled. Operator: Ready Reconciling Stalled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// What the bot says of itself. Bot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bot: Option<BotStatus>,
+    /// Every open latch of a kill. Bot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kill_switch: Option<KillSwitchStatus>,
+    /// The API key in use. Bot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<CredentialsStatus>,
+    /// What spec and policies amount to. Operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective: Option<EffectiveStatus>,
+    /// Which account and product this bot alone may trade. Operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<ClaimStatus>,
+}
+
+/// What a bot obeys, as people read it.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema, Display, EnumString,
+)]
+pub enum EffectiveMode {
+    /// Entry is open.
+    Active,
+    /// Nothing raises a leg.
+    ReduceOnly,
+    /// Entry closed, orders cancelled, position kept.
+    Halted,
+    /// Entry closed, orders cancelled, position closed.
+    Flatten,
+}
+
+/// What the bot says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BotStatus {
+    /// metadata.generation of the ArbBot that the bot obeys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied_generation: Option<i64>,
+    /// Policies that the bot obeys.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub applied_policies: Vec<AppliedPolicy>,
+    /// What the bot obeys: the most restrictive of spec, policies, latches and loss of contact.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective_mode: Option<EffectiveMode>,
+    /// Orders of this bot that work, or may work, at the exchange.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_orders: Option<u32>,
+    /// What the bot owns: the sum of the fills of its own orders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<PositionStatus>,
+    /// Profit and loss since the first order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pnl: Option<PnlStatus>,
+    /// Portfolio that the API key belongs to, as key_permissions shows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// State of each connection to the exchange.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub links: Option<LinksStatus>,
+    /// The Lease that makes this pod the one trader.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeaseStatus>,
+    /// Head of the ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<LedgerStatus>,
+    /// When the first order of this bot was created; its order history is read from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owned_since: Option<Time>,
+    /// uid of the pod that wrote this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
+    /// Node that the pod runs on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Version of the bot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+/// A policy that a bot obeys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AppliedPolicy {
+    /// Name of the ArbPolicy.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Its metadata.generation.
+    pub generation: i64,
+}
+
+/// What a bot owns. Decimals are strings and may be negative.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PositionStatus {
+    /// Contracts of the futures leg; negative is short.
+    pub future_contracts: String,
+    /// Base currency of the spot leg.
+    pub spot_base: String,
+    /// Notional of the larger leg, in quote currency, at the mid price.
+    pub notional_quote: String,
+    /// Notional of the futures leg divided by the futures collateral.
+    pub leverage: String,
+    /// Spot below the venue's smallest order: it cannot be sold and counts as flat.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub dust: String,
+}
+
+/// Profit and loss, in quote currency.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PnlStatus {
+    /// Cash of all fills, less fees, plus the position at the mid price. Funding is not in it.
+    pub total_quote: String,
+    /// Fees paid.
+    pub fees_quote: String,
+}
+
+/// State of each connection to the exchange: Up or Down.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LinksStatus {
+    /// Name of the endpoint in use.
+    pub endpoint: String,
+    pub rest: LinkState,
+    pub market_web_socket: LinkState,
+    pub user_web_socket: LinkState,
+}
+
+/// State of one connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Display)]
+pub enum LinkState {
+    #[default]
+    Down,
+    Up,
+}
+
+/// The Lease that makes one pod the trader.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaseStatus {
+    /// uid of the pod that holds it.
+    pub holder: String,
+    /// Counts the holders; part of every order id.
+    pub epoch: i64,
+}
+
+/// Head of the ledger.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerStatus {
+    /// Number of entries.
+    pub entries: i64,
+    /// Hash of the last entry, chained over all before it.
+    pub head: String,
+}
+
+/// Every open latch of a kill.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KillSwitchStatus {
+    /// Open incidents. An incident leaves the list when it is released.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
+    pub incidents: Vec<IncidentStatus>,
+}
+
+/// One engagement of one kill switch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IncidentStatus {
+    /// Id to put into `release`.
+    pub id: String,
+    /// Which object's kill switch: ArbBot/<name> or ArbPolicy/<name>.
+    pub source: String,
+    /// How far the kill is.
+    pub phase: IncidentPhase,
+    /// What it does.
+    pub action: KillAction,
+    /// Why, as the source says it.
+    #[serde(default)]
+    pub reason: String,
+    /// When the bot closed its gate.
+    pub engaged_at: Time,
+    /// When the exchange first confirmed that no order works.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orders_cancelled_at: Option<Time>,
+    /// When the exchange first confirmed that the bot is flat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flat_at: Option<Time>,
+}
+
+/// How far a kill is.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema, Display, EnumString,
+)]
+pub enum IncidentPhase {
+    /// Orders are being cancelled.
+    CancellingOrders,
+    /// The position is being closed.
+    Flattening,
+    /// Everything is done once; the exchange is asked a second time.
+    Confirming,
+    /// The exchange has confirmed twice. The latch stays until it is released.
+    Finished,
+}
+
+/// The API key in use.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CredentialsStatus {
+    /// First 12 hex digits of the SHA-256 of the key's name. Nothing of the private key is in it.
+    pub fingerprint: String,
+    /// When key_permissions last accepted it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified_at: Option<Time>,
+    /// Why a newer key file is not in use.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub last_error: String,
+}
+
+/// What spec and policies amount to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EffectiveStatus {
+    /// Most restrictive mode of spec and policies.
+    pub mode: Mode,
+    /// Smallest of each limit.
+    pub limits: RiskLimits,
+    /// Who restricts the bot, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub sources: Vec<EffectiveSource>,
+}
+
+/// One source of a restriction.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EffectiveSource {
+    /// For example `spec.mode` or `ArbPolicy/desk-halt`.
+    pub name: String,
+    /// What it demands, and why.
+    pub message: String,
+}
+
+/// Which account and product one bot alone may trade.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimStatus {
+    /// Portfolio of the account.
+    pub account: String,
+    /// Futures product.
+    pub product: String,
+    /// Whether this bot holds the claim. Without it the bot does not trade.
+    pub granted: bool,
+}
