@@ -1,0 +1,3 @@
+module arbbot.io/tests/tools/pause
+
+go 1.26.0
