@@ -71,6 +71,7 @@ pub struct BotStatus {
     pub effective_mode: Option<EffectiveMode>,
     /// Orders of this bot that work, or may work, at the exchange.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0), extend("format" = "int32"))]
     pub open_orders: Option<u32>,
     /// What the bot owns: the sum of the fills of its own orders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
