@@ -1,0 +1,1 @@
+//! The Coinbase Advanced Trade venue.

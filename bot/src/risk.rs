@@ -1,0 +1,7 @@
+//! Risk: the one gate of the order path, the limits, and the exposure they are measured against.
+
+pub mod exposure;
+pub mod gate;
+pub mod limits;
+
+pub use gate::{Class, Cleared, Denied, Gate, Permit};

@@ -1,0 +1,1 @@
+//! Exposure of each leg: owned position and the worst case over working and unknown orders.
