@@ -1,0 +1,3 @@
+//! The test harness: a real Kubernetes for tests and demos.
+
+pub mod cluster;
