@@ -1,1 +1,116 @@
-fn main() {}
+//! `exchange-simulator`: the command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use clap::{Args, Parser, Subcommand};
+use exchange_simulator::data_dir::DataDir;
+use exchange_simulator::exchange::{FeeRates, Settings};
+use exchange_simulator::server::{ServeOptions, serve};
+use rust_decimal::Decimal;
+use tracing_subscriber::EnvFilter;
+
+/// A Coinbase-compatible exchange for demos, drills and tests.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a data directory: certificates, accounts, API keys. A complete one is kept as it is.
+    Init(Init),
+    /// Serve the exchange over HTTPS with WebSockets on the same port; makes the data directory if needed.
+    Serve(Serve),
+}
+
+#[derive(Args)]
+struct Init {
+    /// Directory for ca.crt, key.json, keys/, accounts.json and admin.token.
+    #[arg(long)]
+    data_dir: PathBuf,
+    /// Accounts to make, each with a portfolio and a key of its own.
+    #[arg(long, default_value_t = 1)]
+    accounts: usize,
+    /// DNS name or IP address for the certificate, besides localhost, 127.0.0.1 and ::1 (repeatable).
+    #[arg(long)]
+    dns_name: Vec<String>,
+}
+
+#[derive(Args)]
+struct Serve {
+    /// Address and port; port 0 takes a free one, which is printed.
+    #[arg(long)]
+    listen: SocketAddr,
+    #[command(flatten)]
+    init: Init,
+    /// Seed of the markets: the same seed gives the same prices.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Exchange seconds per real second (tokens are always checked against the real clock).
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    speed: u32,
+    /// Milliseconds between two steps of the markets.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    tick_ms: u64,
+    /// Private requests per second and portfolio; 0 for no limit.
+    #[arg(long, default_value_t = 30)]
+    rate_limit: u32,
+    /// Refuse a repeated client_order_id (DUPLICATE_CLIENT_ORDER_ID) instead of answering with the old order.
+    #[arg(long)]
+    refuse_duplicates: bool,
+    /// Spot fees as fractions of value, maker and taker.
+    #[arg(long, num_args = 2, value_names = ["MAKER", "TAKER"])]
+    spot_fees: Option<Vec<Decimal>>,
+    /// Futures fees as fractions of value, maker and taker.
+    #[arg(long, num_args = 2, value_names = ["MAKER", "TAKER"])]
+    future_fees: Option<Vec<Decimal>>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| anyhow!("another TLS provider is installed already"))?;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
+    match Cli::parse().command {
+        Command::Init(init) => Ok(DataDir::new(init.data_dir).init(init.accounts, &init.dns_name)?),
+        Command::Serve(args) => {
+            let data_dir = DataDir::new(args.init.data_dir.clone());
+            data_dir.init(args.init.accounts, &args.init.dns_name)?;
+            serve(&data_dir, args.options()).await
+        }
+    }
+}
+
+impl Serve {
+    fn options(self) -> ServeOptions {
+        let defaults = Settings::default();
+        let settings = Settings {
+            seed: self.seed,
+            refuse_duplicates: self.refuse_duplicates,
+            spot_fees: fees(self.spot_fees.as_deref(), defaults.spot_fees),
+            future_fees: fees(self.future_fees.as_deref(), defaults.future_fees),
+            ..defaults
+        };
+        ServeOptions {
+            listen: self.listen,
+            settings,
+            speed: self.speed,
+            rate_limit: self.rate_limit,
+            tick: Duration::from_millis(self.tick_ms),
+        }
+    }
+}
+
+fn fees(given: Option<&[Decimal]>, default: FeeRates) -> FeeRates {
+    match given {
+        Some(&[maker, taker]) => FeeRates { maker, taker },
+        _ => default,
+    }
+}

@@ -1,0 +1,243 @@
+//! The data directory: the exchange's certificate authority, its accounts and its API keys, as files.
+//!
+//! `serve` needs only the flat files (`server.crt`, `server.key`, `accounts.json`, `admin.token`), so the directory
+//! can be made on one machine and mounted read-only as a Secret on another.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use p256::pkcs8::{EncodePublicKey, LineEnding};
+use rand::Rng;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Public half of the exchange's accounts: everything `serve` needs to recognise a key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Accounts {
+    pub portfolios: Vec<AccountPortfolio>,
+    pub keys: Vec<AccountKey>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccountPortfolio {
+    pub uuid: Uuid,
+    pub name: String,
+}
+
+/// An API key: its public half, the one portfolio it is bound to, and what it may do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccountKey {
+    /// `organizations/<uuid>/apiKeys/<uuid>`
+    pub name: String,
+    /// Where its private half was written, relative to the data directory.
+    pub file: String,
+    pub algorithm: Algorithm,
+    /// PEM, SubjectPublicKeyInfo.
+    #[serde(rename = "publicKey")]
+    pub public_key: String,
+    pub portfolio: Uuid,
+    pub can_view: bool,
+    pub can_trade: bool,
+    pub can_transfer: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Algorithm {
+    #[serde(rename = "ES256")]
+    Es256,
+}
+
+/// Coinbase's downloaded key file.
+#[derive(Serialize)]
+struct KeyFile<'a> {
+    name: &'a str,
+    #[serde(rename = "privateKey")]
+    private_key: &'a str,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    #[error("cannot {action} {path}: {source}; check that the data directory exists and may be written")]
+    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("cannot make the certificates: {0}; a --dns-name must be a DNS name or an IP address")]
+    Certificate(#[from] rcgen::Error),
+    #[error("cannot make a key: {0}")]
+    Key(String),
+    #[error("{path} is not valid: {message}; delete the data directory to make a new one")]
+    Invalid { path: PathBuf, message: String },
+    #[error("--accounts must be between 1 and 10000, not {0}")]
+    AccountCount(usize),
+}
+
+/// The directory and the names of its files.
+#[derive(Debug, Clone)]
+pub struct DataDir(PathBuf);
+
+impl DataDir {
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    pub fn path(&self, file: &str) -> PathBuf {
+        self.0.join(file)
+    }
+
+    /// Makes the directory's files unless they are all there; a complete directory is kept as it is.
+    ///
+    /// # Errors
+    /// When a file cannot be written or a name is not valid.
+    pub fn init(&self, accounts: usize, dns_names: &[String]) -> Result<(), DataDirError> {
+        // accounts.json is written last, so its presence means the rest is complete.
+        if self.path("accounts.json").exists() {
+            return Ok(());
+        }
+        if !(1..=10_000).contains(&accounts) {
+            return Err(DataDirError::AccountCount(accounts));
+        }
+        let keys = self.path("keys");
+        fs::create_dir_all(&keys).map_err(|source| DataDirError::Io { action: "create", path: keys, source })?;
+        self.write_certificates(dns_names)?;
+        self.write("admin.token", &random_token(), Secret::Yes)?;
+        let accounts = self.write_accounts(accounts)?;
+        self.write("accounts.json", &to_json(&accounts), Secret::No)
+    }
+
+    /// # Errors
+    /// When accounts.json is missing or not what `init` wrote.
+    pub fn accounts(&self) -> Result<Accounts, DataDirError> {
+        let path = self.path("accounts.json");
+        serde_json::from_str(&read(&path)?).map_err(|error| DataDirError::Invalid { path, message: error.to_string() })
+    }
+
+    /// The bearer token of the administrative interface.
+    ///
+    /// # Errors
+    /// When admin.token is missing or too short to be a secret.
+    pub fn admin_token(&self) -> Result<String, DataDirError> {
+        let path = self.path("admin.token");
+        let token = read(&path)?.trim().to_owned();
+        if token.len() < 32 {
+            return Err(DataDirError::Invalid { path, message: "the token is shorter than 32 characters".into() });
+        }
+        Ok(token)
+    }
+
+    fn write_certificates(&self, dns_names: &[String]) -> Result<(), DataDirError> {
+        let ca_key = KeyPair::generate()?;
+        let mut ca = CertificateParams::default();
+        ca.distinguished_name.push(DnType::CommonName, "exchange-simulator CA");
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let ca_certificate = ca.self_signed(&ca_key)?;
+
+        let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+        names.extend(dns_names.iter().filter(|n| !names.contains(n)).cloned().collect::<Vec<_>>());
+        let server_key = KeyPair::generate()?;
+        let mut server = CertificateParams::new(names)?;
+        server.distinguished_name.push(DnType::CommonName, "exchange-simulator");
+        server.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        server.use_authority_key_identifier_extension = true;
+        let server_certificate = server.signed_by(&server_key, &Issuer::from_params(&ca, &ca_key))?;
+
+        self.write("ca.crt", &ca_certificate.pem(), Secret::No)?;
+        self.write("ca.key", &ca_key.serialize_pem(), Secret::Yes)?;
+        self.write("server.crt", &server_certificate.pem(), Secret::No)?;
+        self.write("server.key", &server_key.serialize_pem(), Secret::Yes)
+    }
+
+    fn write_accounts(&self, count: usize) -> Result<Accounts, DataDirError> {
+        let portfolios: Vec<_> =
+            (0..count).map(|i| AccountPortfolio { uuid: Uuid::new_v4(), name: format!("account-{i}") }).collect();
+        let organization = Uuid::new_v4();
+        let mut keys = Vec::with_capacity(count + 2);
+        for (i, portfolio) in portfolios.iter().enumerate() {
+            let (key, private) = new_key(organization, format!("keys/{i}.json"), portfolio.uuid)?;
+            if i == 0 {
+                self.write("key.json", &private, Secret::Yes)?;
+            }
+            self.write(&key.file, &private, Secret::Yes)?;
+            keys.push(key);
+        }
+        // Keys that a bot must refuse or cannot trade with, for tests of bad input.
+        let first = portfolios[0].uuid;
+        for (file, can_trade, can_transfer) in
+            [("keys/transfer.json", true, true), ("keys/view-only.json", false, false)]
+        {
+            let (key, private) = new_key(organization, file.into(), first)?;
+            self.write(file, &private, Secret::Yes)?;
+            keys.push(AccountKey { can_trade, can_transfer, ..key });
+        }
+        Ok(Accounts { portfolios, keys })
+    }
+
+    fn write(&self, file: &str, content: &str, secret: Secret) -> Result<(), DataDirError> {
+        let path = self.path(file);
+        let mode = if secret == Secret::Yes { 0o600 } else { 0o644 };
+        fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(mode)
+            .open(&path)
+            .and_then(|mut f| f.write_all(content.as_bytes()))
+            .map_err(|source| DataDirError::Io { action: "write", path, source })
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Secret {
+    Yes,
+    No,
+}
+
+fn read(path: &Path) -> Result<String, DataDirError> {
+    fs::read_to_string(path).map_err(|source| DataDirError::Io { action: "read", path: path.to_owned(), source })
+}
+
+fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default()
+}
+
+fn random_token() -> String {
+    let mut bytes = [0u8; 32];
+    rand::rng().fill_bytes(&mut bytes);
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// A new ES256 key that may view and trade, and the text of its key file.
+fn new_key(organization: Uuid, file: String, portfolio: Uuid) -> Result<(AccountKey, String), DataDirError> {
+    let name = format!("organizations/{organization}/apiKeys/{}", Uuid::new_v4());
+    let secret = loop {
+        // Almost every 32 random bytes are a valid P-256 scalar; the loop is for the one that is not.
+        let mut bytes = [0u8; 32];
+        rand::rng().fill_bytes(&mut bytes);
+        if let Ok(secret) = p256::SecretKey::from_slice(&bytes) {
+            break secret;
+        }
+    };
+    let private = secret.to_sec1_pem(LineEnding::LF).map_err(|e| DataDirError::Key(e.to_string()))?;
+    let public_key =
+        secret.public_key().to_public_key_pem(LineEnding::LF).map_err(|e| DataDirError::Key(e.to_string()))?;
+    let text = to_json(&KeyFile { name: &name, private_key: &private });
+    let key = AccountKey {
+        name,
+        file,
+        algorithm: Algorithm::Es256,
+        public_key,
+        portfolio,
+        can_view: true,
+        can_trade: true,
+        can_transfer: false,
+    };
+    Ok((key, text))
+}

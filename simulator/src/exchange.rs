@@ -1,0 +1,348 @@
+//! The exchange: products, books, portfolios and funding as one deterministic state machine.
+//!
+//! No I/O and no clock: every command is given the time, and all randomness comes from the seed, so the same
+//! commands at the same times give the same exchange. The server around it holds the lock and the sockets.
+
+pub mod book;
+mod cancel;
+pub mod funding;
+pub mod journal;
+pub mod margin;
+pub mod order;
+pub mod participants;
+mod place;
+pub mod portfolio;
+pub mod product;
+pub mod rejection;
+mod settle;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use jiff::Timestamp;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rust_decimal::Decimal;
+use rust_decimal::dec;
+use uuid::Uuid;
+
+use book::{Book, OrderNumber, Side};
+use funding::{Due, Funding};
+use journal::{Journal, JournalEvent, Kind};
+use order::Order;
+use participants::Participants;
+pub use place::{NewOrder, Placed};
+use portfolio::{Balance, Portfolio};
+use product::{Listing, Product};
+
+/// The moment a command takes effect: the exchange's time, and this host's clocks for the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    pub time: Timestamp,
+    pub monotonic_ns: u64,
+    pub boottime_ns: u64,
+}
+
+/// Fee per side as a fraction of value.
+#[derive(Debug, Clone, Copy)]
+pub struct FeeRates {
+    pub maker: Decimal,
+    pub taker: Decimal,
+}
+
+/// What a seeded exchange starts with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub seed: u64,
+    pub spot_fees: FeeRates,
+    pub future_fees: FeeRates,
+    /// A repeated client_order_id is refused instead of answered with the old order.
+    pub refuse_duplicates: bool,
+    /// How long an accepted cancel takes to happen.
+    pub cancel_delay: jiff::SignedDuration,
+    /// Funding rate per hour shown until the first hour has been measured.
+    pub initial_funding_rate: Decimal,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            // Coinbase's 1–15 M$ tier: at the entry tier fees exceed six weeks of funding and nothing would trade.
+            spot_fees: FeeRates { maker: dec!(0.0008), taker: dec!(0.0018) },
+            future_fees: FeeRates { maker: dec!(0.0005), taker: dec!(0.0006) },
+            refuse_duplicates: false,
+            cancel_delay: jiff::SignedDuration::from_millis(5),
+            initial_funding_rate: dec!(0.000032),
+        }
+    }
+}
+
+/// One listed product with its book and prices.
+#[derive(Debug)]
+pub struct Market {
+    pub product: Product,
+    pub book: Book,
+    /// Spot index price of the base currency, in quote currency.
+    pub index: Decimal,
+    pub last_price: Decimal,
+    /// Size and quote value traded since the start.
+    pub volume: Decimal,
+    pub volume_value: Decimal,
+    pub low: Decimal,
+    pub high: Decimal,
+    /// Futures only.
+    pub funding: Option<Funding>,
+    /// While set and in the future, the session is closed until then.
+    pub closed_until: Option<Timestamp>,
+}
+
+impl Market {
+    pub fn is_closed(&self, now: Timestamp) -> bool {
+        self.closed_until.is_some_and(|until| now < until)
+    }
+
+    /// Price that positions are valued at: the middle of the book, or the last trade while a side is empty.
+    pub fn mark(&self) -> Decimal {
+        self.book.mid().unwrap_or(self.last_price)
+    }
+}
+
+/// Something a client may be told about.
+#[derive(Debug, Clone)]
+pub enum Notice {
+    /// An order of this portfolio changed.
+    Order {
+        portfolio: Uuid,
+        order: OrderNumber,
+    },
+    Trade(Trade),
+}
+
+/// A public trade; `taker` is the side that arrived.
+#[derive(Debug, Clone)]
+pub struct Trade {
+    pub id: u64,
+    pub market: usize,
+    pub price: Decimal,
+    pub size: Decimal,
+    pub taker: Side,
+    pub time: Timestamp,
+}
+
+#[derive(Debug)]
+pub struct Exchange {
+    pub settings: Settings,
+    pub markets: Vec<Market>,
+    pub portfolios: BTreeMap<Uuid, Portfolio>,
+    orders: BTreeMap<OrderNumber, Order>,
+    numbers: HashMap<Uuid, OrderNumber>,
+    next_number: OrderNumber,
+    next_trade: u64,
+    cancels: BTreeSet<(Timestamp, OrderNumber)>,
+    expiries: BTreeSet<(Timestamp, OrderNumber)>,
+    pub journal: Journal,
+    notices: Vec<Notice>,
+    rng: ChaCha8Rng,
+    participants: Participants,
+    /// All fees ever charged, in quote currency.
+    pub fees_collected: Decimal,
+}
+
+impl Exchange {
+    pub fn new(settings: Settings, listings: Vec<Listing>, now: Now) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
+        let markets: Vec<Market> = listings
+            .into_iter()
+            .map(|listing| Market {
+                funding: listing.product.future.as_ref().map(|_| Funding::new(now.time, settings.initial_funding_rate)),
+                product: listing.product,
+                book: Book::default(),
+                index: listing.start_price,
+                last_price: listing.start_price,
+                volume: Decimal::ZERO,
+                volume_value: Decimal::ZERO,
+                low: listing.start_price,
+                high: listing.start_price,
+                closed_until: None,
+            })
+            .collect();
+        let participants = Participants::new(&markets, &mut rng);
+        let mut exchange = Self {
+            settings,
+            markets,
+            portfolios: BTreeMap::new(),
+            orders: BTreeMap::new(),
+            numbers: HashMap::new(),
+            next_number: 1,
+            next_trade: 1,
+            cancels: BTreeSet::new(),
+            expiries: BTreeSet::new(),
+            journal: Journal::default(),
+            notices: Vec::new(),
+            rng,
+            participants,
+            fees_collected: Decimal::ZERO,
+        };
+        for (id, name) in exchange.participants.portfolios() {
+            exchange.portfolios.insert(id, Portfolio::new(id, name.to_owned(), true, now.time));
+        }
+        exchange.trade_participants(now);
+        exchange
+    }
+
+    /// Opens a portfolio with a deposit in quote currency.
+    pub fn open_portfolio(&mut self, now: Now, id: Uuid, name: &str, usd: Decimal) {
+        let mut portfolio = Portfolio::new(id, name.to_owned(), false, now.time);
+        for market in &self.markets {
+            portfolio.balance_mut(&market.product.base);
+        }
+        portfolio.balances.insert("USD".into(), Balance { total: usd, hold: Decimal::ZERO });
+        self.portfolios.insert(id, portfolio);
+    }
+
+    /// One step of the world: due cancels and expiries, funding, then the participants trade.
+    pub fn tick(&mut self, now: Now) {
+        self.advance(now);
+        self.trade_participants(now);
+    }
+
+    /// Does what has become due, without letting anybody trade.
+    pub fn advance(&mut self, now: Now) {
+        self.run_timers(now);
+        for index in 0..self.markets.len() {
+            self.run_funding(index, now);
+        }
+    }
+
+    pub fn market_index(&self, product_id: &str) -> Option<usize> {
+        self.markets.iter().position(|m| m.product.id == product_id)
+    }
+
+    pub fn order(&self, id: Uuid) -> Option<&Order> {
+        self.orders.get(self.numbers.get(&id)?)
+    }
+
+    pub fn order_by_number(&self, number: OrderNumber) -> Option<&Order> {
+        self.orders.get(&number)
+    }
+
+    /// Orders of a portfolio that the exchange still keeps, newest first.
+    pub fn orders_of(&self, portfolio: Uuid) -> impl Iterator<Item = &Order> {
+        let history = self.portfolios.get(&portfolio).map(|p| p.history.iter().rev());
+        history.into_iter().flatten().filter_map(|n| self.orders.get(n))
+    }
+
+    /// Orders of a portfolio that are not terminal, oldest first.
+    pub fn open_orders_of(&self, portfolio: Uuid) -> impl Iterator<Item = &Order> {
+        let open = self.portfolios.get(&portfolio).map(|p| p.open.iter());
+        open.into_iter().flatten().filter_map(|n| self.orders.get(n))
+    }
+
+    /// Signed position of a portfolio in a market: contracts, or base units for spot.
+    pub fn position(&self, portfolio: Uuid, market: usize) -> Decimal {
+        let (Some(owner), Some(m)) = (self.portfolios.get(&portfolio), self.markets.get(market)) else {
+            return Decimal::ZERO;
+        };
+        if m.product.is_future() { owner.contracts(market) } else { owner.balance(&m.product.base).total }
+    }
+
+    /// What happened since the last call, oldest first.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// Closes a futures session until a time (cancels stay possible), or opens it.
+    pub fn close_session(&mut self, market: usize, until: Option<Timestamp>) {
+        if let Some(market) = self.markets.get_mut(market) {
+            market.closed_until = until;
+        }
+    }
+
+    fn run_funding(&mut self, index: usize, now: Now) {
+        loop {
+            let Some(due) = self.markets.get(index).and_then(|m| m.funding.as_ref()).map(|f| f.due(now.time)) else {
+                return;
+            };
+            match due {
+                Due::Nothing => return,
+                Due::Sample => {
+                    let premium = self.premium(index, now.time);
+                    if let Some(funding) = self.markets[index].funding.as_mut() {
+                        funding.sample(premium);
+                    }
+                }
+                Due::Hour { settle } => self.end_funding_hour(index, settle),
+            }
+        }
+    }
+
+    /// (future − spot) / spot; `None` while the session is closed.
+    fn premium(&self, index: usize, now: Timestamp) -> Option<Decimal> {
+        let future = &self.markets[index];
+        let terms = future.product.future.as_ref()?;
+        let spot = self.markets.get(self.market_index(&terms.spot_product)?)?;
+        if future.is_closed(now) {
+            return None;
+        }
+        (future.mark() - spot.mark()).checked_div(spot.mark())
+    }
+
+    fn end_funding_hour(&mut self, index: usize, settle: bool) {
+        let market = &mut self.markets[index];
+        let per_contract = market
+            .funding
+            .as_mut()
+            .and_then(Funding::end_hour)
+            .map(|rate| market.product.value(Decimal::ONE, market.mark()) * rate);
+        for portfolio in self.portfolios.values_mut() {
+            let Some(position) = portfolio.positions.get_mut(&index) else { continue };
+            position.funding_accrued -= position.contracts * per_contract.unwrap_or_default();
+            if settle {
+                let paid = std::mem::take(&mut position.funding_accrued);
+                position.funding_settled += paid;
+                portfolio.balance_mut("USD").total += paid;
+            }
+        }
+    }
+
+    fn record(&mut self, now: Now, kind: Kind, number: OrderNumber, reason: &str) {
+        let Some(order) = self.orders.get(&number) else { return };
+        let event = self.journal_event(kind, order, reason);
+        let (portfolio, visible) = (order.portfolio, self.is_client(order.portfolio));
+        if visible {
+            self.journal.push(now, event);
+            self.notices.push(Notice::Order { portfolio, order: number });
+        }
+    }
+
+    fn journal_event(&self, kind: Kind, order: &Order, reason: &str) -> JournalEvent {
+        JournalEvent {
+            seq: 0,
+            monotonic_ns: 0,
+            boottime_ns: 0,
+            time: order.last_update,
+            portfolio: order.portfolio,
+            kind,
+            order_id: Some(order.id),
+            client_order_id: order.client_order_id.clone(),
+            product_id: self.markets[order.market].product.id.clone(),
+            side: order.side,
+            size: order.size,
+            price: order.terms.limit_price,
+            filled: order.filled_size,
+            position: self.position(order.portfolio, order.market),
+            open_orders: self.portfolios.get(&order.portfolio).map_or(0, |p| p.open.len()),
+            reason: reason.to_owned(),
+        }
+    }
+
+    fn is_client(&self, portfolio: Uuid) -> bool {
+        self.portfolios.get(&portfolio).is_some_and(|p| !p.participant)
+    }
+
+    fn new_uuid(&mut self) -> Uuid {
+        let mut bytes = [0u8; 16];
+        self.rng.fill_bytes(&mut bytes);
+        uuid::Builder::from_random_bytes(bytes).into_uuid()
+    }
+}

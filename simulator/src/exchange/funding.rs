@@ -1,0 +1,75 @@
+//! Hourly funding of a US perpetual-style future.
+//!
+//! CDE's formula: Premium = TWAP over the hour of (future mark − spot mark) / spot mark, divided by 24, from 20
+//! samples three minutes apart; F = 0.75 × Premium + 0.25 × previous F. It accrues each hour and is paid twice a day.
+//! A position pays contracts × contract size × mark × F, so a short receives while F > 0.
+
+use jiff::{SignedDuration, Timestamp};
+use rust_decimal::Decimal;
+use rust_decimal::dec;
+
+const SAMPLE_SECONDS: i64 = 180;
+const HOUR_SECONDS: i64 = 3600;
+/// Hours of the UTC day at which accrued funding is paid.
+const SETTLEMENT_HOURS: [i64; 2] = [0, 12];
+
+/// Funding state of one future.
+#[derive(Debug, Clone)]
+pub struct Funding {
+    /// Rate of the hour that ended last, per hour.
+    pub rate: Decimal,
+    /// When `rate` was fixed.
+    pub time: Timestamp,
+    samples: Vec<Decimal>,
+    next_sample: Timestamp,
+    next_hour: Timestamp,
+}
+
+/// What is due at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    Nothing,
+    Sample,
+    /// The hour ended: accrue with the new rate; `settle` when accruals are also paid.
+    Hour {
+        settle: bool,
+    },
+}
+
+impl Funding {
+    /// Starts with a known rate, as if the hour before `now` had produced it.
+    pub fn new(now: Timestamp, rate: Decimal) -> Self {
+        let hour = now.as_second().div_euclid(HOUR_SECONDS) * HOUR_SECONDS;
+        let at = |seconds| Timestamp::from_second(seconds).unwrap_or(now);
+        Self { rate, time: at(hour), samples: Vec::new(), next_sample: now, next_hour: at(hour + HOUR_SECONDS) }
+    }
+
+    /// The next thing due at or before `now`; call until it says `Nothing`.
+    pub fn due(&self, now: Timestamp) -> Due {
+        if now >= self.next_hour && self.next_hour <= self.next_sample {
+            let hour = self.next_hour.as_second().div_euclid(HOUR_SECONDS).rem_euclid(24);
+            return Due::Hour { settle: SETTLEMENT_HOURS.contains(&hour) };
+        }
+        if now >= self.next_sample { Due::Sample } else { Due::Nothing }
+    }
+
+    /// Records the premium sample that is due. `None` while there is no price (a closed session).
+    pub fn sample(&mut self, premium: Option<Decimal>) {
+        self.samples.extend(premium);
+        self.next_sample = advance(self.next_sample, SAMPLE_SECONDS);
+    }
+
+    /// Ends the hour: fixes the new rate, or none when the hour had no sample.
+    pub fn end_hour(&mut self) -> Option<Decimal> {
+        self.time = self.next_hour;
+        self.next_hour = advance(self.next_hour, HOUR_SECONDS);
+        let count = Decimal::from(self.samples.len());
+        let premium = self.samples.drain(..).sum::<Decimal>().checked_div(count)? / dec!(24);
+        self.rate = (dec!(0.75) * premium + dec!(0.25) * self.rate).round_dp(9);
+        Some(self.rate)
+    }
+}
+
+fn advance(time: Timestamp, seconds: i64) -> Timestamp {
+    time.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX)
+}

@@ -1,0 +1,152 @@
+//! Portfolios: balances with holds, futures positions, and the orders that belong to them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use jiff::Timestamp;
+use rust_decimal::Decimal;
+use uuid::Uuid;
+
+use super::book::{OrderNumber, Side};
+
+/// Owner of money, positions and orders. A Coinbase API key is bound to exactly one.
+#[derive(Debug)]
+pub struct Portfolio {
+    pub id: Uuid,
+    pub name: String,
+    /// A simulated participant: unlimited credit, no history, never journaled.
+    pub participant: bool,
+    pub created: Timestamp,
+    pub balances: BTreeMap<String, Balance>,
+    /// Futures positions by market index; a flat one is removed once its accruals are settled.
+    pub positions: BTreeMap<usize, Position>,
+    /// Orders that are not terminal.
+    pub open: BTreeSet<OrderNumber>,
+    /// Every order kept, oldest first.
+    pub history: VecDeque<OrderNumber>,
+    /// First order of each client_order_id. Kept for the portfolio's life, as the venue does.
+    pub client_order_ids: HashMap<String, Uuid>,
+    pub fills: VecDeque<Fill>,
+    /// Traded value and fees paid, in quote currency.
+    pub volume: Decimal,
+    pub fees: Decimal,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Balance {
+    pub total: Decimal,
+    /// Reserved by working spot orders.
+    pub hold: Decimal,
+}
+
+/// A futures position.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Signed: positive long, negative short.
+    pub contracts: Decimal,
+    /// Signed entry value in quote currency: Σ contracts × contract size × entry price of what is still open.
+    /// Kept instead of an average price so that no rounding creates or destroys money.
+    pub cost: Decimal,
+    pub realized_pnl: Decimal,
+    pub fees: Decimal,
+    /// Funding accrued hourly and not yet paid.
+    pub funding_accrued: Decimal,
+    /// Funding paid so far.
+    pub funding_settled: Decimal,
+}
+
+/// One execution, as `/orders/historical/fills` reports it.
+#[derive(Debug, Clone)]
+pub struct Fill {
+    pub trade_id: u64,
+    pub order: Uuid,
+    pub market: usize,
+    pub side: Side,
+    pub price: Decimal,
+    pub size: Decimal,
+    pub commission: Decimal,
+    pub maker: bool,
+    pub time: Timestamp,
+}
+
+impl Portfolio {
+    pub fn new(id: Uuid, name: String, participant: bool, created: Timestamp) -> Self {
+        Self {
+            id,
+            name,
+            participant,
+            created,
+            balances: BTreeMap::new(),
+            positions: BTreeMap::new(),
+            open: BTreeSet::new(),
+            history: VecDeque::new(),
+            client_order_ids: HashMap::new(),
+            fills: VecDeque::new(),
+            volume: Decimal::ZERO,
+            fees: Decimal::ZERO,
+        }
+    }
+
+    pub fn balance(&self, currency: &str) -> Balance {
+        self.balances.get(currency).copied().unwrap_or_default()
+    }
+
+    pub fn balance_mut(&mut self, currency: &str) -> &mut Balance {
+        if !self.balances.contains_key(currency) {
+            self.balances.insert(currency.to_owned(), Balance::default());
+        }
+        // The key was inserted above; `or_default` is only the infallible way to say so.
+        self.balances.entry(currency.to_owned()).or_default()
+    }
+
+    /// Signed contracts of a market.
+    pub fn contracts(&self, market: usize) -> Decimal {
+        self.positions.get(&market).map_or(Decimal::ZERO, |p| p.contracts)
+    }
+}
+
+impl Position {
+    /// Applies a fill of `size` contracts worth `value` and returns the profit or loss it realised.
+    pub fn apply(&mut self, side: Side, size: Decimal, value: Decimal) -> Decimal {
+        let signed = side.sign() * size;
+        let opens = self.contracts.is_zero() || self.contracts.is_sign_positive() == signed.is_sign_positive();
+        if opens {
+            self.contracts += signed;
+            self.cost += side.sign() * value;
+            return Decimal::ZERO;
+        }
+        let closing = size.min(self.contracts.abs());
+        let closing_value = if closing == size { value } else { round(value * closing / size) };
+        let closing_cost =
+            if closing == self.contracts.abs() { self.cost } else { round(self.cost * closing / self.contracts.abs()) };
+        // Selling a long brings its value and gives up its cost; buying a short back, the reverse.
+        let realized = -side.sign() * closing_value - closing_cost;
+        self.cost -= closing_cost;
+        self.contracts += side.sign() * closing;
+        self.realized_pnl += realized;
+        if size > closing {
+            self.contracts += side.sign() * (size - closing);
+            self.cost += side.sign() * (value - closing_value);
+        }
+        realized
+    }
+
+    /// Average entry price per base unit; 0 when flat.
+    pub fn average_entry(&self, contract_size: Decimal) -> Decimal {
+        self.cost.checked_div(self.contracts * contract_size).unwrap_or_default()
+    }
+
+    /// Profit or loss in quote currency if closed at `mark`.
+    pub fn unrealized_pnl(&self, contract_size: Decimal, mark: Decimal) -> Decimal {
+        self.contracts * contract_size * mark - self.cost
+    }
+
+    /// Nothing left to report or to pay.
+    pub fn is_empty(&self) -> bool {
+        self.contracts.is_zero() && self.funding_accrued.is_zero()
+    }
+}
+
+/// Rounds a division so that later additions stay exact in 28 digits.
+fn round(value: Decimal) -> Decimal {
+    value.round_dp(10)
+}

@@ -1,0 +1,122 @@
+//! Who is asking: authentication, permissions, rate limit and faults, before any handler runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use uuid::Uuid;
+
+use super::App;
+use super::clock::Clock;
+use super::error::ApiError;
+use super::faults::FaultKind;
+use super::rate_limit::Allowance;
+
+/// An authenticated key, available to handlers as a request extension.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub portfolio: Uuid,
+    pub can_view: bool,
+    pub can_trade: bool,
+    pub can_transfer: bool,
+}
+
+/// Lets through requests with a valid token whose key may view (GET) or trade (anything else).
+pub async fn authenticated(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let caller = match authenticate(&app, &request) {
+        Ok(caller) => caller,
+        Err(error) => return error.into_response(),
+    };
+    let portfolio = caller.portfolio;
+    let (allowance, gate) = {
+        let (mut state, now) = app.lock();
+        (state.rate_limiter.take(portfolio, now.monotonic_ns), gate(&mut state, Some(portfolio), now.time))
+    };
+    let limited = allowance.is_some_and(|a| !a.allowed);
+    let permitted = if request.method().is_safe() { caller.can_view } else { caller.can_trade };
+    request.extensions_mut().insert(caller);
+    let mut response = match gate.await {
+        Err(error) => error.into_response(),
+        Ok(()) if limited => ApiError::RateLimited.into_response(),
+        Ok(()) if !permitted => ApiError::MissingScopes.into_response(),
+        Ok(()) => next.run(request).await,
+    };
+    if let Some(allowance) = allowance {
+        add_headers(response.headers_mut(), allowance);
+    }
+    response
+}
+
+/// Faults for requests that need no key.
+pub async fn public(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let gate = {
+        let (mut state, now) = app.lock();
+        gate(&mut state, None, now.time)
+    };
+    match gate.await {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+/// What active faults do to a request; the returned future holds no lock.
+fn gate(
+    state: &mut super::State,
+    portfolio: Option<Uuid>,
+    now: jiff::Timestamp,
+) -> impl Future<Output = Result<(), ApiError>> + use<> {
+    let unavailable = state.faults.hits(FaultKind::RestUnavailable, portfolio, now);
+    let latency = state.faults.latency_ms(portfolio, now);
+    async move {
+        if latency > 0 {
+            tokio::time::sleep(Duration::from_millis(latency)).await;
+        }
+        if unavailable { Err(ApiError::Unavailable) } else { Ok(()) }
+    }
+}
+
+fn authenticate(app: &App, request: &Request) -> Result<Caller, ApiError> {
+    let uri = format!("{} {}{}", request.method(), authority(request.headers(), request.uri()), full_path(request));
+    let result = bearer(request.headers())
+        .ok_or(super::auth::AuthError::Missing)
+        .and_then(|token| app.keys.verify(token, Some(&uri), Clock::token_time()));
+    let key = result.map_err(|error| {
+        tracing::info!(%uri, %error, "unauthorized");
+        ApiError::Unauthorized
+    })?;
+    let (mut state, now) = app.lock();
+    if state.faults.revoked(key.portfolio, &key.name, now.time) {
+        return Err(ApiError::Unauthorized);
+    }
+    Ok(Caller {
+        portfolio: key.portfolio,
+        can_view: key.can_view,
+        can_trade: key.can_trade,
+        can_transfer: key.can_transfer,
+    })
+}
+
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+}
+
+/// Host and port the client addressed: the Host header of HTTP/1, the authority of HTTP/2.
+fn authority<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> &'a str {
+    let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
+    host.or_else(|| uri.authority().map(|a| a.as_str())).unwrap_or_default()
+}
+
+/// The path as sent; inside a nested router the request's own URI has lost its prefix.
+fn full_path(request: &Request) -> String {
+    let original = request.extensions().get::<axum::extract::OriginalUri>();
+    original.map_or_else(|| request.uri().path().to_owned(), |uri| uri.path().to_owned())
+}
+
+fn add_headers(headers: &mut HeaderMap, allowance: Allowance) {
+    headers.insert("x-ratelimit-limit", HeaderValue::from(allowance.limit));
+    headers.insert("x-ratelimit-remaining", HeaderValue::from(allowance.remaining));
+    headers.insert("x-ratelimit-reset", HeaderValue::from(allowance.reset_seconds));
+}

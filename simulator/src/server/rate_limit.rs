@@ -1,0 +1,45 @@
+//! Requests per second of each portfolio.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// A bucket of requests per portfolio, refilled continuously. A limit of 0 means none.
+#[derive(Debug)]
+pub struct RateLimiter {
+    per_second: u32,
+    /// When each portfolio's bucket will be full again, on the monotonic clock.
+    full_at_ns: HashMap<Uuid, u64>,
+}
+
+/// What the `x-ratelimit-*` headers say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowance {
+    pub allowed: bool,
+    pub limit: u32,
+    pub remaining: u32,
+    /// Seconds until the bucket is full.
+    pub reset_seconds: u64,
+}
+
+impl RateLimiter {
+    pub fn new(per_second: u32) -> Self {
+        Self { per_second, full_at_ns: HashMap::new() }
+    }
+
+    /// Takes one request from a portfolio's bucket; `None` without a limit.
+    pub fn take(&mut self, portfolio: Uuid, now_ns: u64) -> Option<Allowance> {
+        let interval = SECOND_NS.checked_div(u64::from(self.per_second))?;
+        let full_at = self.full_at_ns.entry(portfolio).or_default();
+        let next = (*full_at).max(now_ns) + interval;
+        let allowed = next - now_ns <= SECOND_NS;
+        if allowed {
+            *full_at = next;
+        }
+        let used_ns = full_at.saturating_sub(now_ns);
+        let remaining = u32::try_from(SECOND_NS.saturating_sub(used_ns) / interval).unwrap_or(u32::MAX);
+        Some(Allowance { allowed, limit: self.per_second, remaining, reset_seconds: used_ns.div_ceil(SECOND_NS) })
+    }
+}

@@ -1,0 +1,100 @@
+//! Time, products and books. Public and private paths give the same answer.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde_json::{Value, json};
+
+use super::query::{Pairs, Parameters};
+use crate::exchange::Exchange;
+use crate::server::App;
+use crate::server::error::ApiError;
+use crate::server::shapes;
+
+/// Levels per side when no limit is given.
+const DEFAULT_DEPTH: usize = 50;
+
+type Reply = Result<Json<Value>, ApiError>;
+
+pub async fn time(State(app): State<Arc<App>>) -> Json<Value> {
+    let now = app.clock.now().time;
+    Json(json!({
+        "iso": now,
+        "epochSeconds": now.as_second().to_string(),
+        "epochMillis": now.as_millisecond().to_string(),
+    }))
+}
+
+pub async fn list(State(app): State<Arc<App>>, pairs: Pairs) -> Reply {
+    let known = [
+        "limit",
+        "offset",
+        "product_type",
+        "product_ids",
+        "contract_expiry_type",
+        "expiring_contract_status",
+        "get_tradability_status",
+        "get_all_products",
+        "products_sort_order",
+    ];
+    let query = Parameters::new(pairs, &known)?;
+    let limit = query.parse::<usize>("limit")?.unwrap_or(usize::MAX);
+    let offset = query.parse::<usize>("offset")?.unwrap_or(0);
+    let kind = query.one("product_type");
+    let expiry = query.one("contract_expiry_type");
+    let ids = query.all("product_ids");
+    let (state, now) = app.lock();
+    let exchange = &state.exchange;
+    let wanted = exchange.markets.iter().enumerate().filter(|(_, m)| {
+        let future = m.product.is_future();
+        let kind_fits = match kind {
+            Some("SPOT") => !future,
+            Some("FUTURE") => future,
+            Some("UNKNOWN_PRODUCT_TYPE") | None => true,
+            Some(_) => false,
+        };
+        let expiry_fits = match expiry {
+            Some("EXPIRING") => future,
+            Some("UNKNOWN_CONTRACT_EXPIRY_TYPE") | None => true,
+            Some(_) => false,
+        };
+        kind_fits && expiry_fits && (ids.is_empty() || ids.contains(&m.product.id.as_str()))
+    });
+    let products: Vec<Value> =
+        wanted.skip(offset).take(limit).map(|(i, _)| shapes::product::product(exchange, i, now.time)).collect();
+    Ok(Json(json!({"num_products": products.len(), "products": products})))
+}
+
+pub async fn get(State(app): State<Arc<App>>, Path(product_id): Path<String>) -> Reply {
+    let (state, now) = app.lock();
+    let index = find(&state.exchange, &product_id)?;
+    Ok(Json(shapes::product::product(&state.exchange, index, now.time)))
+}
+
+pub async fn book(State(app): State<Arc<App>>, pairs: Pairs) -> Reply {
+    let query = Parameters::new(pairs, &["product_id", "limit", "aggregation_price_increment"])?;
+    let product_id =
+        query.one("product_id").ok_or_else(|| ApiError::InvalidArgument("product_id is required".into()))?;
+    let limit = query.parse::<usize>("limit")?.unwrap_or(DEFAULT_DEPTH);
+    let (state, now) = app.lock();
+    let index = find(&state.exchange, product_id)?;
+    Ok(Json(shapes::product::product_book(&state.exchange.markets[index], limit, now.time)))
+}
+
+pub async fn best_bid_ask(State(app): State<Arc<App>>, pairs: Pairs) -> Reply {
+    let query = Parameters::new(pairs, &["product_ids"])?;
+    let ids = query.all("product_ids");
+    let (state, now) = app.lock();
+    let markets = state.exchange.markets.iter();
+    let books: Vec<Value> = markets
+        .filter(|m| ids.is_empty() || ids.contains(&m.product.id.as_str()))
+        .map(|m| shapes::product::pricebook(m, 1, now.time))
+        .collect();
+    Ok(Json(json!({"pricebooks": books})))
+}
+
+fn find(exchange: &Exchange, product_id: &str) -> Result<usize, ApiError> {
+    let shown: String = product_id.chars().take(64).collect();
+    exchange.market_index(product_id).ok_or_else(|| ApiError::NotFound(format!("product {shown} not found")))
+}

@@ -1,0 +1,80 @@
+//! Events of the public WebSocket channels, as JSON arrays.
+
+use jiff::Timestamp;
+use rust_decimal::Decimal;
+use serde_json::{Value, json};
+
+use super::decimal;
+use crate::exchange::book::Side;
+use crate::exchange::{Exchange, Trade};
+
+/// A level2 event; each change is (side, price, absolute size), 0 meaning the level is gone.
+pub fn level2(product_id: &str, kind: &str, changes: &[(Side, Decimal, Decimal)], time: Timestamp) -> String {
+    let updates: Vec<Value> = changes
+        .iter()
+        .map(|(side, price, size)| {
+            json!({
+                "side": if *side == Side::Buy { "bid" } else { "offer" },
+                "event_time": time,
+                "price_level": decimal(*price),
+                "new_quantity": decimal(*size),
+            })
+        })
+        .collect();
+    json!([{"type": kind, "product_id": product_id, "updates": updates}]).to_string()
+}
+
+/// A level2 snapshot of a whole book.
+pub fn level2_snapshot(exchange: &Exchange, market: usize, time: Timestamp) -> String {
+    let market = &exchange.markets[market];
+    let side = |side| market.book.depth(side, usize::MAX).into_iter().map(move |(price, size)| (side, price, size));
+    let levels: Vec<_> = side(Side::Buy).chain(side(Side::Sell)).collect();
+    level2(&market.product.id, "snapshot", &levels, time)
+}
+
+pub fn ticker(exchange: &Exchange, kind: &str, markets: &[usize]) -> String {
+    let tickers: Vec<Value> = markets.iter().map(|index| one_ticker(exchange, *index)).collect();
+    json!([{"type": kind, "tickers": tickers}]).to_string()
+}
+
+fn one_ticker(exchange: &Exchange, index: usize) -> Value {
+    let market = &exchange.markets[index];
+    let best = |side| {
+        let price = market.book.best(side);
+        let size = price.map(|p| market.book.size_at(side, p));
+        (price.map(decimal).unwrap_or_default(), size.map(decimal).unwrap_or_default())
+    };
+    let ((bid, bid_size), (ask, ask_size)) = (best(Side::Buy), best(Side::Sell));
+    json!({
+        "type": "ticker",
+        "product_id": market.product.id,
+        "price": decimal(market.last_price),
+        "volume_24_h": decimal(market.volume),
+        "low_24_h": decimal(market.low),
+        "high_24_h": decimal(market.high),
+        "low_52_w": decimal(market.low),
+        "high_52_w": decimal(market.high),
+        "price_percent_chg_24_h": "0",
+        "best_bid": bid,
+        "best_bid_quantity": bid_size,
+        "best_ask": ask,
+        "best_ask_quantity": ask_size,
+    })
+}
+
+pub fn trades(exchange: &Exchange, kind: &str, trades: &[&Trade]) -> String {
+    let trades: Vec<Value> = trades
+        .iter()
+        .map(|t| {
+            json!({
+                "trade_id": t.id.to_string(),
+                "product_id": exchange.markets[t.market].product.id,
+                "price": decimal(t.price),
+                "size": decimal(t.size),
+                "side": t.taker,
+                "time": t.time,
+            })
+        })
+        .collect();
+    json!([{"type": kind, "trades": trades}]).to_string()
+}
