@@ -12,6 +12,10 @@ mod certificates;
 mod control_plane;
 mod detached;
 mod home;
+mod namespaces;
+mod network;
+mod node;
+mod node_files;
 mod process;
 mod record;
 mod tools;
@@ -29,6 +33,7 @@ use certificates::Certificates;
 use control_plane::Endpoint;
 pub use detached::{down, up};
 use home::Home;
+use node::Node;
 use process::Processes;
 pub use record::{Component, Record};
 use tools::Tools;
@@ -75,7 +80,10 @@ pub struct Cluster {
     own: Option<Own>,
 }
 
+/// The order of the fields is that of their end.
 struct Own {
+    /// First, so that the kernel ends all that is inside the namespaces at once.
+    node: Option<Node>,
     home: Home,
     kind: Kind,
     /// Held until the programs have ended, so last.
@@ -88,17 +96,15 @@ impl Cluster {
     /// the end of its log.
     pub async fn start(options: Options) -> Result<Self> {
         if let Some(kubeconfig) = external_kubeconfig() {
-            let kubectl = Tools::locate()?.kubectl()?;
+            let kubectl = kubectl()?;
             return Ok(Self { kubeconfig, kubectl, own: None });
         }
         let directory = make_directory(&options.directory)?;
         let lock = record::lock(&directory)?;
-        let mut home = prepare(&directory, options.kind)?;
-        let client = control_plane::start(&mut home, options.fsync).await?;
-        control_plane::wait_for_controllers(&mut home, &client).await?;
-        let kubectl = home.tools.kubectl()?;
-        let own = Own { home, kind: options.kind, _lock: lock };
+        let mut own = Own::prepare(&directory, options.kind, lock)?;
+        own.start(options.fsync).await?;
         own.record().write(&directory)?;
+        let kubectl = own.home.tools.kubectl()?;
         Ok(Self { kubeconfig: own.home.kubeconfig(), kubectl, own: Some(own) })
     }
 
@@ -124,7 +130,17 @@ impl Cluster {
 
     /// The host's address as seen from pods; `None` without a node of our own.
     pub fn host_address(&self) -> Option<IpAddr> {
-        None
+        self.own.as_ref().and_then(Own::host_address)
+    }
+
+    /// Loads an OCI archive into the node's image store, under the name that its annotation
+    /// `io.containerd.image.name` gives.
+    pub async fn import_image(&self, archive: &Path) -> Result<()> {
+        let node = self.own.as_ref().and_then(|own| own.node.as_ref());
+        let node = node.context(
+            "images can be loaded only into a node that was started here: push them to a registry that the cluster can reach",
+        )?;
+        node.import_image(archive).await.with_context(|| format!("load the image {}", archive.display()))
     }
 
     /// An error if one of the cluster's programs has ended, with the end of its log.
@@ -139,6 +155,44 @@ impl Cluster {
 }
 
 impl Own {
+    /// Makes everything that the programs need, and starts none of them.
+    fn prepare(directory: &Path, kind: Kind, lock: File) -> Result<Self> {
+        let tools = Tools::locate()?;
+        let logs = home::log_directory(directory);
+        fs::create_dir_all(&logs).with_context(|| format!("create {}", logs.display()))?;
+        let state = home::state_directory(directory);
+        let certificates = Certificates::create(&state.join("certificates"))?;
+        let mut processes = Processes::new(&logs)?;
+        let (node, endpoint, prefix) = match kind {
+            Kind::ControlPlaneOnly => (None, Endpoint::on_loopback()?, Vec::new()),
+            Kind::Node => {
+                let node = Node::prepare(&mut processes, &tools, &state)?;
+                let endpoint = Endpoint::on_own_address(node.network.gateway());
+                let prefix = node.enter();
+                (Some(node), endpoint, prefix)
+            }
+        };
+        let directory = directory.to_owned();
+        let home = Home { directory, tools, certificates, endpoint, prefix, processes };
+        Ok(Self { node, home, kind, _lock: lock })
+    }
+
+    async fn start(&mut self, fsync: bool) -> Result<()> {
+        let home = &mut self.home;
+        if let Some(node) = &self.node {
+            node.start_containerd(home)?;
+        }
+        let client = control_plane::start(home, fsync).await?;
+        if let Some(node) = &self.node {
+            node.start(home, &client).await?;
+        }
+        control_plane::wait_for_controllers(home, &client).await
+    }
+
+    fn host_address(&self) -> Option<IpAddr> {
+        self.node.as_ref().map(|node| node.network.host())
+    }
+
     fn record(&self) -> Record {
         let component = |process: &process::Process| Component {
             name: process.name.clone(),
@@ -150,7 +204,7 @@ impl Own {
             kind: self.kind,
             server: self.home.endpoint.url(),
             kubeconfig: self.home.kubeconfig(),
-            host_address: None,
+            host_address: self.host_address(),
             components: self.home.processes.running().iter().map(component).collect(),
         }
     }
@@ -161,24 +215,15 @@ pub fn external_kubeconfig() -> Option<PathBuf> {
     std::env::var_os(EXTERNAL_KUBECONFIG).filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-fn prepare(directory: &Path, kind: Kind) -> Result<Home> {
-    let tools = Tools::locate()?;
-    let logs = home::log_directory(directory);
-    fs::create_dir_all(&logs).with_context(|| format!("create {}", logs.display()))?;
-    let state = home::state_directory(directory);
-    let certificates = Certificates::create(&state.join("certificates"))?;
-    let processes = Processes::new(&logs)?;
-    let endpoint = match kind {
-        Kind::ControlPlaneOnly => Endpoint::on_loopback()?,
-        Kind::Node => anyhow::bail!("not yet"),
-    };
-    Ok(Home { directory: directory.to_owned(), tools, certificates, endpoint, prefix: Vec::new(), processes })
-}
-
 fn make_directory(directory: &Path) -> Result<PathBuf> {
     fs::create_dir_all(directory)
         .and_then(|()| directory.canonicalize())
         .with_context(|| format!("create the cluster's directory {}", directory.display()))
+}
+
+/// The pinned kubectl, or the one in PATH where the tools are not built.
+pub fn kubectl() -> Result<PathBuf> {
+    Tools::locate()?.kubectl()
 }
 
 async fn kubeconfig_client(file: &Path) -> Result<Client> {

@@ -41,7 +41,6 @@ impl Endpoint {
         Ok(Self { address: Ipv4Addr::LOCALHOST.into(), port, reservation: Some(socket) })
     }
 
-    #[expect(dead_code, reason = "the node comes next")]
     /// The usual port on an address that belongs to this cluster alone, and that its pods can reach.
     pub fn on_own_address(address: IpAddr) -> Self {
         Self { address, port: 6443, reservation: None }

@@ -12,6 +12,7 @@ use super::certificates::Certificates;
 use super::control_plane::Endpoint;
 use super::process::{Processes, log_tail};
 use super::tools::Tools;
+use crate::command;
 
 /// Generous, because a machine that compiles at the same time is slow; a program that ends is noticed at once.
 const READY_DEADLINE: Duration = Duration::from_secs(90);
@@ -65,7 +66,8 @@ impl Home {
     ) -> Result<()> {
         let directory = self.state(directory)?;
         let mut command = self.prefix.clone();
-        command.push(program.into());
+        // Entering a mount namespace forgets the working directory.
+        command.extend(command!["env", "--chdir", &directory, program]);
         command.extend(arguments);
         self.processes.start(name, &directory, &command)
     }

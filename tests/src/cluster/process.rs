@@ -66,7 +66,6 @@ impl Processes {
         Ok(())
     }
 
-    #[expect(dead_code, reason = "the node comes next")]
     /// Starts a helper whose standard output the caller reads; it counts as a program of the cluster.
     pub fn start_with_output(&mut self, name: &str, command: &[OsString]) -> Result<std::process::ChildStdout> {
         let log = self.logs.join(format!("{name}.log"));
