@@ -9,6 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
+use p256::elliptic_curve::sec1::ToEncodedPoint;
 use p256::pkcs8::{EncodePublicKey, LineEnding};
 use rand::Rng;
 use rcgen::{
@@ -225,7 +226,7 @@ fn new_key(organization: Uuid, file: String, portfolio: Uuid) -> Result<(Account
             break secret;
         }
     };
-    let private = secret.to_sec1_pem(LineEnding::LF).map_err(|e| DataDirError::Key(e.to_string()))?;
+    let private = sec1_pem(&secret);
     let public_key =
         secret.public_key().to_public_key_pem(LineEnding::LF).map_err(|e| DataDirError::Key(e.to_string()))?;
     let text = to_json(&KeyFile { name: &name, private_key: &private });
@@ -240,4 +241,21 @@ fn new_key(organization: Uuid, file: String, portfolio: Uuid) -> Result<(Account
         can_transfer: false,
     };
     Ok((key, text))
+}
+
+/// SEC1 with the curve named, as Coinbase's files have it. `to_sec1_pem` leaves the curve out, and OpenSSL and what
+/// is built on it then refuse the key. Layout: RFC 5915, whose lengths are fixed for this curve.
+fn sec1_pem(secret: &p256::SecretKey) -> String {
+    const VERSION_AND_KEY: [u8; 7] = [0x30, 0x77, 0x02, 0x01, 0x01, 0x04, 0x20];
+    const PRIME256V1: [u8; 12] = [0xa0, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+    const PUBLIC_KEY: [u8; 5] = [0xa1, 0x44, 0x03, 0x42, 0x00];
+    let point = secret.public_key().to_encoded_point(false);
+    let der = [&VERSION_AND_KEY[..], &secret.to_bytes(), &PRIME256V1, &PUBLIC_KEY, point.as_bytes()].concat();
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let mut pem = String::from("-----BEGIN EC PRIVATE KEY-----\n");
+    for line in text.as_bytes().chunks(64) {
+        pem.extend(line.iter().map(|b| char::from(*b)));
+        pem.push('\n');
+    }
+    pem + "-----END EC PRIVATE KEY-----\n"
 }

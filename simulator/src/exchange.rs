@@ -15,6 +15,8 @@ pub mod portfolio;
 pub mod product;
 pub mod rejection;
 mod settle;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -150,7 +152,7 @@ pub struct Exchange {
 
 impl Exchange {
     pub fn new(settings: Settings, listings: Vec<Listing>, now: Now) -> Self {
-        let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
+        let rng = ChaCha8Rng::seed_from_u64(settings.seed);
         let markets: Vec<Market> = listings
             .into_iter()
             .map(|listing| Market {
@@ -166,7 +168,7 @@ impl Exchange {
                 closed_until: None,
             })
             .collect();
-        let participants = Participants::new(&markets, &mut rng);
+        let participants = Participants::new(&markets);
         let mut exchange = Self {
             settings,
             markets,
@@ -329,8 +331,8 @@ impl Exchange {
             side: order.side,
             size: order.size,
             price: order.terms.limit_price,
-            filled: order.filled_size,
-            position: self.position(order.portfolio, order.market),
+            filled: order.filled_size.normalize(),
+            position: self.position(order.portfolio, order.market).normalize(),
             open_orders: self.portfolios.get(&order.portfolio).map_or(0, |p| p.open.len()),
             reason: reason.to_owned(),
         }

@@ -242,3 +242,6 @@ pub fn acceptable(side: Side, limit: Option<Decimal>, price: Decimal) -> bool {
         (Side::Sell, Some(limit)) => price >= limit,
     }
 }
+
+#[cfg(test)]
+mod tests;

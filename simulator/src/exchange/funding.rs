@@ -73,3 +73,52 @@ impl Funding {
 fn advance(time: Timestamp, seconds: i64) -> Timestamp {
     time.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hour_of(funding: &mut Funding, end: Timestamp, premium: Option<Decimal>) -> (Option<Decimal>, bool) {
+        loop {
+            match funding.due(end) {
+                Due::Nothing => panic!("the hour did not end"),
+                Due::Sample => funding.sample(premium),
+                Due::Hour { settle } => return (funding.end_hour(), settle),
+            }
+        }
+    }
+
+    #[test]
+    fn three_quarters_of_the_hours_premium_and_a_quarter_of_the_last_rate() {
+        let start: Timestamp = "2026-04-07T10:00:00Z".parse().unwrap();
+        let mut funding = Funding::new(start, dec!(0.000012));
+        let (rate, settle) = hour_of(&mut funding, "2026-04-07T11:00:00Z".parse().unwrap(), Some(dec!(0.00048)));
+        // 0.75 × 0.00048 / 24 + 0.25 × 0.000012
+        assert_eq!(rate, Some(dec!(0.000018)));
+        assert!(!settle);
+        assert_eq!(funding.time, "2026-04-07T11:00:00Z".parse().unwrap());
+        let (_, settle) = hour_of(&mut funding, "2026-04-07T12:00:00Z".parse().unwrap(), Some(dec!(0.00048)));
+        assert!(settle, "accruals are paid at 12:00 UTC");
+    }
+
+    #[test]
+    fn an_hour_without_a_price_publishes_no_rate() {
+        let start: Timestamp = "2026-04-07T10:00:00Z".parse().unwrap();
+        let mut funding = Funding::new(start, dec!(0.000012));
+        assert_eq!(hour_of(&mut funding, "2026-04-07T11:00:00Z".parse().unwrap(), None).0, None);
+        assert_eq!(funding.rate, dec!(0.000012));
+    }
+
+    #[test]
+    fn an_hour_has_twenty_samples() {
+        let start: Timestamp = "2026-04-07T10:00:00Z".parse().unwrap();
+        let mut funding = Funding::new(start, Decimal::ZERO);
+        let mut samples = 0;
+        let end = "2026-04-07T11:00:00Z".parse().unwrap();
+        while funding.due(end) == Due::Sample {
+            funding.sample(None);
+            samples += 1;
+        }
+        assert_eq!(samples, 20);
+    }
+}

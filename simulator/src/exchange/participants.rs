@@ -1,7 +1,6 @@
 //! The simulated crowd: a market maker that quotes around a random-walk index, and takers that hit both sides.
 
 use rand::RngExt;
-use rand_chacha::ChaCha8Rng;
 use rust_decimal::Decimal;
 use rust_decimal::dec;
 use uuid::Uuid;
@@ -43,7 +42,7 @@ struct Quotes {
 }
 
 impl Participants {
-    pub fn new(markets: &[Market], _rng: &mut ChaCha8Rng) -> Self {
+    pub fn new(markets: &[Market]) -> Self {
         let quotes = markets.iter().map(|m| Quotes { start_index: m.index, ..Quotes::default() }).collect();
         Self { quotes }
     }

@@ -76,7 +76,7 @@ impl Exchange {
         };
         let known = self.portfolios.get(&portfolio).is_some_and(|p| p.client_order_ids.contains_key(&client_order_id));
         let side = if position.is_sign_negative() { Side::Buy } else { Side::Sell };
-        let size = size.unwrap_or(position.abs());
+        let size = size.unwrap_or(position.abs()).normalize();
         let configuration =
             OrderConfiguration::MarketMarketIoc(super::order::Market { base_size: Some(size), ..Default::default() });
         let new = NewOrder { client_order_id, product_id, side, configuration: configuration.clone(), closing: true };
@@ -119,12 +119,12 @@ impl Exchange {
             return reject(Reason::InvalidRequest, "end_time must be in the future".into());
         }
         check_increments(product, new.side, &terms)?;
-        self.check_book(market, portfolio, new.side, &terms)?;
+        self.check_book(market, new.side, &terms)?;
         self.check_funds(market, portfolio, new.side, &terms)?;
         Ok((market, terms))
     }
 
-    fn check_book(&self, market: usize, owner: Uuid, side: Side, terms: &Terms) -> Result<(), Rejection> {
+    fn check_book(&self, market: usize, side: Side, terms: &Terms) -> Result<(), Rejection> {
         let book = &self.markets[market].book;
         let crosses = book.best(side.opposite()).is_some_and(|best| acceptable(side, terms.limit_price, best));
         if terms.post_only && crosses {
@@ -136,7 +136,6 @@ impl Exchange {
         if terms.limit_price.is_none() && !crosses {
             return Err(Rejection::new(Reason::InsufficientLiquidity, "nothing to trade against"));
         }
-        let _ = owner;
         Ok(())
     }
 

@@ -59,12 +59,12 @@ impl Product {
 
     /// `price` rounded down to the tick.
     pub fn round_price(&self, price: Decimal) -> Decimal {
-        price - price % self.price_increment
+        (price - price % self.price_increment).normalize()
     }
 
     /// `size` rounded down to the size increment.
     pub fn round_size(&self, size: Decimal) -> Decimal {
-        size - size % self.base_increment
+        (size - size % self.base_increment).normalize()
     }
 }
 

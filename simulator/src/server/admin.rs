@@ -26,7 +26,7 @@ use crate::exchange::order::{LimitGtc, Market, OrderConfiguration};
 use crate::exchange::{Exchange, NewOrder};
 
 /// Events in one journal reply.
-const MAX_EVENTS: usize = 10_000;
+const MAX_EVENTS: usize = 2_000;
 
 type Reply = Result<Json<Value>, ApiError>;
 
@@ -65,11 +65,13 @@ struct JournalQuery {
 }
 
 async fn journal(State(app): State<Arc<App>>, Query(query): Query<JournalQuery>) -> Json<Value> {
-    let (state, _) = app.lock();
-    let journal = &state.exchange.journal;
-    let events: Vec<_> = journal.after(query.after, query.portfolio).take(MAX_EVENTS).collect();
+    let (events, last): (Vec<_>, u64) = {
+        let (state, _) = app.lock();
+        let journal = &state.exchange.journal;
+        (journal.after(query.after, query.portfolio).take(MAX_EVENTS).cloned().collect(), journal.last())
+    };
     // A full page ends at its last event; otherwise everything so far was considered.
-    let next = if events.len() == MAX_EVENTS { events.last().map_or(0, |e| e.seq) } else { journal.last() };
+    let next = events.last().filter(|_| events.len() == MAX_EVENTS).map_or(last, |e| e.seq);
     Json(json!({"events": events, "next": next}))
 }
 

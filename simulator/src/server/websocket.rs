@@ -117,7 +117,12 @@ impl Connection {
             tokio::select! {
                 message = self.socket.recv() => match message {
                     Some(Ok(Message::Text(text))) => self.receive(text.as_str()).await?,
-                    Some(Ok(Message::Close(_)) | Err(_)) | None => return Err("closed by the client"),
+                    Some(Ok(Message::Close(_))) => {
+                        // Reading on is what sends the answering close frame.
+                        let _ = timeout(SEND, self.socket.recv()).await;
+                        return Err("closed by the client");
+                    }
+                    Some(Err(_)) | None => return Err("closed by the client"),
                     Some(Ok(Message::Binary(_))) => return Err("binary message"),
                     Some(Ok(_)) => {}
                 },

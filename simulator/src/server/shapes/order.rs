@@ -106,7 +106,8 @@ pub fn rejected(rejection: &Rejection, configuration: Option<&OrderConfiguration
             "preview_failure_reason": rejection.reason.preview(),
             "new_order_failure_reason": rejection.reason.new_order(),
         },
-        "order_configuration": configuration,
+        // An object even when there is nothing to echo (close_position): the SDK unpacks it.
+        "order_configuration": configuration.map_or_else(|| json!({}), |c| json!(c)),
     })
 }
 
