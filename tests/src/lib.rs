@@ -1,3 +1,14 @@
 //! The test harness: a real Kubernetes for tests and demos.
 
+pub mod api_proxy;
+pub mod child;
+pub mod clock;
 pub mod cluster;
+pub mod exchange;
+pub mod harness;
+pub mod images;
+pub mod kubectl;
+pub mod measure;
+pub mod objects;
+pub mod process_node;
+pub mod programs;

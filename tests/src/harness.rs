@@ -1,0 +1,17 @@
+//! What tests on the real API server stand on: a [`Desk`] with a control plane, a process node, the operator and an
+//! exchange; [`Room`]s, one namespace for each scenario; and [`Bot`]s in them.
+
+mod bot;
+mod desk;
+mod room;
+mod scenario;
+
+pub use bot::{Bot, Patched, condition_is, incidents, stopped};
+pub use desk::{Desk, OPERATOR, OPERATOR_NAMESPACE, config, install};
+pub use room::Room;
+pub use scenario::{Scenario, run};
+
+use std::time::Duration;
+
+/// Long enough for a bot to start, enter and rest orders on a machine that compiles at the same time.
+pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,0 +1,183 @@
+//! A control plane, a process node, the operator and an exchange.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, Result, anyhow, bail};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::ListParams;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use tempfile::TempDir;
+
+use super::room::Room;
+use crate::cluster::{Cluster, Kind, Options};
+use crate::exchange::{self, Account, Exchange};
+use crate::kubectl::Kubectl;
+use crate::objects;
+use crate::process_node::{self, ProcessNode};
+use crate::programs::{self, Programs};
+
+/// Namespace of the operator.
+pub const OPERATOR_NAMESPACE: &str = "arbbot-system";
+/// Name of its Deployment.
+pub const OPERATOR: &str = "arbbot-operator";
+
+/// Everything that the scenarios of a test share.
+pub struct Desk {
+    pub client: Client,
+    pub kubectl: Kubectl,
+    pub node: ProcessNode,
+    pub exchange: Exchange,
+    accounts: Vec<Account>,
+    next: AtomicUsize,
+    names: Mutex<std::collections::BTreeSet<String>>,
+    // The order of the fields is that of their end.
+    _cluster: Cluster,
+    directory: TempDir,
+}
+
+impl Desk {
+    /// Starts everything, with an exchange of this many accounts. `fsync`: whether etcd waits for the disk.
+    ///
+    /// # Errors
+    /// Something does not start; the message says what and where its log is.
+    pub async fn start(programs: &Programs, accounts: usize, fsync: bool) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("arbbot-").tempdir()?;
+        let options = Options::new(directory.path().join("cluster"), Kind::ControlPlaneOnly);
+        let cluster = Cluster::start(if fsync { options } else { options.without_fsync() }).await?;
+        let kubectl = Kubectl::new(cluster.kubectl(), cluster.kubeconfig_path());
+        let kube = config(cluster.kubeconfig_path()).await?;
+        let client = Client::try_from(kube.clone())?;
+        refuse_real_nodes(&client).await?;
+        let simulator = directory.path().join("exchange");
+        std::fs::create_dir_all(&simulator)?;
+        let exchange = Exchange::start(&programs.path("exchange-simulator")?, &simulator, accounts).await?;
+        let accounts = exchange::accounts(exchange.directory())?;
+        let node = ProcessNode::start(process_node::Config {
+            name: "process-node".into(),
+            directory: directory.path().join("node"),
+            programs: programs::ALL
+                .iter()
+                .map(|name| Ok(((*name).to_owned(), programs.path(name)?)))
+                .collect::<Result<_>>()?,
+            kube,
+        })
+        .await?;
+        install(&kubectl).await?;
+        Ok(Self {
+            client,
+            kubectl,
+            node,
+            exchange,
+            accounts,
+            next: AtomicUsize::new(0),
+            names: Mutex::default(),
+            _cluster: cluster,
+            directory,
+        })
+    }
+
+    /// An account that no other scenario uses.
+    ///
+    /// # Errors
+    /// All are in use.
+    pub fn account(&self) -> Result<Account> {
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        let account = self.accounts.get(next).cloned();
+        account.ok_or_else(|| anyhow!("all {} accounts are in use: start the desk with more", self.accounts.len()))
+    }
+
+    /// A namespace with the exchange's certificate authority in it.
+    ///
+    /// # Errors
+    /// The API server refuses, or another scenario has a room of this name.
+    pub async fn room(&self, name: &str) -> Result<Room<'_>> {
+        if !self.names.lock().map_err(|_| anyhow!("another scenario has panicked"))?.insert(name.to_owned()) {
+            bail!("two scenarios use the room {name}");
+        }
+        self.kubectl.apply(&objects::namespace(name)).await?;
+        let room = Room::new(self, name);
+        let authority = std::fs::read_to_string(self.exchange.directory().join("ca.crt"))?;
+        room.apply(&objects::authority(&authority)).await?;
+        Ok(room)
+    }
+
+    /// The operator's log.
+    pub fn operator_log(&self) -> String {
+        self.node.pod(OPERATOR_NAMESPACE, OPERATOR).map(|running| running.log()).unwrap_or_default()
+    }
+
+    /// Scales the operator and waits until it is so.
+    ///
+    /// # Errors
+    /// It is not so in time.
+    pub async fn scale_operator(&self, replicas: u32) -> Result<()> {
+        let deployment = format!("deployment/{OPERATOR}");
+        let replicas_flag = format!("--replicas={replicas}");
+        self.kubectl.run(&["-n", OPERATOR_NAMESPACE, "scale", &deployment, &replicas_flag]).await?;
+        if replicas == 0 {
+            let wait = ["-n", OPERATOR_NAMESPACE, "wait", "--for=delete", "pod", "--all", "--timeout=60s"];
+            return self.kubectl.run(&wait).await.map(|_| ());
+        }
+        rolled_out(&self.kubectl).await
+    }
+
+    /// Where the desk keeps its files until it ends.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+/// Installs the CustomResourceDefinitions and the operator from `manifests/`, as the README says.
+///
+/// # Errors
+/// It is not ready in time.
+pub async fn install(kubectl: &Kubectl) -> Result<()> {
+    let manifests = manifests();
+    let crds = manifests.join("crds.yaml").display().to_string();
+    kubectl.run(&["apply", "--server-side", "-f", &crds]).await?;
+    kubectl.run(&["wait", "--for=condition=Established", "--timeout=30s", "-f", &crds]).await?;
+    kubectl.run(&["apply", "--server-side", "-f", &manifests.display().to_string()]).await?;
+    rolled_out(kubectl).await
+}
+
+async fn rolled_out(kubectl: &Kubectl) -> Result<()> {
+    let deployment = format!("deployment/{OPERATOR}");
+    let status = ["-n", OPERATOR_NAMESPACE, "rollout", "status", &deployment, "--timeout=90s"];
+    kubectl.run(&status).await.map(|_| ())
+}
+
+fn manifests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests")
+}
+
+/// The configuration of a kubeconfig's current context.
+///
+/// # Errors
+/// The file cannot be used.
+pub async fn config(kubeconfig: &Path) -> Result<Config> {
+    // An error says that this process has a provider already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let file = Kubeconfig::read_from(kubeconfig)?;
+    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
+    config.with_context(|| format!("use {}", kubeconfig.display()))
+}
+
+/// These tests kill processes and read their memory's truth over loopback, which they cannot do on somebody's nodes.
+async fn refuse_real_nodes(client: &Client) -> Result<()> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let nodes = nodes.list(&ListParams::default()).await?;
+    let real = nodes.items.iter().find(|node| {
+        let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+        !taints.into_iter().flatten().any(|taint| taint.key == process_node::TAINT)
+    });
+    match real {
+        Some(node) => bail!(
+            "the cluster of ARBBOT_KUBECONFIG has nodes ({}): tests of the API need one without, as `cluster up --control-plane-only` starts it",
+            node.metadata.name.as_deref().unwrap_or_default()
+        ),
+        None => Ok(()),
+    }
+}

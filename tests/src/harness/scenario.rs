@@ -1,0 +1,66 @@
+//! Runs scenarios that share one desk, a few at a time, and reports as `cargo test` does.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use libtest_mimic::{Arguments, Failed, Trial};
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
+
+use super::desk::Desk;
+use crate::programs::Programs;
+
+/// The name of a scenario, which is a sentence, and what it does.
+pub type Scenario = (&'static str, fn(Arc<Desk>) -> Pin<Box<dyn Future<Output = Result<()>> + Send>>);
+
+/// Most of a scenario is waiting.
+const AT_ONCE: usize = 6;
+const DEADLINE: Duration = Duration::from_secs(240);
+
+/// The scenarios of a test file, by the names of their functions.
+#[macro_export]
+macro_rules! scenarios {
+    ($($name:ident),* $(,)?) => {
+        [$((stringify!($name), |desk| Box::pin($name(desk)))),*]
+    };
+}
+
+/// Runs the scenarios on one desk with this many accounts, which starts with the first of them.
+pub fn run<const N: usize>(accounts: usize, scenarios: [Scenario; N]) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(AT_ONCE);
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => Arc::new(runtime),
+        Err(error) => {
+            eprintln!("no runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let desk: Arc<OnceCell<Result<Arc<Desk>, String>>> = Arc::default();
+    let trials = scenarios.into_iter().map(|(name, scenario)| {
+        let (runtime, desk) = (runtime.clone(), desk.clone());
+        Trial::test(name, move || {
+            let run = async {
+                let started = desk.get_or_init(|| async { start(accounts).await.map_err(|e| format!("{e:#}")) }).await;
+                let desk = started.clone().map_err(|error| anyhow!("the desk did not start: {error}"))?;
+                let done = timeout(DEADLINE, scenario(desk)).await;
+                done.map_err(|_| anyhow!("not done within {} s", DEADLINE.as_secs()))?
+            };
+            runtime.block_on(run).map_err(|error| Failed::from(format!("{error:#}")))
+        })
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    // Inside the runtime: what the desk drops still has tasks there.
+    let _entered = runtime.enter();
+    drop(desk);
+    if conclusion.has_failed() { ExitCode::from(101) } else { ExitCode::SUCCESS }
+}
+
+async fn start(accounts: usize) -> Result<Arc<Desk>> {
+    let programs = Programs::build()?;
+    Ok(Arc::new(Desk::start(&programs, accounts, false).await?))
+}
