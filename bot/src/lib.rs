@@ -5,5 +5,6 @@
 pub mod clock;
 pub mod exchange;
 pub mod ledger;
+pub mod market;
 pub mod risk;
 pub mod telemetry;

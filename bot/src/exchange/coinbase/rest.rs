@@ -1,0 +1,413 @@
+//! The REST client.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use reqwest::{Method, StatusCode, Url};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::budget::{Budget, Priority};
+use super::jwt::{Signer, TOKEN_LIFE, VenueClock};
+use super::tls::{causes, is_untrusted};
+use super::wire;
+use crate::exchange::{Exchange, ExchangeError, Holdings, KeyPermissions, OrderKind, OrderState, Placed, Product};
+use crate::risk::Cleared;
+
+/// Deadline of every call, its waiting for the rate limit included.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Deadline of a connection.
+const CONNECT: Duration = Duration::from_secs(3);
+/// Pause before the one repetition after HTTP 429.
+const RATE_LIMIT_PAUSE: Duration = Duration::from_millis(500);
+/// Largest reply that is read, in bytes; a full page of orders is about two million.
+const MAX_REPLY: usize = 16 * 1024 * 1024;
+/// Items asked for in a page.
+const PAGE: &str = "250";
+/// Pages after which a list is given up.
+const MAX_PAGES: usize = 4_000;
+/// Orders in one batch_cancel.
+const CANCEL_BATCH: usize = 100;
+
+/// The REST client of one key at one endpoint.
+#[derive(Debug)]
+pub struct Coinbase {
+    http: reqwest::Client,
+    /// Up to and without the resource: `https://host/api/v3/brokerage`.
+    root: Url,
+    signer: Arc<Signer>,
+    venue: Arc<VenueClock>,
+    budget: Budget,
+}
+
+/// One call.
+struct Call<'a> {
+    method: Method,
+    /// Below the root.
+    path: &'a [&'a str],
+    query: &'a [(&'a str, &'a str)],
+    body: Option<Value>,
+    priority: Priority,
+    authentication: Authentication,
+    /// Whether saying it twice does the same as saying it once.
+    repeatable: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Authentication {
+    None,
+    /// A token of the usual life.
+    Token,
+    /// A token that expires at this CLOCK_BOOTTIME at the latest.
+    TokenUntil(Duration),
+}
+
+impl<'a> Call<'a> {
+    fn get(path: &'a [&'a str], query: &'a [(&'a str, &'a str)]) -> Self {
+        Self {
+            method: Method::GET,
+            path,
+            query,
+            body: None,
+            priority: Priority::Normal,
+            authentication: Authentication::Token,
+            repeatable: true,
+        }
+    }
+
+    /// The call as messages name it.
+    fn name(&self) -> String {
+        format!("{} /{}", self.method, self.path.join("/"))
+    }
+}
+
+impl Coinbase {
+    /// A client that has not yet talked to anybody.
+    ///
+    /// # Errors
+    /// The URL or the TLS configuration cannot be used.
+    pub fn new(
+        rest_url: &str,
+        tls: rustls::ClientConfig,
+        signer: Arc<Signer>,
+        venue: Arc<VenueClock>,
+        requests_per_second: u32,
+    ) -> Result<Self, ExchangeError> {
+        let unreachable = |cause: String| ExchangeError::Unreachable { url: rest_url.to_owned(), cause };
+        let root = format!("{}/api/v3/brokerage", rest_url.trim_end_matches('/'));
+        let root = Url::parse(&root).map_err(|error| unreachable(error.to_string()))?;
+        if root.scheme() != "https" || root.host_str().is_none() {
+            return Err(unreachable("it is not an https:// URL".to_owned()));
+        }
+        let mut tls = tls;
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .user_agent(concat!("arb-bot/", env!("CARGO_PKG_VERSION")))
+            .https_only(true)
+            // A token goes to the host it names and nowhere else.
+            .redirect(reqwest::redirect::Policy::none())
+            // An order is sent once; what may be repeated is repeated here, visibly.
+            .retry(reqwest::retry::never())
+            .connect_timeout(CONNECT)
+            .tcp_nodelay(true)
+            // Finds out within seconds that a pooled connection is dead.
+            .http2_keep_alive_interval(DEADLINE)
+            .http2_keep_alive_timeout(CONNECT)
+            .http2_keep_alive_while_idle(true)
+            .build()
+            .map_err(|error| unreachable(causes(&error)))?;
+        Ok(Self { http, root, signer, venue, budget: Budget::new(requests_per_second) })
+    }
+
+    /// Changes the bot's share of the rate limit from now on.
+    pub fn set_requests_per_second(&self, requests_per_second: u32) {
+        self.budget.set(requests_per_second);
+    }
+
+    /// Fingerprint of the key in use.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        self.signer.key().fingerprint()
+    }
+
+    /// The venue's time, as measured.
+    #[must_use]
+    pub fn venue_clock(&self) -> &VenueClock {
+        &self.venue
+    }
+
+    /// Measures the venue's time (GET /time, without authentication).
+    ///
+    /// # Errors
+    /// The venue did not answer.
+    pub async fn measure_time(&self) -> Result<(), ExchangeError> {
+        self.measure_time_until(Instant::now() + DEADLINE).await
+    }
+
+    async fn measure_time_until(&self, until: Instant) -> Result<(), ExchangeError> {
+        let call = Call { authentication: Authentication::None, ..Call::get(&["time"], &[]) };
+        let asked = self.venue.boottime();
+        let time: wire::Time = parse(&call, &self.attempt(&call, until).await?)?;
+        let shown = time.timestamp().map_err(|cause| ExchangeError::Unreadable { call: call.name(), cause })?;
+        self.venue.measured(shown, asked, self.venue.boottime());
+        Ok(())
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &[&str], query: &[(&str, &str)]) -> Result<T, ExchangeError> {
+        self.call(&Call::get(path, query)).await
+    }
+
+    /// Every item of a list, page by page.
+    async fn pages<T: DeserializeOwned>(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Vec<T>, ExchangeError> {
+        let unreadable = |cause: &str| {
+            let call = Call::get(path, &[]).name();
+            ExchangeError::Unreadable { call, cause: cause.to_owned() }
+        };
+        let mut items = Vec::new();
+        let mut cursor = String::new();
+        for _ in 0..MAX_PAGES {
+            let mut query = [query, &[("limit", PAGE)]].concat();
+            if !cursor.is_empty() {
+                query.push(("cursor", &cursor));
+            }
+            let page: wire::Page<T> = self.get(path, &query).await?;
+            items.extend(page.items);
+            if !page.has_next {
+                return Ok(items);
+            }
+            if page.cursor.is_empty() || page.cursor == cursor {
+                return Err(unreadable("there is a next page, but no cursor that leads to it"));
+            }
+            cursor = page.cursor;
+        }
+        Err(unreadable("the list has no end"))
+    }
+
+    /// Calls, and where that is harmless repeats once: after 401 with a fresh token and a fresh idea of the venue's
+    /// time, after 429 with a pause.
+    async fn call<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, ExchangeError> {
+        let until = Instant::now() + DEADLINE;
+        let mut result = self.attempt(call, until).await;
+        if call.repeatable {
+            match &result {
+                Err(ExchangeError::Refused { status: 401, .. }) => {
+                    if let Err(error) = self.measure_time_until(until).await {
+                        tracing::warn!(%error, "the venue's time could not be measured after a refused token");
+                    }
+                    result = self.attempt(call, until).await;
+                }
+                Err(ExchangeError::RateLimited { .. }) if Instant::now() + RATE_LIMIT_PAUSE < until => {
+                    sleep(RATE_LIMIT_PAUSE).await;
+                    result = self.attempt(call, until).await;
+                }
+                _ => {}
+            }
+        }
+        parse(call, &result?)
+    }
+
+    /// One attempt: a turn in the budget, a token, a request, the body of a 2xx reply.
+    async fn attempt(&self, call: &Call<'_>, until: Instant) -> Result<Vec<u8>, ExchangeError> {
+        // Nothing was sent yet, so a wait that is too long is no unknown outcome.
+        timeout_at(until, self.budget.acquire(call.priority))
+            .await
+            .map_err(|_| ExchangeError::RateLimited { call: call.name() })?;
+        let request = self.request(call)?;
+        timeout_at(until, self.send(call, request))
+            .await
+            .map_err(|_| ExchangeError::Timeout { call: call.name(), seconds: DEADLINE.as_secs() })?
+    }
+
+    fn request(&self, call: &Call<'_>) -> Result<reqwest::RequestBuilder, ExchangeError> {
+        let refuse = |message: String| ExchangeError::BadRequest { call: call.name(), message };
+        let mut url = self.root.clone();
+        match url.path_segments_mut() {
+            Ok(mut segments) => segments.extend(call.path),
+            Err(()) => return Err(refuse("the endpoint's URL cannot have a path".to_owned())),
+        };
+        let host = url.host_str().unwrap_or_default();
+        let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let uri = format!("{} {authority}{}", call.method, url.path());
+        let mut request = self.http.request(call.method.clone(), url).query(call.query);
+        let now = self.venue.boottime();
+        let expires = match call.authentication {
+            Authentication::None => None,
+            Authentication::Token => Some(now.saturating_add(TOKEN_LIFE)),
+            Authentication::TokenUntil(at) => Some(at),
+        };
+        match expires {
+            Some(at) => {
+                let token = self.signer.token(Some(uri), self.venue.at(now), self.venue.at(at));
+                request = request.bearer_auth(token.map_err(|error| refuse(error.to_string()))?);
+            }
+            // Public replies are cached for a second, and a cached time is wrong.
+            None => request = request.header("cache-control", "no-cache"),
+        }
+        if let Some(body) = &call.body {
+            request = request.json(body);
+        }
+        Ok(request)
+    }
+
+    async fn send(&self, call: &Call<'_>, request: reqwest::RequestBuilder) -> Result<Vec<u8>, ExchangeError> {
+        let mut response = request.send().await.map_err(|error| self.transport(call, error))?;
+        let status = response.status();
+        let mut body = Vec::new();
+        loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) if body.len() + chunk.len() > MAX_REPLY => {
+                    let cause = format!("the reply is larger than {MAX_REPLY} bytes");
+                    return Err(ExchangeError::Unreadable { call: call.name(), cause });
+                }
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                Ok(None) => break,
+                // The status alone says what an error is.
+                Err(_) if !status.is_success() => break,
+                Err(error) => return Err(self.transport(call, error)),
+            }
+        }
+        if status.is_success() { Ok(body) } else { Err(refusal(call, status, wire::ErrorBody::read(&body))) }
+    }
+
+    fn transport(&self, call: &Call<'_>, error: reqwest::Error) -> ExchangeError {
+        let url = self.root.origin().ascii_serialization();
+        let error = error.without_url();
+        if is_untrusted(&error) {
+            ExchangeError::Untrusted { url, cause: causes(&error) }
+        } else if error.is_timeout() && !error.is_connect() {
+            ExchangeError::Timeout { call: call.name(), seconds: DEADLINE.as_secs() }
+        } else {
+            ExchangeError::Unreachable { url, cause: causes(&error) }
+        }
+    }
+
+    async fn cancel_batch(&self, order_ids: &[String]) -> Result<Vec<(String, String)>, ExchangeError> {
+        let call = Call {
+            method: Method::POST,
+            body: Some(json!({"order_ids": order_ids})),
+            priority: Priority::Reserved,
+            ..Call::get(&["orders", "batch_cancel"], &[])
+        };
+        let cancels: wire::Cancels = self.call(&call).await?;
+        let refused = |id: &String| match cancels.results.iter().find(|result| result.order_id == *id) {
+            Some(result) if result.success => None,
+            Some(result) => Some((id.clone(), result.failure_reason.clone())),
+            None => Some((id.clone(), "NOT_IN_REPLY".to_owned())),
+        };
+        Ok(order_ids.iter().filter_map(refused).collect())
+    }
+}
+
+/// What a status that is not 2xx means. Only those that say that the request was not carried out are a refusal; after
+/// any other (a conflict, a gateway's time-out) its outcome is open.
+fn refusal(call: &Call<'_>, status: StatusCode, message: String) -> ExchangeError {
+    let call = call.name();
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ExchangeError::Refused { status: status.as_u16(), message },
+        StatusCode::TOO_MANY_REQUESTS => ExchangeError::RateLimited { call },
+        StatusCode::BAD_REQUEST
+        | StatusCode::NOT_FOUND
+        | StatusCode::METHOD_NOT_ALLOWED
+        | StatusCode::PAYLOAD_TOO_LARGE
+        | StatusCode::UNSUPPORTED_MEDIA_TYPE
+        | StatusCode::UNPROCESSABLE_ENTITY => ExchangeError::BadRequest { call, message },
+        _ => ExchangeError::Server { call, status: status.as_u16(), message },
+    }
+}
+
+fn parse<T: DeserializeOwned>(call: &Call<'_>, body: &[u8]) -> Result<T, ExchangeError> {
+    serde_json::from_slice(body)
+        .map_err(|error| ExchangeError::Unreadable { call: call.name(), cause: error.to_string() })
+}
+
+fn unreadable(call: &str) -> impl Fn(String) -> ExchangeError {
+    move |cause| ExchangeError::Unreadable { call: call.to_owned(), cause }
+}
+
+impl Exchange for Coinbase {
+    async fn key_permissions(&self) -> Result<KeyPermissions, ExchangeError> {
+        Ok(self.get::<wire::Permissions>(&["key_permissions"], &[]).await?.into())
+    }
+
+    async fn product(&self, id: &str) -> Result<Product, ExchangeError> {
+        let call = format!("GET /products/{id}");
+        let product: wire::WireProduct = self.get(&["products", id], &[]).await?;
+        if product.venue() == "INTX" {
+            let message = format!(
+                "{id} is an INTX perpetual, and INTX on Advanced Trade ended on 1 October 2026; choose a US \
+                 perpetual-style future, for example BIP-20DEC30-CDE"
+            );
+            return Err(ExchangeError::BadRequest { call, message });
+        }
+        product.into_product(self.venue.now()).map_err(unreadable(&call))
+    }
+
+    async fn orders(&self, products: &[String], since: Option<Timestamp>) -> Result<Vec<OrderState>, ExchangeError> {
+        let since = since.map(|since| since.to_string());
+        // Without order_status: that filter hides orders that are pending or queued.
+        let mut query: Vec<(&str, &str)> = products.iter().map(|id| ("product_ids", id.as_str())).collect();
+        query.extend(since.as_deref().map(|since| ("start_date", since)));
+        let orders: Vec<wire::Order> = self.pages(&["orders", "historical", "batch"], &query).await?;
+        let orders: Result<Vec<OrderState>, String> = orders.into_iter().map(OrderState::try_from).collect();
+        orders.map_err(unreadable("GET /orders/historical/batch"))
+    }
+
+    async fn order(&self, order_id: &str) -> Result<OrderState, ExchangeError> {
+        let one: wire::OneOrder = self.get(&["orders", "historical", order_id], &[]).await?;
+        one.order.try_into().map_err(unreadable("GET /orders/historical/{order_id}"))
+    }
+
+    async fn holdings(&self) -> Result<Holdings, ExchangeError> {
+        let (accounts, positions, summary) = tokio::try_join!(
+            self.pages::<wire::Account>(&["accounts"], &[]),
+            self.get::<wire::Positions>(&["cfm", "positions"], &[]),
+            self.get::<wire::BalanceSummary>(&["cfm", "balance_summary"], &[]),
+        )?;
+        let mut holdings = Holdings {
+            contracts: positions.contracts().map_err(unreadable("GET /cfm/positions"))?,
+            futures_collateral_quote: summary.collateral(),
+            ..Holdings::default()
+        };
+        for account in accounts {
+            *holdings.balances.entry(account.currency.clone()).or_default() += account.total();
+        }
+        Ok(holdings)
+    }
+
+    async fn place(&self, cleared: Cleared) -> Result<Placed, ExchangeError> {
+        let expires = self.venue.boottime().saturating_add(cleared.valid_for());
+        let order = cleared.order();
+        let (path, body) = wire::new_order(order);
+        let priority = match order.kind {
+            OrderKind::PostOnly { .. } => Priority::Normal,
+            OrderKind::ImmediateOrCancel { .. } | OrderKind::Market | OrderKind::ClosePosition => Priority::Reserved,
+        };
+        let call = Call {
+            method: Method::POST,
+            path,
+            query: &[],
+            body: Some(body),
+            priority,
+            authentication: Authentication::TokenUntil(expires),
+            repeatable: false,
+        };
+        let reply: wire::CreateOrder = self.call(&call).await?;
+        reply.into_placed().map_err(unreadable(&call.name()))
+    }
+
+    async fn cancel(&self, order_ids: &[String]) -> Result<Vec<(String, String)>, ExchangeError> {
+        let mut refused = Vec::new();
+        let mut failure = None;
+        // One batch that fails must not keep the others from being cancelled.
+        for batch in order_ids.chunks(CANCEL_BATCH) {
+            match self.cancel_batch(batch).await {
+                Ok(batch) => refused.extend(batch),
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        failure.map_or(Ok(refused), Err)
+    }
+}

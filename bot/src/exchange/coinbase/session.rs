@@ -1,0 +1,231 @@
+//! A session: one verified key at one endpoint, its REST client and its two WebSockets.
+//!
+//! A new key, endpoint or authority is used by opening a second session beside the first and changing over once it is
+//! open; an order is never without a key that works.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arbbot_crds::arbbot::Endpoint;
+use arbbot_crds::conditions::Reason;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::jwt::{Signer, VenueClock};
+use super::key::{ApiKey, KeyError};
+use super::rest::Coinbase;
+use super::tls::{self, CaError};
+use super::websocket::Feed;
+use crate::clock::Clock;
+use crate::exchange::{Exchange, ExchangeError, KeyPermissions, Link, VenueEvent};
+
+/// What a session is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub endpoint: Endpoint,
+    /// PEM certificates to trust instead of the public ones.
+    pub ca_file: Option<PathBuf>,
+    /// Directory with the files `name` and `privateKey`.
+    pub credentials_dir: PathBuf,
+    /// UUID of the portfolio that the key must belong to.
+    pub portfolio: String,
+    /// Spot and future.
+    pub products: [String; 2],
+    /// The bot's share of the rate limit.
+    pub requests_per_second: u32,
+}
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
+    #[error(
+        "the API key {fingerprint} may transfer funds, and a trading bot must not hold such a key: create one without \
+         the permission transfer and put it into the Secret of spec.credentials.secretRef"
+    )]
+    MayTransfer { fingerprint: String },
+    #[error(
+        "the API key {fingerprint} may not both view and trade: create one with these permissions and put it into the \
+         Secret of spec.credentials.secretRef"
+    )]
+    MayNotTrade { fingerprint: String },
+    #[error(
+        "the API key {fingerprint} belongs to the portfolio {actual}, but spec.venue.coinbase.portfolio is {expected}: \
+         use a key of that portfolio"
+    )]
+    Portfolio { fingerprint: String, actual: String, expected: String },
+}
+
+impl SessionError {
+    /// The reason for the conditions CredentialsValid and ExchangeConnected.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Key(error) => error.reason(),
+            Self::Ca(_) | Self::Exchange(ExchangeError::Untrusted { .. }) => Reason::CertificateUntrusted,
+            Self::Exchange(ExchangeError::Refused { .. }) => Reason::KeyRefused,
+            Self::Exchange(_) => Reason::ExchangeUnreachable,
+            Self::MayTransfer { .. } => Reason::KeyMayTransfer,
+            Self::MayNotTrade { .. } => Reason::KeyMayNotTrade,
+            Self::Portfolio { .. } => Reason::PortfolioMismatch,
+        }
+    }
+}
+
+/// An open session. Dropping it ends its WebSockets; calls under way end by themselves.
+#[derive(Debug)]
+pub struct Session {
+    exchange: Arc<Coinbase>,
+    permissions: KeyPermissions,
+    /// Aborted when dropped.
+    _websockets: JoinSet<()>,
+}
+
+impl Session {
+    /// Reads the key, verifies at the exchange what it may do and whose it is, then starts the WebSockets, whose
+    /// events go to `events`.
+    ///
+    /// # Errors
+    /// A file cannot be used, the exchange cannot be reached or is not trusted, or the key is not fit for a trading
+    /// bot. Nothing was started then.
+    pub async fn open(
+        settings: Settings,
+        clock: Clock,
+        events: mpsc::Sender<VenueEvent>,
+    ) -> Result<Self, SessionError> {
+        let signer = Arc::new(Signer::new(ApiKey::load(&settings.credentials_dir)?));
+        let tls = tls::client_config(settings.ca_file.as_deref())?;
+        let venue = Arc::new(VenueClock::new(clock));
+        let exchange = Coinbase::new(
+            &settings.endpoint.rest_url,
+            tls.clone(),
+            Arc::clone(&signer),
+            Arc::clone(&venue),
+            settings.requests_per_second,
+        )?;
+        exchange.measure_time().await?;
+        let permissions = exchange.key_permissions().await?;
+        verify(&permissions, &settings.portfolio, signer.key().fingerprint())?;
+
+        let tls = Arc::new(tls);
+        let mut websockets = JoinSet::new();
+        let Endpoint { market_web_socket_url, user_web_socket_url, .. } = settings.endpoint;
+        for (link, url) in [(Link::MarketWebSocket, market_web_socket_url), (Link::UserWebSocket, user_web_socket_url)]
+        {
+            let feed = Feed {
+                link,
+                url,
+                products: settings.products.clone(),
+                tls: Arc::clone(&tls),
+                signer: Arc::clone(&signer),
+                venue: Arc::clone(&venue),
+                events: events.clone(),
+            };
+            websockets.spawn(feed.run());
+        }
+        Ok(Self { exchange: Arc::new(exchange), permissions, _websockets: websockets })
+    }
+
+    /// The REST client.
+    #[must_use]
+    pub fn exchange(&self) -> Arc<Coinbase> {
+        Arc::clone(&self.exchange)
+    }
+
+    /// Fingerprint of the key.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        self.exchange.fingerprint()
+    }
+
+    /// What the key may do, as the exchange said when the session was opened.
+    #[must_use]
+    pub fn permissions(&self) -> &KeyPermissions {
+        &self.permissions
+    }
+
+    /// A hash over the contents of the files that a session reads when it is opened: a change of it asks for a new
+    /// session. A file that cannot be read counts as such.
+    #[must_use]
+    pub fn inputs_hash(settings: &Settings) -> [u8; 32] {
+        let dir = &settings.credentials_dir;
+        let files = [Some(dir.join("name")), Some(dir.join("privateKey")), settings.ca_file.clone()];
+        let mut hash = Sha256::new();
+        for file in files.into_iter().flatten() {
+            match std::fs::read(file) {
+                // Each content has its length before it, so that none can be mistaken for another two.
+                Ok(content) => {
+                    hash.update([1]);
+                    hash.update(content.len().to_le_bytes());
+                    hash.update(content);
+                }
+                Err(_) => hash.update([0]),
+            }
+        }
+        hash.finalize().into()
+    }
+}
+
+fn verify(permissions: &KeyPermissions, portfolio: &str, fingerprint: String) -> Result<(), SessionError> {
+    if permissions.can_transfer {
+        return Err(SessionError::MayTransfer { fingerprint });
+    }
+    if !permissions.can_trade || !permissions.can_view {
+        return Err(SessionError::MayNotTrade { fingerprint });
+    }
+    if !permissions.portfolio.eq_ignore_ascii_case(portfolio) {
+        let (actual, expected) = (permissions.portfolio.clone(), portfolio.to_owned());
+        return Err(SessionError::Portfolio { fingerprint, actual, expected });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn permissions(can_view: bool, can_trade: bool, can_transfer: bool) -> KeyPermissions {
+        KeyPermissions { portfolio: "p".to_owned(), can_view, can_trade, can_transfer }
+    }
+
+    #[test]
+    fn only_a_key_that_trades_this_portfolio_and_cannot_transfer_is_taken() {
+        let reason = |permissions, portfolio| verify(&permissions, portfolio, "f".to_owned()).map_err(|e| e.reason());
+        assert_eq!(reason(permissions(true, true, false), "p"), Ok(()));
+        assert_eq!(reason(permissions(true, true, true), "p"), Err(Reason::KeyMayTransfer));
+        assert_eq!(reason(permissions(true, false, false), "p"), Err(Reason::KeyMayNotTrade));
+        assert_eq!(reason(permissions(false, true, false), "p"), Err(Reason::KeyMayNotTrade));
+        assert_eq!(reason(permissions(true, true, false), "q"), Err(Reason::PortfolioMismatch));
+    }
+
+    #[test]
+    fn any_change_of_a_file_changes_the_hash() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            endpoint: Endpoint {
+                name: "test".to_owned(),
+                rest_url: "https://localhost".to_owned(),
+                market_web_socket_url: "wss://localhost/ws".to_owned(),
+                user_web_socket_url: "wss://localhost/ws/user".to_owned(),
+            },
+            ca_file: Some(dir.path().join("ca.crt")),
+            credentials_dir: dir.path().to_owned(),
+            portfolio: "p".to_owned(),
+            products: ["BTC-USD".to_owned(), "BIP-20DEC30-CDE".to_owned()],
+            requests_per_second: 10,
+        };
+        let mut seen = vec![Session::inputs_hash(&settings)];
+        for (file, content) in [("name", "a"), ("name", ""), ("privateKey", "b"), ("ca.crt", "c"), ("name", "b")] {
+            std::fs::write(dir.path().join(file), content).unwrap();
+            let hash = Session::inputs_hash(&settings);
+            assert!(!seen.contains(&hash), "{file} {content:?}");
+            seen.push(hash);
+        }
+    }
+}

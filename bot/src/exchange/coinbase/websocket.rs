@@ -1,0 +1,150 @@
+//! The WebSockets: best prices of the products, and the changes of the account's orders.
+//!
+//! A connection that shows a gap, an error or silence is given up and made anew; until then its books are unknown.
+
+mod channels;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{SinkExt, StreamExt};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
+
+use self::channels::Channels;
+use super::jwt::{Signer, TOKEN_LIFE, VenueClock};
+use super::tls::causes;
+use crate::exchange::{Link, VenueEvent};
+
+/// Deadline of a connection and of each message that is sent.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Silence of the channel heartbeats, which speaks every second, after which a connection is given up.
+const HEARTBEAT_SILENCE: Duration = Duration::from_secs(5);
+/// Largest message; a snapshot of a deep book has several million bytes.
+const MAX_MESSAGE: usize = 16 * 1024 * 1024;
+/// First and longest pause before a new connection; each is jittered down to half of it.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// A connection that lived this long starts the pauses anew.
+const STABLE: Duration = Duration::from_secs(10);
+
+/// One WebSocket, from its subscription to its events.
+pub struct Feed {
+    /// MarketWebSocket or UserWebSocket.
+    pub link: Link,
+    pub url: String,
+    pub products: [String; 2],
+    pub tls: Arc<rustls::ClientConfig>,
+    pub signer: Arc<Signer>,
+    pub venue: Arc<VenueClock>,
+    pub events: mpsc::Sender<VenueEvent>,
+}
+
+/// Why a connection ended.
+enum End {
+    /// Nobody listens to the events any more.
+    Unheard,
+    Broken(String),
+}
+
+type Socket = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;
+
+impl Feed {
+    /// Keeps the connection up until nobody listens to its events any more.
+    pub async fn run(self) {
+        let mut failures = 0;
+        let mut last_cause = None;
+        loop {
+            let started = Instant::now();
+            let mut channels = Channels::new(self.link, &self.products);
+            let cause = match self.connection(&mut channels).await {
+                End::Unheard => return,
+                End::Broken(cause) => cause,
+            };
+            if channels.is_up() || last_cause.as_ref() != Some(&cause) {
+                tracing::warn!(link = %self.link, url = %self.url, %cause, "connection lost; connecting again");
+                for event in channels.down(&cause) {
+                    if self.events.send(event).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            last_cause = Some(cause);
+            failures = if started.elapsed() > STABLE { 0 } else { failures + 1 };
+            sleep(pause(failures)).await;
+        }
+    }
+
+    async fn connection(&self, channels: &mut Channels) -> End {
+        match self.connect().await {
+            Ok(mut socket) => match self.listen(&mut socket, channels).await {
+                Ok(()) => End::Unheard,
+                Err(cause) => End::Broken(cause),
+            },
+            Err(cause) => End::Broken(cause),
+        }
+    }
+
+    async fn connect(&self) -> Result<Socket, String> {
+        let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
+        let connector = Connector::Rustls(Arc::clone(&self.tls));
+        let connecting = connect_async_tls_with_config(self.url.as_str(), Some(config), true, Some(connector));
+        let (mut socket, _) = timeout(CONNECT, connecting)
+            .await
+            .map_err(|_| format!("no connection within {} s", CONNECT.as_secs()))?
+            .map_err(|error| format!("no connection: {}", causes(&error)))?;
+        for channel in Channels::names(self.link) {
+            // The user channel without products tells of all of them; heartbeats belong to no product.
+            let products: &[String] = if *channel == "level2" { &self.products } else { &[] };
+            let now = self.venue.boottime();
+            let expires = self.venue.at(now.saturating_add(TOKEN_LIFE));
+            let token = self.signer.token(None, self.venue.at(now), expires).map_err(|error| error.to_string())?;
+            let subscribe =
+                json!({"type": "subscribe", "product_ids": products, "channel": channel, "jwt": token}).to_string();
+            timeout(CONNECT, socket.send(Message::text(subscribe)))
+                .await
+                .map_err(|_| format!("the subscription to {channel} was not taken"))?
+                .map_err(|error| format!("the subscription to {channel} failed: {}", causes(&error)))?;
+        }
+        Ok(socket)
+    }
+
+    /// Ok when nobody listens to the events any more.
+    async fn listen(&self, socket: &mut Socket, channels: &mut Channels) -> Result<(), String> {
+        let mut alive_at = Instant::now();
+        loop {
+            let message = timeout_at(alive_at + HEARTBEAT_SILENCE, socket.next())
+                .await
+                .map_err(|_| format!("no heartbeat for {} s", HEARTBEAT_SILENCE.as_secs()))?
+                .ok_or("the exchange closed the connection")?
+                .map_err(|error| causes(&error))?;
+            let text = match message {
+                Message::Text(text) => text,
+                Message::Close(frame) => {
+                    let why = frame.map(|frame| frame.reason.to_string()).unwrap_or_default();
+                    return Err(format!("the exchange closed the connection: {why}"));
+                }
+                _ => continue,
+            };
+            let heard = channels.hear(&text)?;
+            if heard.heartbeat {
+                alive_at = Instant::now();
+            }
+            for event in heard.events {
+                if self.events.send(event).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// Doubles from failure to failure up to the longest, and is jittered so that many bots do not come back at once.
+fn pause(failures: u32) -> Duration {
+    let (first, longest) = BACKOFF;
+    let full = first.saturating_mul(1 << failures.min(8)).min(longest);
+    full.mul_f64(rand::random_range(0.5..=1.0))
+}

@@ -1,0 +1,5 @@
+//! Market data: order books.
+
+pub mod book;
+
+pub use book::OrderBook;
