@@ -1,0 +1,157 @@
+//! Who may trade what: one bot per account and product.
+//!
+//! A grant is kept until its bot is gone. Among bots without a grant the oldest wins, then the smallest uid.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+use arbbot_crds::ArbBot;
+use arbbot_crds::status::ClaimStatus;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+
+/// What one bot wants to trade, and whether it was granted before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Claimant {
+    /// namespace/name, for people.
+    bot: String,
+    uid: String,
+    created: Option<Timestamp>,
+    portfolio: String,
+    future: String,
+    spot: String,
+    granted: bool,
+}
+
+impl Claimant {
+    fn new(bot: &ArbBot, granted_here: &HashSet<String>) -> Self {
+        let carry = &bot.spec.strategy.funding_carry;
+        let uid = bot.uid().unwrap_or_default();
+        let granted = granted_here.contains(&uid)
+            || bot.status.as_ref().and_then(|status| status.claim.as_ref()).is_some_and(|claim| claim.granted);
+        Self {
+            bot: format!("{}/{}", bot.namespace().unwrap_or_default(), bot.name_any()),
+            uid,
+            created: bot.creation_timestamp().map(|time| time.0),
+            portfolio: bot.spec.venue.coinbase.portfolio.clone(),
+            future: carry.future_product.clone(),
+            spot: carry.spot_product.clone(),
+            granted,
+        }
+    }
+
+    /// Whether both cannot hold the claim at once: orders on one product of one account cannot be told apart.
+    fn excludes(&self, other: &Self) -> bool {
+        self.portfolio == other.portfolio && (self.future == other.future || self.spot == other.spot)
+    }
+}
+
+/// The bot that keeps `me` from its claim, if any. `others` may contain `me`.
+fn holder<'a>(me: &'a Claimant, others: &'a [Claimant]) -> Option<&'a Claimant> {
+    let mut queue: Vec<_> = others.iter().filter(|other| other.uid != me.uid).chain([me]).collect();
+    queue.sort_by_key(|claimant| (!claimant.granted, claimant.created, &claimant.uid));
+    let mut holders: Vec<&Claimant> = Vec::new();
+    for claimant in queue {
+        let blocked_by = holders.iter().find(|holder| holder.excludes(claimant)).copied();
+        if claimant.uid == me.uid {
+            return blocked_by;
+        }
+        if blocked_by.is_none() {
+            holders.push(claimant);
+        }
+    }
+    None
+}
+
+/// The operator's word on a bot's claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// What is published in status.
+    pub status: ClaimStatus,
+    /// namespace/name of the bot that holds the claim instead.
+    pub held_by: Option<String>,
+}
+
+/// Grants of this process: a grant counts from the moment it is decided, before the watch shows it.
+#[derive(Default)]
+pub struct Claims {
+    granted: Mutex<HashSet<String>>,
+}
+
+impl Claims {
+    /// Decides on the claim of `bot` among `all` ArbBots that the operator knows.
+    pub fn decide<'a>(&self, bot: &ArbBot, all: impl IntoIterator<Item = &'a ArbBot>) -> Claim {
+        // One decision at a time, or two bots could be granted the same claim.
+        let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        let me = Claimant::new(bot, &granted);
+        let rivals: Vec<_> = all
+            .into_iter()
+            .filter(|other| other.spec.venue.coinbase.portfolio == me.portfolio)
+            .map(|other| Claimant::new(other, &granted))
+            .collect();
+        let held_by = holder(&me, &rivals).map(|holder| holder.bot.clone());
+        if held_by.is_none() {
+            granted.insert(me.uid);
+        }
+        let status = ClaimStatus { account: me.portfolio, product: me.future, granted: held_by.is_none() };
+        Claim { status, held_by }
+    }
+
+    /// Frees the grant of a bot that is gone.
+    pub fn release(&self, uid: &str) {
+        self.granted.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claimant(name: &str, created: i64, future: &str, spot: &str, granted: bool) -> Claimant {
+        Claimant {
+            bot: format!("desk/{name}"),
+            uid: name.to_owned(),
+            created: Timestamp::from_second(created).ok(),
+            portfolio: "p".to_owned(),
+            future: future.to_owned(),
+            spot: spot.to_owned(),
+            granted,
+        }
+    }
+
+    fn holder_of(all: &[Claimant], me: usize) -> Option<&str> {
+        holder(&all[me], all).map(|claimant| claimant.uid.as_str())
+    }
+
+    #[test]
+    fn among_new_bots_the_oldest_wins_then_the_smallest_uid() {
+        let all = [claimant("b", 2, "F", "S", false), claimant("a", 1, "F", "S", false)];
+        assert_eq!((holder_of(&all, 0), holder_of(&all, 1)), (Some("a"), None));
+        let all = [claimant("b", 1, "F", "S", false), claimant("a", 1, "F", "S", false)];
+        assert_eq!((holder_of(&all, 0), holder_of(&all, 1)), (Some("a"), None));
+    }
+
+    #[test]
+    fn a_grant_is_kept_even_against_an_older_bot() {
+        let all = [claimant("old", 1, "F", "S", false), claimant("new", 2, "F", "S", true)];
+        assert_eq!((holder_of(&all, 0), holder_of(&all, 1)), (Some("new"), None));
+    }
+
+    #[test]
+    fn one_shared_leg_is_enough_and_another_account_is_not() {
+        let all = [claimant("a", 1, "F", "S", true), claimant("b", 2, "G", "S", false)];
+        assert_eq!(holder_of(&all, 1), Some("a"));
+        let elsewhere = Claimant { portfolio: "q".to_owned(), ..claimant("c", 3, "F", "S", false) };
+        assert_eq!(holder(&elsewhere, &all), None);
+    }
+
+    #[test]
+    fn a_bot_that_waits_itself_blocks_nobody() {
+        let all = [
+            claimant("holder", 1, "F", "S", true),
+            claimant("waits", 2, "F", "T", false),
+            claimant("free", 3, "G", "T", false),
+        ];
+        assert_eq!((holder_of(&all, 1), holder_of(&all, 2)), (Some("holder"), None));
+    }
+}

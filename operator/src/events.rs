@@ -1,0 +1,92 @@
+//! One way to say something to people: log, metric and Kubernetes Event together.
+
+use arbbot_crds::ArbBot;
+use arbbot_crds::conditions::{Reason, shorten};
+use k8s_openapi::api::core::v1::{Namespace, ObjectReference};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Client, Resource, ResourceExt};
+
+use crate::api;
+use crate::metrics::Metrics;
+
+/// Longest note that the Events API takes.
+const NOTE_BYTES: usize = 1024;
+
+/// What an Event says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Whether a person should look.
+    pub warning: bool,
+    /// From the closed list of reasons, or `Released`.
+    pub reason: String,
+    /// What happened, to what, and what to do.
+    pub note: String,
+}
+
+impl Report {
+    /// Something expected has happened.
+    #[must_use]
+    pub fn normal(reason: Reason, note: impl Into<String>) -> Self {
+        Self { warning: false, reason: reason.to_string(), note: note.into() }
+    }
+
+    /// Something that a person should look at.
+    #[must_use]
+    pub fn warning(reason: Reason, note: impl Into<String>) -> Self {
+        Self { warning: true, ..Self::normal(reason, note) }
+    }
+
+    /// A latch is gone from the bot's status.
+    #[must_use]
+    pub fn released(note: impl Into<String>) -> Self {
+        Self { warning: false, reason: "Released".to_owned(), note: note.into() }
+    }
+}
+
+/// Publishes reports. The recorder aggregates repeats, so there is one for the whole process.
+pub struct Reports {
+    recorder: Recorder,
+    metrics: Metrics,
+}
+
+impl Reports {
+    /// Reports of this operator.
+    #[must_use]
+    pub fn new(client: Client, metrics: Metrics) -> Self {
+        Self { recorder: Recorder::new(client, Reporter::from("arbbot-operator")), metrics }
+    }
+
+    /// Reports on an ArbBot.
+    pub async fn publish(&self, bot: &ArbBot, report: &Report) {
+        self.publish_on(&bot.object_ref(&()), report).await;
+    }
+
+    /// Reports on the namespace of a bot, where a terminating namespace takes no Events any more.
+    pub async fn publish_on_namespace(&self, bot: &ArbBot, report: &Report) {
+        let name = bot.namespace();
+        let namespace = ObjectReference { name, ..Namespace::default().object_ref(&()) };
+        self.publish_on(&namespace, report).await;
+    }
+
+    /// A report that cannot be stored as an Event is still in the log and the metric.
+    async fn publish_on(&self, object: &ObjectReference, report: &Report) {
+        let kind = if report.warning { "Warning" } else { "Normal" };
+        let (namespace, name) = (object.namespace.as_deref(), object.name.as_deref());
+        if report.warning {
+            tracing::warn!(namespace, name, reason = report.reason, "{}", report.note);
+        } else {
+            tracing::info!(namespace, name, reason = report.reason, "{}", report.note);
+        }
+        self.metrics.reported(kind, &report.reason);
+        let event = Event {
+            type_: if report.warning { EventType::Warning } else { EventType::Normal },
+            reason: report.reason.clone(),
+            note: Some(shorten(&report.note, NOTE_BYTES).to_owned()),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = api::call("publish an Event", self.recorder.publish(&event, object)).await {
+            tracing::warn!(namespace, name, reason = report.reason, %error, "the Event is not stored");
+        }
+    }
+}

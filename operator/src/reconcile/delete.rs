@@ -1,0 +1,304 @@
+//! The finalizer: the position is taken care of first, then the pod ends, then the children go. The ledger's claim stays.
+
+use std::time::Duration;
+
+use arbbot_crds::ArbBot;
+use arbbot_crds::arbbot::DeletionPolicy;
+use arbbot_crds::conditions::{ConditionType, Reason, find};
+use arbbot_crds::names::{FINALIZER, LABEL_BOT_UID, MANAGER_OPERATOR, ledger_claim_name};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
+use kube::{Api, ResourceExt};
+use serde_json::json;
+
+use super::apply::{Child, is_ours};
+use super::fetch::{Children, Fetched};
+use super::verdict::Verdict;
+use super::{contact, pods};
+use crate::api::{ApiError, call, call_unless_gone};
+use crate::context::Context;
+use crate::events::Report;
+
+/// A deletion that waits for longer than this needs a person.
+const STALLED_AFTER: SignedDuration = SignedDuration::from_secs(60);
+/// How often the end of the pod is asked for, beside its watch.
+const POLL: Duration = Duration::from_secs(2);
+
+/// How far a deletion is.
+pub enum Deletion {
+    NotDeleted,
+    /// The position is not taken care of yet.
+    Waits(Verdict),
+    /// The children are going; look again after this long.
+    TearingDown(Duration),
+    /// Nothing is left to do.
+    Done,
+}
+
+/// Puts the finalizer on a bot, before anything of it exists.
+///
+/// # Errors
+/// The call failed, or the bot has changed meanwhile.
+pub async fn hold(bot: &ArbBot, ctx: &Context) -> Result<(), ApiError> {
+    if !held(bot) {
+        let finalizers = bot.finalizers().iter().cloned().chain([FINALIZER.to_owned()]).collect();
+        set_finalizers(bot, finalizers, ctx).await?;
+    }
+    Ok(())
+}
+
+fn held(bot: &ArbBot) -> bool {
+    bot.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
+}
+
+/// Takes the next step of a deletion, if there is one.
+///
+/// # Errors
+/// A call failed.
+pub async fn step(fetched: &Fetched, now: Timestamp, ctx: &Context) -> Result<Deletion, ApiError> {
+    let bot = &fetched.bot;
+    let Some(deleted) = &bot.metadata.deletion_timestamp else { return Ok(Deletion::NotDeleted) };
+    if !held(bot) {
+        return Ok(Deletion::Done);
+    }
+    if is_settled(fetched, now) {
+        return tear_down(fetched, ctx).await;
+    }
+    if namespace_terminates(bot, ctx).await? {
+        return leave_with_namespace(bot, ctx).await;
+    }
+    Ok(Deletion::Waits(waiting(fetched, now.duration_since(deleted.0))))
+}
+
+/// Whether nothing has to be done with the position any more.
+fn is_settled(fetched: &Fetched, now: Timestamp) -> bool {
+    let bot = &fetched.bot;
+    let status = bot.status.as_ref();
+    let granted = status.and_then(|status| status.claim.as_ref()).is_some_and(|claim| claim.granted);
+    let owned_since = status.and_then(|status| status.bot.as_ref()).and_then(|bot| bot.owned_since.as_ref());
+    if !granted && owned_since.is_none() {
+        return true; // it never could trade
+    }
+    let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
+    // The deletion raised the generation: what the bot said of an earlier one is not about the deletion.
+    let confirmed = |type_| {
+        find(conditions, type_).is_some_and(|c| c.status == "True" && c.observed_generation >= bot.metadata.generation)
+    };
+    let somebody_trades = fetched
+        .lease
+        .as_ref()
+        .is_some_and(|lease| contact::holder(lease).is_some() && contact::expiry(lease) > Some(now));
+    match bot.spec.deletion_policy {
+        DeletionPolicy::Flatten => confirmed(ConditionType::Flat) && confirmed(ConditionType::Halted),
+        DeletionPolicy::Orphan => confirmed(ConditionType::Halted) || (fetched.pods.is_empty() && !somebody_trades),
+    }
+}
+
+/// What keeps the deletion, and both ways out.
+fn waiting(fetched: &Fetched, since: SignedDuration) -> Verdict {
+    let bot = &fetched.bot;
+    let (name, namespace) = (bot.name_any(), bot.namespace().unwrap_or_default());
+    let conditions = bot.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let said = |type_: ConditionType| match find(conditions, type_) {
+        Some(c) => format!("{type_}={} ({}: {})", c.status, c.reason, c.message),
+        None => format!("{type_} is not reported yet"),
+    };
+    let mut message = match bot.spec.deletion_policy {
+        DeletionPolicy::Flatten => format!(
+            "the deletion waits until the exchange confirms that no order works and the position is closed: {}, {}. Either let the bot reach the exchange, then it goes on by itself; or keep the position: kubectl patch arbbot {name} -n {namespace} --type merge -p '{{\"spec\":{{\"deletionPolicy\":\"Orphan\"}}}}'",
+            said(ConditionType::Halted),
+            said(ConditionType::Flat)
+        ),
+        DeletionPolicy::Orphan => format!(
+            "the deletion waits until the exchange confirms that no order works: {}. Either let the bot reach the exchange, then it goes on by itself; or cancel the orders there by hand, delete the bot's pod and Lease, and remove the finalizer {FINALIZER}",
+            said(ConditionType::Halted)
+        ),
+    };
+    let trouble =
+        fetched.children.deployment.as_ref().and_then(|d| pods::diagnose(d, &fetched.pods, &fetched.pod_events));
+    if let Some(Verdict::Stalled(why) | Verdict::Reconciling(why)) = trouble {
+        message = format!("{message}. The bot does not run: {}", why.message);
+    }
+    if since > STALLED_AFTER {
+        Verdict::stalled(Reason::DeletionWaitsForFlat, message)
+    } else {
+        Verdict::reconciling(Reason::DeletionWaitsForFlat, message)
+    }
+}
+
+/// The workload first; the rest only after its pods have ended, because the bot needs it to cancel and report.
+async fn tear_down(fetched: &Fetched, ctx: &Context) -> Result<Deletion, ApiError> {
+    let bot = &fetched.bot;
+    // Destructured without `..`: a new child does not compile until its end is decided here.
+    let Children { service_account, role, role_binding, service, ledger_claim: _, deployment } = &fetched.children;
+    if delete(bot, deployment.as_ref(), ctx).await? || !pods_have_ended(bot, ctx).await? {
+        return Ok(Deletion::TearingDown(POLL));
+    }
+    delete(bot, service.as_ref(), ctx).await?;
+    delete(bot, role_binding.as_ref(), ctx).await?;
+    delete(bot, role.as_ref(), ctx).await?;
+    delete(bot, service_account.as_ref(), ctx).await?;
+    delete(bot, fetched.lease.as_ref(), ctx).await?;
+    let note = format!(
+        "deleted; {}. Its ledger stays in PersistentVolumeClaim {}",
+        last_words(bot),
+        ledger_claim_name(&bot.name_any())
+    );
+    ctx.reports.publish(bot, &Report::normal(Reason::Deleting, note)).await;
+    release(bot, ctx).await
+}
+
+/// Deletes a child of ours; what is not ours by uid stays. Returns whether there was something to delete.
+async fn delete<K: Child>(bot: &ArbBot, child: Option<&K>, ctx: &Context) -> Result<bool, ApiError> {
+    let Some(child) = child.filter(|child| is_ours(*child, &bot.uid().unwrap_or_default())) else { return Ok(false) };
+    let (name, namespace) = (child.name_any(), child.namespace().unwrap_or_default());
+    if child.meta().deletion_timestamp.is_none() {
+        let same = Preconditions { uid: child.uid(), resource_version: None };
+        let params = DeleteParams::background().preconditions(same);
+        let api: Api<K> = Api::namespaced(ctx.client.clone(), &namespace);
+        let kind = K::kind(&());
+        call_unless_gone(format!("delete {kind} {namespace}/{name}"), api.delete(&name, &params)).await?;
+        ctx.metrics.wrote(&kind, "deleted");
+        tracing::info!(%kind, namespace, name, "child deleted");
+    }
+    if let Some(uid) = child.uid() {
+        ctx.applied.remove(&uid);
+    }
+    Ok(true)
+}
+
+/// Asked of the API server itself: a cache could miss a pod that was just created.
+async fn pods_have_ended(bot: &ArbBot, ctx: &Context) -> Result<bool, ApiError> {
+    let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &bot.namespace().unwrap_or_default());
+    let params = ListParams::default().labels(&format!("{LABEL_BOT_UID}={}", bot.uid().unwrap_or_default()));
+    Ok(call("list the bot's pods", api.list_metadata(&params)).await?.items.is_empty())
+}
+
+async fn namespace_terminates(bot: &ArbBot, ctx: &Context) -> Result<bool, ApiError> {
+    let api: Api<Namespace> = Api::all(ctx.client.clone());
+    let name = bot.namespace().unwrap_or_default();
+    let namespace = call(format!("read Namespace {name}"), api.get_metadata_opt(&name)).await?;
+    Ok(namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
+}
+
+/// In a terminating namespace nothing can be created: the pod has its grace period, then only a record is left to make.
+async fn leave_with_namespace(bot: &ArbBot, ctx: &Context) -> Result<Deletion, ApiError> {
+    if !pods_have_ended(bot, ctx).await? {
+        return Ok(Deletion::TearingDown(POLL));
+    }
+    let note = format!(
+        "ArbBot {} goes with its namespace without confirmation of the exchange; {}. Check orders and position of portfolio {} at the exchange",
+        bot.name_any(),
+        last_words(bot),
+        bot.spec.venue.coinbase.portfolio
+    );
+    ctx.reports.publish_on_namespace(bot, &Report::warning(Reason::Deleting, note)).await;
+    release(bot, ctx).await
+}
+
+/// Position and head of the ledger as the bot last reported them.
+fn last_words(bot: &ArbBot) -> String {
+    let said = bot.status.as_ref().and_then(|status| status.bot.as_ref());
+    let position = match said.and_then(|bot| bot.position.as_ref()) {
+        Some(p) => format!("last position {} contracts, {} spot", p.future_contracts, p.spot_base),
+        None => "no position was reported".to_owned(),
+    };
+    match said.and_then(|bot| bot.ledger.as_ref()) {
+        Some(ledger) => format!("{position}, ledger head {} after {} entries", ledger.head, ledger.entries),
+        None => position,
+    }
+}
+
+async fn release(bot: &ArbBot, ctx: &Context) -> Result<Deletion, ApiError> {
+    let others = bot.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).cloned().collect();
+    set_finalizers(bot, others, ctx).await?;
+    Ok(Deletion::Done)
+}
+
+/// With the resourceVersion, so that nobody's finalizer is lost.
+async fn set_finalizers(bot: &ArbBot, finalizers: Vec<String>, ctx: &Context) -> Result<(), ApiError> {
+    let (name, namespace) = (bot.name_any(), bot.namespace().unwrap_or_default());
+    let api: Api<ArbBot> = Api::namespaced(ctx.client.clone(), &namespace);
+    let metadata = json!({"uid": bot.uid(), "resourceVersion": bot.resource_version(), "finalizers": finalizers});
+    let patch = Patch::Merge(json!({"metadata": metadata}));
+    let params = PatchParams { field_manager: Some(MANAGER_OPERATOR.to_owned()), ..PatchParams::default() };
+    let written =
+        call(format!("set the finalizers of ArbBot {namespace}/{name}"), api.patch_metadata(&name, &params, &patch));
+    match written.await {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => {
+            ctx.metrics.wrote("ArbBot", "applied");
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{bot_with_status, lease};
+    use super::*;
+
+    const FLAT: &str = r#"
+claim: {account: a, product: p, granted: true}
+conditions:
+- {type: Halted, status: "True", reason: NoOrdersWorking, message: m, observedGeneration: 3, lastTransitionTime: "2026-01-01T00:00:00Z"}
+- {type: Flat, status: "True", reason: NoPosition, message: m, observedGeneration: 3, lastTransitionTime: "2026-01-01T00:00:00Z"}
+"#;
+
+    fn fetched(status: &str, policy: DeletionPolicy) -> Fetched {
+        let mut bot = bot_with_status(status);
+        bot.spec.deletion_policy = policy;
+        Fetched {
+            bot,
+            children: Children::default(),
+            lease: None,
+            policies: Vec::new(),
+            pods: Vec::new(),
+            pod_events: Vec::new(),
+        }
+    }
+
+    fn settled(fetched: &Fetched) -> bool {
+        is_settled(fetched, Timestamp::from_second(1_000).unwrap())
+    }
+
+    #[test]
+    fn flatten_waits_until_this_generation_is_halted_and_flat() {
+        let mut waits = fetched(FLAT, DeletionPolicy::Flatten);
+        assert!(settled(&waits));
+        waits.bot.metadata.generation = Some(4);
+        assert!(!settled(&waits), "what was said of generation 3 is not about the deletion");
+        assert!(!settled(&fetched(
+            &FLAT.replace("\"True\", reason: NoPosition", "Unknown, reason: ContactLost"),
+            DeletionPolicy::Flatten
+        )));
+    }
+
+    #[test]
+    fn orphan_needs_no_flat_and_no_word_of_a_bot_that_runs_nowhere() {
+        let open = FLAT.replace("\"True\", reason: NoPosition", "\"False\", reason: PositionOpen");
+        assert!(settled(&fetched(&open, DeletionPolicy::Orphan)));
+        assert!(!settled(&fetched(&open, DeletionPolicy::Flatten)));
+        let silent = "claim: {account: a, product: p, granted: true}";
+        let mut nowhere = fetched(silent, DeletionPolicy::Orphan);
+        assert!(settled(&nowhere));
+        nowhere.lease = Some(lease("pod-1", Timestamp::from_second(990).unwrap(), 300));
+        assert!(!settled(&nowhere), "somebody holds the Lease");
+    }
+
+    #[test]
+    fn a_bot_that_never_could_trade_is_deleted_at_once() {
+        assert!(settled(&fetched("claim: {account: a, product: p, granted: false}", DeletionPolicy::Flatten)));
+        assert!(!settled(&fetched("bot: {ownedSince: '2026-01-01T00:00:00Z'}", DeletionPolicy::Flatten)));
+    }
+
+    #[test]
+    fn a_waiting_deletion_names_both_ways_out_and_stalls_after_a_minute() {
+        let waits = fetched("claim: {account: a, product: p, granted: true}", DeletionPolicy::Flatten);
+        let Verdict::Reconciling(why) = waiting(&waits, SignedDuration::from_secs(59)) else { panic!() };
+        assert!(why.message.contains(r#"-p '{"spec":{"deletionPolicy":"Orphan"}}'"#), "{}", why.message);
+        assert!(why.message.contains("reach the exchange"));
+        assert!(matches!(waiting(&waits, SignedDuration::from_secs(61)), Verdict::Stalled(_)));
+    }
+}

@@ -1,0 +1,62 @@
+//! Why a reconcile did not reach its end.
+
+use arbbot_crds::conditions::Reason;
+
+use super::apply::ApplyError;
+use super::fetch::FetchError;
+use super::validate::Invalid;
+use super::verdict::Verdict;
+use crate::api::ApiError;
+
+/// Why a reconcile did not reach its end: one variant per step.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error(transparent)]
+    Report(ApiError),
+    #[error(transparent)]
+    Delete(ApiError),
+    /// A defect of the operator: this bot's reconcile ended, no other did.
+    #[error("the reconcile panicked: {0}; please report this with the log")]
+    Panicked(String),
+}
+
+impl ReconcileError {
+    /// Label of the metric, from a closed list.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Fetch(_) => "FetchFailed",
+            Self::Invalid(_) => "InvalidSpec",
+            Self::Apply(ApplyError::NotOurs { .. }) => "ChildNotOurs",
+            Self::Apply(ApplyError::Api(_)) => "ApplyFailed",
+            Self::Report(_) => "ReportFailed",
+            Self::Delete(_) => "DeleteFailed",
+            Self::Panicked(_) => "Panicked",
+        }
+    }
+
+    /// Whether it may pass by itself: then it is retried with backoff. The others wait for a person's change.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        !matches!(self, Self::Invalid(_) | Self::Apply(ApplyError::NotOurs { .. }))
+    }
+
+    /// What the bot's conditions say of it.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let message = self.to_string();
+        match self {
+            Self::Invalid(_) => Verdict::stalled(Reason::InvalidSpec, message),
+            Self::Apply(ApplyError::NotOurs { .. }) => Verdict::stalled(Reason::ChildNotOurs, message),
+            // The API server names the field; only a change of the spec remedies it.
+            Self::Apply(ApplyError::Api(error)) if error.is_invalid() => Verdict::stalled(Reason::InvalidSpec, message),
+            _ => Verdict::reconciling(Reason::ApplyFailed, message),
+        }
+    }
+}

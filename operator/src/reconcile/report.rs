@@ -1,0 +1,279 @@
+//! Step 5 (I/O): the operator's part of status, and Events for what has changed. Nothing is written when nothing changed.
+
+use std::time::Duration;
+
+use arbbot_crds::ArbBot;
+use arbbot_crds::conditions::{ConditionType, Reason, find, is_true};
+use arbbot_crds::status::{ArbBotStatus, IncidentStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::api::Patch;
+use kube::{Api, Resource, ResourceExt};
+use serde_json::json;
+
+use super::build::{Applied, Resources};
+use super::fetch::Fetched;
+use super::verdict::{Verdict, is_acknowledged, is_available};
+use super::{ReconcileError, contact, effective, pods};
+use crate::api::{self, ApiError};
+use crate::claim::Claim;
+use crate::context::Context;
+use crate::events::Report;
+
+/// Everything is looked at again after this long, watch or not.
+const RESYNC: Duration = Duration::from_secs(300);
+/// While something is under way that no watch tells of.
+const SOON: Duration = Duration::from_secs(15);
+/// An incident older than this was reported by an earlier run of the operator.
+const FRESH_INCIDENT: SignedDuration = SignedDuration::from_secs(60);
+
+/// Writes the operator's part of status and says when to look again.
+///
+/// # Errors
+/// The status could not be written.
+pub async fn report(
+    fetched: &Fetched,
+    claim: &Claim,
+    deletion: Option<Verdict>,
+    outcome: &Result<Resources<Applied>, ReconcileError>,
+    now: Timestamp,
+    ctx: &Context,
+) -> Result<Duration, ApiError> {
+    let bot = &fetched.bot;
+    let verdict = deletion.unwrap_or_else(|| judge(fetched, claim, outcome));
+    let lost = contact::lost(bot, fetched.lease.as_ref(), now);
+    let present = present(bot);
+    let desired = desired(fetched, claim, &verdict, lost, &Time(now));
+    if present == desired {
+        ctx.metrics.wrote("ArbBotStatus", "noop");
+    } else {
+        write(bot, &desired, ctx).await?;
+        for report in transitions(&present, &desired) {
+            ctx.reports.publish(bot, &report).await;
+        }
+    }
+    for report in incidents(bot, now, ctx) {
+        ctx.reports.publish(bot, &report).await;
+    }
+    Ok(next_look(fetched, &verdict, lost, now))
+}
+
+/// Ready, Reconciling or Stalled, and why.
+fn judge(fetched: &Fetched, claim: &Claim, outcome: &Result<Resources<Applied>, ReconcileError>) -> Verdict {
+    let resources = match outcome {
+        Ok(resources) => resources,
+        Err(error) => return error.verdict(),
+    };
+    if let Some(holder) = &claim.held_by {
+        let text = format!(
+            "ArbBot {holder} trades the same product on portfolio {}; this bot does not trade. Delete {holder}, or create this bot with another portfolio or other products",
+            claim.status.account
+        );
+        return Verdict::stalled(Reason::AccountShared, text);
+    }
+    if !is_available(&resources.deployment) {
+        let starting = || Verdict::reconciling(Reason::Progressing, "the pod has just become ready");
+        return pods::diagnose(&resources.deployment, &fetched.pods, &fetched.pod_events).unwrap_or_else(starting);
+    }
+    if !is_acknowledged(&fetched.bot) {
+        let generation = fetched.bot.metadata.generation.unwrap_or_default();
+        let text =
+            format!("the bot has not yet acknowledged generation {generation}; see its condition ControlApplied");
+        return Verdict::reconciling(Reason::NotAcknowledged, text);
+    }
+    Verdict::Ready
+}
+
+/// The operator's part of the present status.
+fn present(bot: &ArbBot) -> ArbBotStatus {
+    let status = bot.status.clone().unwrap_or_default();
+    let (mut conditions, of_bot): (Vec<_>, Vec<_>) = status.conditions.into_iter().partition(contact::is_own);
+    conditions.extend(of_bot.into_iter().filter(contact::is_lost));
+    ArbBotStatus {
+        observed_generation: status.observed_generation,
+        conditions,
+        effective: status.effective,
+        claim: status.claim,
+        ..ArbBotStatus::default()
+    }
+}
+
+/// The operator's part as it should be.
+fn desired(fetched: &Fetched, claim: &Claim, verdict: &Verdict, lost: bool, now: &Time) -> ArbBotStatus {
+    let bot = &fetched.bot;
+    let mut conditions: Vec<Condition> = present(bot).conditions.into_iter().filter(contact::is_own).collect();
+    verdict.set(&mut conditions, bot.metadata.generation, now);
+    conditions.extend(contact::unknown_conditions(bot, lost, now));
+    ArbBotStatus {
+        observed_generation: bot.metadata.generation,
+        conditions,
+        effective: Some(effective::effective(fetched)),
+        claim: Some(claim.status.clone()),
+        ..ArbBotStatus::default()
+    }
+}
+
+async fn write(bot: &ArbBot, status: &ArbBotStatus, ctx: &Context) -> Result<(), ApiError> {
+    let (name, namespace) = (bot.name_any(), bot.namespace().unwrap_or_default());
+    let mut metadata = json!({"name": name, "namespace": namespace, "uid": bot.uid()});
+    if !status.conditions.iter().all(contact::is_own) {
+        // The bot's own conditions are in it: refused if the bot has spoken meanwhile.
+        metadata["resourceVersion"] = json!(bot.resource_version());
+    }
+    let (api_version, kind) = (ArbBot::api_version(&()), ArbBot::kind(&()));
+    let body = json!({"apiVersion": api_version, "kind": kind, "metadata": metadata, "status": status});
+    let api: Api<ArbBot> = Api::namespaced(ctx.client.clone(), &namespace);
+    let (params, patch) = (api::apply_params(), Patch::Apply(&body));
+    let write = api.patch_status(&name, &params, &patch);
+    api::call(format!("write the status of ArbBot {namespace}/{name}"), write).await?;
+    ctx.metrics.wrote("ArbBotStatus", "applied");
+    Ok(())
+}
+
+/// What people are told of a change of the conditions.
+fn transitions(before: &ArbBotStatus, after: &ArbBotStatus) -> Vec<Report> {
+    let mut reports = Vec::new();
+    let key =
+        |status: &ArbBotStatus, type_| find(&status.conditions, type_).map(|c| (c.status.clone(), c.reason.clone()));
+    let changed = |type_| key(before, type_) != key(after, type_);
+    let holds = |type_| find(&after.conditions, type_).filter(|condition| condition.status == "True");
+    if let Some(ready) = holds(ConditionType::Ready).filter(|_| !is_true(&before.conditions, ConditionType::Ready)) {
+        reports.push(Report::normal(Reason::Available, &ready.message));
+    }
+    if let Some(stalled) = holds(ConditionType::Stalled).filter(|_| changed(ConditionType::Stalled)) {
+        let reason = stalled.reason.parse().unwrap_or(Reason::ApplyFailed);
+        reports.push(Report::warning(reason, &stalled.message));
+    }
+    let lost = |status: &ArbBotStatus| status.conditions.iter().find(|condition| contact::is_lost(condition)).cloned();
+    if let (None, Some(condition)) = (lost(before), lost(after)) {
+        reports.push(Report::warning(Reason::ContactLost, condition.message));
+    }
+    reports
+}
+
+/// What people are told of kills: when the bot first shows one, and when its latch is gone.
+fn incidents(bot: &ArbBot, now: Timestamp, ctx: &Context) -> Vec<Report> {
+    let kills = bot.status.as_ref().and_then(|status| status.kill_switch.as_ref());
+    let open: &[IncidentStatus] = kills.map(|kills| kills.incidents.as_slice()).unwrap_or_default();
+    let ids = open.iter().map(|incident| incident.id.clone()).collect();
+    let before = ctx.incidents.insert(bot.uid().unwrap_or_default(), ids);
+    let is_new = |incident: &&IncidentStatus| match &before {
+        Some(before) => !before.contains(&incident.id),
+        None => now.duration_since(incident.engaged_at.0) < FRESH_INCIDENT,
+    };
+    let engaged = open.iter().filter(is_new).map(|incident| {
+        let text =
+            format!("kill {} of {}: {}; action {}", incident.id, incident.source, incident.reason, incident.action);
+        Report::normal(Reason::KillSwitchEngaged, text)
+    });
+    let closed = before.iter().flatten().filter(|id| open.iter().all(|incident| incident.id != **id));
+    engaged.chain(closed.map(|id| Report::released(format!("the latch of kill {id} is released")))).collect()
+}
+
+/// When to look again without being told to.
+fn next_look(fetched: &Fetched, verdict: &Verdict, lost: bool, now: Timestamp) -> Duration {
+    let expires = fetched.lease.as_ref().and_then(contact::expiry).filter(|_| !lost);
+    let until_expiry = expires.map(|at| at.duration_since(now) + SignedDuration::from_secs(1));
+    let until_expiry = until_expiry.and_then(|wait| Duration::try_from(wait).ok()).filter(|wait| !wait.is_zero());
+    let base = match verdict {
+        Verdict::Ready => RESYNC,
+        Verdict::Reconciling(_) => SOON,
+        Verdict::Stalled(_) => SOON * 2,
+    };
+    base.min(until_expiry.unwrap_or(RESYNC))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{bot, bot_with_status};
+    use super::*;
+    use crate::claim::Claims;
+
+    fn fetched(bot: ArbBot) -> Fetched {
+        Fetched {
+            bot,
+            children: Default::default(),
+            lease: None,
+            policies: Vec::new(),
+            pods: Vec::new(),
+            pod_events: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_second_report_finds_nothing_to_write() {
+        let mut bot = bot_with_status(
+            "bot: {appliedGeneration: 3}\nconditions: [{type: Halted, status: 'False', reason: EntryOpen, message: m, lastTransitionTime: '2026-01-01T00:00:00Z'}]",
+        );
+        let claim = Claims::default().decide(&bot, []);
+        let at = |second| Time(Timestamp::from_second(second).unwrap());
+        let first = desired(&fetched(bot.clone()), &claim, &Verdict::Ready, false, &at(1));
+        assert_ne!(present(&bot), first);
+        // What the API server would merge: the bot's conditions stay, the operator's are added.
+        let status = bot.status.as_mut().unwrap();
+        status.observed_generation = first.observed_generation;
+        status.effective.clone_from(&first.effective);
+        status.claim.clone_from(&first.claim);
+        status.conditions.extend(first.conditions.clone());
+        assert_eq!(present(&bot), desired(&fetched(bot.clone()), &claim, &Verdict::Ready, false, &at(2)));
+    }
+
+    #[test]
+    fn an_event_is_made_of_a_change_and_only_of_a_change() {
+        let bot = bot("");
+        let claim = Claims::default().decide(&bot, []);
+        let now = Time(Timestamp::UNIX_EPOCH);
+        let stalled = Verdict::stalled(Reason::AccountShared, "held by desk/other");
+        let after = desired(&fetched(bot.clone()), &claim, &stalled, false, &now);
+        let reports = transitions(&present(&bot), &after);
+        assert_eq!(reports, [Report::warning(Reason::AccountShared, "held by desk/other")]);
+        assert!(transitions(&after, &after).is_empty());
+        let ready = desired(&fetched(bot), &claim, &Verdict::Ready, false, &now);
+        assert_eq!(transitions(&after, &ready)[0].reason, "Available");
+    }
+
+    #[test]
+    fn a_bot_without_the_claim_names_the_holder_and_the_remedy() {
+        let claims = Claims::default();
+        let first = bot("");
+        let mut second = first.clone();
+        second.metadata.name = Some("second".to_owned());
+        second.metadata.uid = Some("ffffffff".to_owned());
+        assert!(claims.decide(&first, [&second]).status.granted);
+        let claim = claims.decide(&second, [&first]);
+        assert!(!claim.status.granted);
+        let outcome = Ok(applied(&second));
+        let Verdict::Stalled(why) = judge(&fetched(second), &claim, &outcome) else { panic!("not stalled") };
+        assert_eq!(why.reason, Reason::AccountShared);
+        assert!(why.message.contains("ArbBot desk/carry") && why.message.contains("Delete"), "{}", why.message);
+    }
+
+    #[test]
+    fn ready_needs_an_available_pod_and_the_word_of_the_bot() {
+        let judged = |status: &str, available: bool| {
+            let bot = bot_with_status(status);
+            let claim = Claims::default().decide(&bot, []);
+            let mut resources = applied(&bot);
+            if available {
+                resources.deployment.status =
+                    serde_json::from_value(json!({"availableReplicas": 1, "updatedReplicas": 1})).unwrap();
+            }
+            judge(&fetched(bot), &claim, &Ok(resources))
+        };
+        assert_eq!(judged("bot: {appliedGeneration: 3}", true), Verdict::Ready);
+        let reason = |verdict| match verdict {
+            Verdict::Reconciling(why) => why.reason,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(reason(judged("bot: {appliedGeneration: 2}", true)), Reason::NotAcknowledged);
+        assert_eq!(reason(judged("bot: {appliedGeneration: 3}", false)), Reason::Progressing);
+    }
+
+    fn applied(bot: &ArbBot) -> Resources<Applied> {
+        use super::super::{build, fixtures::validated};
+        let build::Resources { service_account, role, role_binding, service, ledger_claim, deployment, state: _ } =
+            build::build(&validated(bot), &Default::default());
+        let state = std::marker::PhantomData;
+        Resources { service_account, role, role_binding, service, ledger_claim, deployment, state }
+    }
+}
