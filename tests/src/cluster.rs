@@ -136,11 +136,11 @@ impl Cluster {
     /// Loads an OCI archive into the node's image store, under the name that its annotation
     /// `io.containerd.image.name` gives.
     pub async fn import_image(&self, archive: &Path) -> Result<()> {
-        let node = self.own.as_ref().and_then(|own| own.node.as_ref());
-        let node = node.context(
-            "images can be loaded only into a node that was started here: push them to a registry that the cluster can reach",
+        let record = self.own.as_ref().map(Own::record).context(
+            "images cannot be loaded into a cluster that was not started here: push them to a registry that it can reach",
         )?;
-        node.import_image(archive).await.with_context(|| format!("load the image {}", archive.display()))
+        let archive = archive.to_owned();
+        tokio::task::spawn_blocking(move || record.import_image(&archive)).await?
     }
 
     /// An error if one of the cluster's programs has ended, with the end of its log.
@@ -205,6 +205,7 @@ impl Own {
             server: self.home.endpoint.url(),
             kubeconfig: self.home.kubeconfig(),
             host_address: self.host_address(),
+            node_pid: self.node.as_ref().map(Node::pid),
             components: self.home.processes.running().iter().map(component).collect(),
         }
     }

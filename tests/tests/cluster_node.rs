@@ -192,6 +192,7 @@ async fn killing_the_owner_leaves_nothing_behind(before: &BTreeSet<String>) -> R
         .spawn()?;
     eventually("the cluster is ready", || Ok(Record::of_running(directory.path())?.is_some())).await?;
     let record = Record::of_running(directory.path())?.context("it runs")?;
+    record.import_image(&directory.path().join("state/images/pause-1.tar"))?;
     let kubectl = |arguments: &[&str]| -> Result<()> {
         let tool = arbbot_tests::cluster::kubectl()?;
         let status = Command::new(tool).args(arguments).env("KUBECONFIG", &record.kubeconfig).status()?;

@@ -32,6 +32,13 @@ enum Command {
     },
     /// Print the path of the kubeconfig of a running cluster.
     Kubeconfig(Place),
+    /// Load container images (OCI archives) into the node of a running cluster.
+    Load {
+        #[command(flatten)]
+        place: Place,
+        #[arg(required = true)]
+        archives: Vec<PathBuf>,
+    },
     /// Start a cluster that ends with this process (what `up` leaves running).
     Own(UpArguments),
 }
@@ -88,6 +95,10 @@ fn run(command: Command) -> Result<ExitCode> {
             );
         }
         Command::Kubeconfig(place) => println!("{}", running(&place)?.kubeconfig.display()),
+        Command::Load { place, archives } => {
+            let cluster = running(&place)?;
+            archives.iter().try_for_each(|archive| cluster.import_image(archive))?;
+        }
         Command::Status { place, output } => return status(&place, output),
     }
     Ok(ExitCode::SUCCESS)

@@ -85,14 +85,14 @@ impl Namespaces {
         Ok(Self { first_process })
     }
 
-    pub fn pid(&self) -> String {
-        self.first_process.as_raw_nonzero().to_string()
+    pub fn pid(&self) -> u32 {
+        self.first_process.as_raw_nonzero().get().unsigned_abs()
     }
+}
 
-    /// The words before a command that make it run inside.
-    pub fn enter(&self) -> Vec<OsString> {
-        command!["nsenter", "--target", self.pid(), "--pid", "--mount", "--net", "--uts", "--ipc", "--"].into()
-    }
+/// The words before a command that make it run in the namespaces of the process `pid`.
+pub fn enter(pid: u32) -> Vec<OsString> {
+    command!["nsenter", "--target", pid.to_string(), "--pid", "--mount", "--net", "--uts", "--ipc", "--"].into()
 }
 
 impl Drop for Namespaces {
@@ -100,7 +100,7 @@ impl Drop for Namespaces {
     fn drop(&mut self) {
         // It has already ended if this fails.
         let _ = kill_process(self.first_process, Signal::KILL);
-        let process = PathBuf::from("/proc").join(self.pid());
+        let process = PathBuf::from("/proc").join(self.pid().to_string());
         let started = Instant::now();
         while process.exists() && started.elapsed() < END_DEADLINE {
             std::thread::sleep(Duration::from_millis(10));
@@ -145,7 +145,8 @@ impl Drop for Janitor {
 /// The root of cgroup v2, or of every hierarchy of v1.
 fn cgroup_hierarchies() -> Result<Vec<PathBuf>> {
     let root = Path::new(CGROUPS);
-    if root.join("cgroup.controllers").exists() {
+    if let Ok(controllers) = fs::read_to_string(root.join("cgroup.controllers")) {
+        enable_controllers(root, &controllers);
         return Ok(vec![root.to_owned()]);
     }
     let entries = fs::read_dir(root).with_context(|| format!("read {CGROUPS}"))?;
@@ -157,6 +158,14 @@ fn cgroup_hierarchies() -> Result<Vec<PathBuf>> {
         bail!("no cgroups are mounted at {CGROUPS}: a node cannot limit its pods");
     }
     Ok(hierarchies)
+}
+
+/// Lets the cgroups below the root of v2 limit everything that the kubelet asks for.
+fn enable_controllers(root: &Path, controllers: &str) {
+    for controller in controllers.split_whitespace() {
+        // What cannot be enabled and is needed, the kubelet names in its error.
+        let _ = fs::write(root.join("cgroup.subtree_control"), format!("+{controller}"));
+    }
 }
 
 /// Removes the empty cgroups of clusters whose names start with `prefix` and whose janitor was killed too.

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use super::namespaces::Namespaces;
+use super::namespaces::{Namespaces, enter};
 use super::process::run;
 use crate::command;
 
@@ -49,7 +49,7 @@ impl Network {
                 "name",
                 "uplink",
                 "netns",
-                namespaces.pid(),
+                namespaces.pid().to_string(),
             ];
             match run(&claim) {
                 Ok(_) => {
@@ -66,17 +66,17 @@ impl Network {
     }
 
     fn configure(self, namespaces: &Namespaces) -> Result<()> {
-        let (interface, host, inside) = (self.interface(), self.host(), self.address(1, 2));
+        let (interface, host, uplink) = (self.interface(), self.host(), self.address(1, 2));
         let (gateway, pods) = (self.gateway(), self.pods());
         let outside = format!(
             "ip address add {host}/30 dev {interface}
              ip link set {interface} up
-             ip route add {pods} via {inside} dev {interface}"
+             ip route add {pods} via {uplink} dev {interface}"
         );
         // A fixed address: otherwise the bridge would take another with every new pod, and pods would lose it.
         let within = format!(
             "ip link set lo up
-             ip address add {inside}/30 dev uplink
+             ip address add {uplink}/30 dev uplink
              ip link set uplink up
              ip route add default via {host}
              ip link add cni0 address 0a:58:0a:c9:{:02x}:01 type bridge
@@ -87,21 +87,22 @@ impl Network {
             2 * self.0
         );
         // Inside first: the route outside needs the other end to be up.
-        let mut enter = namespaces.enter();
-        enter.extend(command!["sh", "-ec", within]);
-        run(&enter)?;
+        let mut inside = enter(namespaces.pid());
+        inside.extend(command!["sh", "-ec", within]);
+        run(&inside)?;
         run(&command!["sh", "-ec", outside])?;
         Ok(())
     }
 
     fn is_free(self, routes: &[Route]) -> bool {
         let ours = u32::from(self.address(0, 0));
-        !routes.iter().any(|route| {
-            destination(&route.dst).is_some_and(|(start, length)| {
-                let mask = u32::MAX << (32 - length.min(23));
-                length > 0 && start & mask == ours & mask
-            })
-        })
+        let overlaps = |start: u32, length: u32| {
+            let mask = u32::MAX << (32 - length.min(23));
+            start & mask == ours & mask
+        };
+        // A default route reaches everything, and is meant to be overridden.
+        let destinations = routes.iter().filter_map(|route| destination(&route.dst));
+        !destinations.filter(|(_, length)| *length > 0).any(|(start, length)| overlaps(start, length))
     }
 
     fn address(self, half: u8, host: u8) -> Ipv4Addr {

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::certificates::write_private;
 use super::home::Home;
-use super::namespaces::{Janitor, Namespaces, remove_stale_cgroups};
+use super::namespaces::{self, Janitor, Namespaces, remove_stale_cgroups};
 use super::network::Network;
 use super::node_files as files;
 use super::process::{Processes, run};
@@ -50,7 +50,7 @@ impl Node {
 
     /// The words before a command that make it run inside.
     pub fn enter(&self) -> Vec<std::ffi::OsString> {
-        self.namespaces.enter()
+        namespaces::enter(self.pid())
     }
 
     /// Starts containerd. It needs no API server, so it comes first.
@@ -79,22 +79,14 @@ impl Node {
         home.wait_for("coredns", "names are resolved", || answers(address, 8181, "ready")).await
     }
 
-    /// Loads an OCI archive into the node's image store.
-    pub async fn import_image(&self, archive: &Path) -> Result<()> {
-        let mut command = self.enter();
-        let archive = std::path::absolute(archive)?;
-        command.extend(command![
-            "ctr",
-            "--address",
-            CONTAINERD_SOCKET,
-            "--namespace",
-            "k8s.io",
-            "images",
-            "import",
-            archive
-        ]);
-        tokio::task::spawn_blocking(move || run(&command)).await??;
-        Ok(())
+    /// The first process of the namespaces.
+    pub fn pid(&self) -> u32 {
+        self.namespaces.pid()
+    }
+
+    async fn import_image(&self, archive: &Path) -> Result<()> {
+        let (pid, archive) = (self.pid(), archive.to_owned());
+        tokio::task::spawn_blocking(move || import_image(pid, &archive)).await?
     }
 
     fn start_kubelet(&self, home: &mut Home) -> Result<()> {
@@ -126,6 +118,23 @@ impl Node {
         write_private(&config, &files::coredns(self.network.gateway(), &kubeconfig))?;
         home.start("coredns", "coredns", command!["-conf", config].into())
     }
+}
+
+/// Loads an OCI archive into the image store of the node whose first process is `pid`. Blocks.
+pub fn import_image(pid: u32, archive: &Path) -> Result<()> {
+    let mut command = namespaces::enter(pid);
+    let archive = std::path::absolute(archive)?;
+    command.extend(command![
+        "ctr",
+        "--address",
+        CONTAINERD_SOCKET,
+        "--namespace",
+        "k8s.io",
+        "images",
+        "import",
+        archive
+    ]);
+    run(&command).map(|_| ())
 }
 
 fn start_scheduler(home: &mut Home) -> Result<()> {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Kind;
 use super::certificates::write_private;
 use super::home::{log_directory, state_directory};
+use super::node::import_image;
 
 /// A look at the lock holds it for an instant; one who really wants it tries longer than that.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
@@ -28,6 +29,9 @@ pub struct Record {
     /// The host's address as pods see it; only with a node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_address: Option<IpAddr>,
+    /// The first process inside the node's namespaces: `nsenter --target PID --all`; only with a node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_pid: Option<u32>,
     pub components: Vec<Component>,
 }
 
@@ -43,6 +47,13 @@ impl Record {
         let (file, new) = (directory.join("cluster.json"), directory.join("cluster.json.new"));
         write_private(&new, &serde_json::to_string_pretty(self)?)?;
         fs::rename(&new, &file).with_context(|| format!("write {}", file.display()))
+    }
+
+    /// Loads an OCI archive into the node's image store, under the name that its annotation
+    /// `io.containerd.image.name` gives. Blocks.
+    pub fn import_image(&self, archive: &Path) -> Result<()> {
+        let pid = self.node_pid.context("a cluster without a node has no image store")?;
+        import_image(pid, archive).with_context(|| format!("load the image {}", archive.display()))
     }
 
     /// The record of the cluster that runs in `directory`; `None` when none runs there, or not yet.
