@@ -10,6 +10,9 @@ use super::product::Product;
 use super::rejection::{Reason, Rejection};
 use super::{Exchange, Now};
 
+/// Highest limit price accepted, in quote currency; far above any product, and far from an arithmetic overflow.
+const MAX_PRICE: Decimal = Decimal::from_parts(100_000_000, 0, 0, false, 0);
+
 /// An order as a client asks for it.
 #[derive(Debug, Clone)]
 pub struct NewOrder {
@@ -309,7 +312,7 @@ impl Exchange {
 fn check_increments(product: &Product, side: Side, terms: &Terms) -> Result<(), Rejection> {
     let reject = |reason, message: String| Err(Rejection::new(reason, message));
     if let Some(price) = terms.limit_price {
-        if price.is_zero() || price > Decimal::from(100_000_000) {
+        if price <= Decimal::ZERO || price > MAX_PRICE {
             return reject(Reason::InvalidLimitPrice, format!("limit_price {price} is out of range"));
         }
         if !(price % product.price_increment).is_zero() {
@@ -322,10 +325,11 @@ fn check_increments(product: &Product, side: Side, terms: &Terms) -> Result<(), 
             if product.is_future() || side == Side::Sell {
                 return reject(Reason::UnsupportedOrderConfiguration, "quote_size is only for spot market buys".into());
             }
+            check_value(product, amount)?;
             if !(amount % Decimal::new(1, 2)).is_zero() {
                 return reject(Reason::InvalidSizePrecision, format!("quote_size {amount} is not in cents"));
             }
-            check_value(product, amount)
+            Ok(())
         }
         Size::Base(size) => {
             // The minimum first: it is what Coinbase names for a zero size, whatever its precision.

@@ -23,7 +23,7 @@ pub struct Portfolio {
     pub open: BTreeSet<OrderNumber>,
     /// Every order kept, oldest first.
     pub history: VecDeque<OrderNumber>,
-    /// First order of each client_order_id. Kept for the portfolio's life, as the venue does.
+    /// Order of each client_order_id, as long as the order is kept.
     pub client_order_ids: HashMap<String, Uuid>,
     pub fills: VecDeque<Fill>,
     /// Traded value and fees paid, in quote currency.

@@ -153,6 +153,7 @@ impl Exchange {
             owner.history.pop_front();
             if let Some(order) = self.orders.remove(&number) {
                 self.numbers.remove(&order.id);
+                owner.client_order_ids.remove(&order.client_order_id);
             }
         }
     }

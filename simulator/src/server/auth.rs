@@ -148,3 +148,49 @@ fn part<T: DeserializeOwned>(encoded: &str) -> Result<T, AuthError> {
     let bytes = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| AuthError::Malformed)?;
     serde_json::from_slice(&bytes).map_err(|_| AuthError::Malformed)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NAME: &str = "organizations/o/apiKeys/k";
+
+    fn keys() -> ApiKeys {
+        ApiKeys(HashMap::from([(
+            NAME.to_owned(),
+            ApiKey {
+                name: NAME.to_owned(),
+                algorithm: Algorithm::Es256,
+                public: vec![4; 65],
+                portfolio: Uuid::nil(),
+                can_view: true,
+                can_trade: true,
+                can_transfer: false,
+            },
+        )]))
+    }
+
+    fn unsigned(algorithm: &str) -> String {
+        let encode = |text: String| URL_SAFE_NO_PAD.encode(text);
+        let header = encode(format!(r#"{{"alg":"{algorithm}","kid":"{NAME}"}}"#));
+        let claims = encode(format!(r#"{{"sub":"{NAME}","iss":"cdp","nbf":0,"exp":60}}"#));
+        format!("{header}.{claims}.")
+    }
+
+    #[test]
+    fn a_token_cannot_choose_its_algorithm() {
+        for algorithm in ["none", "HS256", "EdDSA", "ES384", ""] {
+            assert_eq!(keys().verify(&unsigned(algorithm), None, 1).err(), Some(AuthError::Algorithm));
+        }
+        assert_eq!(keys().verify(&unsigned("ES256"), None, 1).err(), Some(AuthError::Signature));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_a_token_or_a_panic(token in "[A-Za-z0-9._=-]{0,200}|\\PC{0,60}") {
+            prop_assert!(keys().verify(&token, None, 1).is_err());
+        }
+    }
+}

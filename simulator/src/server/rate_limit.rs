@@ -43,3 +43,24 @@ impl RateLimiter {
         Some(Allowance { allowed, limit: self.per_second, remaining, reset_seconds: used_ns.div_ceil(SECOND_NS) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_has_as_many_requests_as_the_limit_and_they_come_back() {
+        let mut limiter = RateLimiter::new(30);
+        let portfolio = Uuid::nil();
+        let allowed = |limiter: &mut RateLimiter, at| limiter.take(portfolio, at).unwrap().allowed;
+        assert_eq!((0..60).filter(|_| allowed(&mut limiter, 0)).count(), 30);
+        assert!(!allowed(&mut limiter, SECOND_NS / 40));
+        assert!(allowed(&mut limiter, SECOND_NS / 29));
+        assert_eq!((0..60).filter(|_| allowed(&mut limiter, 10 * SECOND_NS)).count(), 30);
+    }
+
+    #[test]
+    fn zero_is_no_limit() {
+        assert_eq!(RateLimiter::new(0).take(Uuid::nil(), 0), None);
+    }
+}

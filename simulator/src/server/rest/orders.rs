@@ -247,7 +247,7 @@ fn placed_reply(
     match result {
         Ok((placed, _)) => match exchange.order(placed.order_id) {
             Some(order) => shape::accepted(order, &exchange.markets[order.market].product.id, &order.configuration),
-            // The earlier order of this client_order_id was so old that it is not kept any more.
+            // An order is found right after it was placed; only its portfolio's history could have dropped it.
             None => json!({"success": true, "success_response": {"order_id": placed.order_id}}),
         },
         Err(rejection) => shape::rejected(&rejection, asked),
