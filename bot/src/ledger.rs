@@ -92,6 +92,8 @@ impl Ledger {
         if unreadable > 0 {
             notes.push(format!("{unreadable} bytes of the kill journal could not be read and were dropped"));
         }
+        let synced = File::open(dir).and_then(|dir| dir.sync_all());
+        synced.map_err(|cause| file_error(dir, "write the ledger's directory", cause))?;
         let opened = match Self::load(&path, binding, &clock, &journal).await {
             Err(LedgerError::Corrupt { problem, .. }) => {
                 let kept = set_aside(&path, clock.now())?;
@@ -115,6 +117,22 @@ impl Ledger {
         journal: &Journal,
     ) -> Result<(Store, LedgerHead, Recovered), LedgerError> {
         let mut store = Store::connect(path, true).await?;
+        match Self::read(&mut store, path, binding, clock, journal).await {
+            Ok((head, recovered)) => Ok((store, head, recovered)),
+            Err(error) => {
+                store.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn read(
+        store: &mut Store,
+        path: &Path,
+        binding: &Binding,
+        clock: &Clock,
+        journal: &Journal,
+    ) -> Result<(LedgerHead, Recovered), LedgerError> {
         store.prepare().await?;
         let mut tx = store.begin().await?;
         let bound = tx.binding().await?;
@@ -137,8 +155,8 @@ impl Ledger {
         let recovered = recover(&mut tx, bound.is_none()).await?;
         let head = tx.head().await?;
         tx.commit().await?;
-        journal.imported(waiting.len()).await?;
-        Ok((store, head, recovered))
+        imported(journal, waiting.len()).await;
+        Ok((head, recovered))
     }
 
     /// Remembers an order that is about to be sent; durable when it returns.
@@ -222,6 +240,14 @@ impl Ledger {
         self.inner.journal.waiting().len()
     }
 
+    /// Ends the connection in order, at the end of the program. A crash instead loses nothing.
+    pub async fn close(&self) {
+        let store = self.inner.store.lock().await.take();
+        if let Some(store) = store {
+            store.close().await;
+        }
+    }
+
     async fn write(&self, entry: Entry) -> Result<(), LedgerError> {
         // A task of its own: a caller that stops waiting must not stop a write half-way.
         let inner = Arc::clone(&self.inner);
@@ -230,6 +256,13 @@ impl Ledger {
     }
 
     async fn write_or_journal(&self, entry: Entry, deadline: Duration) -> Result<(), LedgerError> {
+        if let Entry::Intent(order) = &entry {
+            let known =
+                |entry: &Entry| matches!(entry, Entry::Intent(old) if old.client_order_id == order.client_order_id);
+            if self.inner.journal.waiting().iter().any(known) {
+                return Err(LedgerError::DuplicateOrder { client_order_id: order.client_order_id.clone() });
+            }
+        }
         let error = match timeout(deadline, self.write(entry.clone())).await {
             Ok(Err(error)) if error.is_storage() => error,
             Ok(result) => return result,
@@ -255,7 +288,8 @@ impl Inner {
         }
         let head = result?;
         *self.head.lock().unwrap_or_else(PoisonError::into_inner) = head;
-        if waiting.is_empty() { Ok(()) } else { self.journal.imported(waiting.len()).await }
+        imported(&self.journal, waiting.len()).await;
+        Ok(())
     }
 
     async fn commit(&self, store: &mut Store, waiting: &[Entry], entry: &Entry) -> Result<LedgerHead, LedgerError> {
@@ -263,11 +297,16 @@ impl Inner {
         let mut tx = store.begin().await?;
         let written = async {
             import(&mut tx, waiting, now).await?;
-            tx.append(entry, now).await?;
+            // A kill's own write that came late: what it brings has just come from the journal.
+            if !waiting.contains(entry) {
+                tx.append(entry, now).await?;
+            }
             tx.head().await
         };
         match written.await {
             Ok(head) => tx.commit().await.map(|()| head),
+            // SQLite may have rolled back by itself; the connection is dropped, and with it what it began.
+            Err(error) if error.is_storage() => Err(error),
             Err(error) => {
                 tx.rollback().await?;
                 Err(error)
@@ -288,6 +327,15 @@ async fn import(tx: &mut store::Transaction<'_>, waiting: &[Entry], now: Timesta
         }
     }
     Ok(())
+}
+
+/// Empties the journal of what the ledger has. If that fails, the next start imports it again, which changes nothing.
+async fn imported(journal: &Journal, count: usize) {
+    if count > 0
+        && let Err(error) = journal.imported(count).await
+    {
+        tracing::warn!(reason = error.reason(), %error, "the kill journal keeps records that are in the ledger");
+    }
 }
 
 async fn recover(tx: &mut store::Transaction<'_>, fresh: bool) -> Result<Recovered, LedgerError> {

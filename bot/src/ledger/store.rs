@@ -7,7 +7,7 @@ use std::str::FromStr;
 use arbbot_crds::incident::IncidentId;
 use arbbot_crds::status::LedgerStatus;
 use k8s_openapi::jiff::Timestamp;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
 
 use super::record::{Binding, Entry, IncidentRecord, OrderRecord};
@@ -32,12 +32,26 @@ impl Store {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(create)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .disable_statement_logging();
         let connection = options.connect().await.map_err(|cause| failed(path, "open", cause))?;
-        Ok(Self { path: path.to_owned(), connection })
+        let mut store = Self { path: path.to_owned(), connection };
+        // Here and not by the options: a damaged file shows now, and its connection must end before it is renamed.
+        let modes = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL";
+        match sqlx::raw_sql(modes).execute(&mut store.connection).await {
+            Ok(_) => Ok(store),
+            Err(cause) => {
+                store.close().await;
+                Err(failed(path, "open", cause))
+            }
+        }
+    }
+
+    /// Ends the connection; a dropped one ends some time later.
+    pub async fn close(self) {
+        if let Err(error) = self.connection.close().await {
+            tracing::warn!(path = %self.path.display(), %error, "the ledger was not closed in order; what was written is safe");
+        }
     }
 
     /// Checks the file and brings its schema up to date.
@@ -72,6 +86,13 @@ impl Store {
     {
         let value = sqlx::query_scalar(sql).fetch_one(&mut self.connection).await;
         value.map_err(|cause| failed(&self.path, action, cause))
+    }
+
+    /// Lets this connection add no page beyond so many: a full disk.
+    #[cfg(test)]
+    pub async fn limit_pages(&mut self, pages: u32) {
+        let pragma = format!("PRAGMA max_page_count = {pages}");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(pragma)).execute(&mut self.connection).await.unwrap();
     }
 
     fn corrupt(&self, problem: String) -> LedgerError {
