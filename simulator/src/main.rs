@@ -33,9 +33,9 @@ struct Init {
     /// Directory for ca.crt, key.json, keys/, accounts.json and admin.token.
     #[arg(long)]
     data_dir: PathBuf,
-    /// Accounts to make, each with a portfolio and a key of its own.
-    #[arg(long, default_value_t = 1)]
-    accounts: usize,
+    /// Accounts to make, each with a portfolio and a key of its own [default: 1].
+    #[arg(long)]
+    accounts: Option<usize>,
     /// DNS name or IP address for the certificate, besides localhost, 127.0.0.1 and ::1 (repeatable).
     #[arg(long)]
     dns_name: Vec<String>,
@@ -79,12 +79,20 @@ async fn main() -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
     match Cli::parse().command {
-        Command::Init(init) => Ok(DataDir::new(init.data_dir).init(init.accounts, &init.dns_name)?),
-        Command::Serve(args) => {
-            let data_dir = DataDir::new(args.init.data_dir.clone());
-            data_dir.init(args.init.accounts, &args.init.dns_name)?;
-            serve(&data_dir, args.options()).await
+        Command::Init(init) => init.run().map(|_| ()),
+        Command::Serve(args) => serve(&args.init.run()?, args.options()).await,
+    }
+}
+
+impl Init {
+    fn run(&self) -> anyhow::Result<DataDir> {
+        let data_dir = DataDir::new(&self.data_dir);
+        data_dir.init(self.accounts.unwrap_or(1), &self.dns_name)?;
+        let found = data_dir.accounts()?.portfolios.len();
+        if let Some(asked) = self.accounts.filter(|asked| *asked != found) {
+            tracing::warn!(asked, found, "the data directory is kept as it is; delete it to make another");
         }
+        Ok(data_dir)
     }
 }
 

@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum_server::Handle;
 use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
@@ -36,8 +35,6 @@ use rate_limit::RateLimiter;
 
 /// USD that every portfolio starts with.
 const DEPOSIT: i64 = 1_000_000;
-/// Largest request body, in bytes; an order is a few hundred.
-const MAX_BODY: usize = 64 * 1024;
 /// Time that open connections get after SIGTERM.
 const GRACE: Duration = Duration::from_millis(300);
 
@@ -187,8 +184,8 @@ fn router(app: Arc<App>) -> Router {
     Router::new()
         .nest("/api/v3/brokerage", rest::router(app.clone()))
         .nest("/_simulator", admin::router(app.clone()))
+        .layer(axum::middleware::from_fn(caller::buffered))
         .merge(websocket::router())
-        .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(app)
 }
 

@@ -186,6 +186,33 @@ proptest! {
     }
 
     #[test]
+    fn no_size_or_price_makes_a_panic(
+        product in prop::sample::select(vec![BTC, BIP]),
+        buy in any::<bool>(),
+        kind in 0..5u8,
+        (size_digits, size_scale) in (any::<u64>(), 0..28u32),
+        (price_digits, price_scale) in (any::<u64>(), 0..28u32),
+    ) {
+        let mut world = World::new(1);
+        let decimal = |digits: u64, scale| Decimal::from_i128_with_scale(i128::from(digits), scale);
+        let (size, price) = (decimal(size_digits, size_scale), decimal(price_digits, price_scale));
+        let limit = Limit { base_size: Some(size), limit_price: Some(price) };
+        let configuration = match kind {
+            0 => market(size),
+            1 => OrderConfiguration::MarketMarketIoc(MarketOrder { quote_size: Some(size), ..Default::default() }),
+            2 => OrderConfiguration::SorLimitIoc(limit),
+            3 => OrderConfiguration::LimitLimitFok(limit),
+            _ => gtc(size, price, false),
+        };
+        let side = if buy { Side::Buy } else { Side::Sell };
+        let _ = world.place(ALICE, product, side, configuration);
+        for size in [size, -size, Decimal::MAX, Decimal::MIN] {
+            let _ = world.exchange.close_position(world.now, ALICE, size.to_string(), BIP.into(), Some(size));
+        }
+        world.check();
+    }
+
+    #[test]
     fn the_same_seed_and_commands_give_the_same_journal(seed in any::<u64>(), steps in prop::collection::vec(step(), 1..15)) {
         let journal = |()| {
             let mut world = World::new(seed);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use uuid::Uuid;
@@ -15,6 +15,11 @@ use super::error::ApiError;
 use super::faults::FaultKind;
 use super::rate_limit::Allowance;
 
+/// Largest request body, in bytes; an order is a few hundred.
+const MAX_BODY: usize = 64 * 1024;
+/// Time a client has to send its body.
+const BODY: Duration = Duration::from_secs(10);
+
 /// An authenticated key, available to handlers as a request extension.
 #[derive(Debug, Clone)]
 pub struct Caller {
@@ -22,6 +27,19 @@ pub struct Caller {
     pub can_view: bool,
     pub can_trade: bool,
     pub can_transfer: bool,
+}
+
+/// Reads a request's body before anything answers it.
+///
+/// The official SDK sends a body even with GET, in a packet of its own. A reply that overtakes an unread body makes
+/// the server close the connection, and the client's next request on it fails.
+pub async fn buffered(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    match tokio::time::timeout(BODY, axum::body::to_bytes(body, MAX_BODY)).await {
+        Ok(Ok(bytes)) => next.run(Request::from_parts(parts, bytes.into())).await,
+        Ok(Err(_)) => StatusCode::PAYLOAD_TOO_LARGE.into_response(),
+        Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
+    }
 }
 
 /// Lets through requests with a valid token whose key may view (GET) or trade (anything else).

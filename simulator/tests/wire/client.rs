@@ -125,12 +125,24 @@ impl Simulator {
         reply
     }
 
-    pub async fn web_socket(&self, path: &str) -> Socket {
+    /// A bare TLS connection, for what no HTTP client would send.
+    pub fn connect(&self) -> rustls::StreamOwned<rustls::ClientConnection, std::net::TcpStream> {
+        let tcp = std::net::TcpStream::connect(&self.address).unwrap();
+        tcp.set_nodelay(true).unwrap();
+        tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+        let name = "127.0.0.1".try_into().unwrap();
+        rustls::StreamOwned::new(rustls::ClientConnection::new(self.tls(), name).unwrap(), tcp)
+    }
+
+    fn tls(&self) -> Arc<rustls::ClientConfig> {
         let ca = std::fs::read(self.data_dir.path().join("ca.crt")).unwrap();
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(&ca).unwrap()).unwrap();
-        let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        let connector = Connector::Rustls(Arc::new(config));
+        Arc::new(rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+    }
+
+    pub async fn web_socket(&self, path: &str) -> Socket {
+        let connector = Connector::Rustls(self.tls());
         let url = format!("wss://{}{path}", self.address);
         Socket(connect_async_tls_with_config(url, None, true, Some(connector)).await.unwrap().0)
     }

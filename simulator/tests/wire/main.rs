@@ -5,6 +5,7 @@
 mod client;
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use client::{Key, PATIENCE, Simulator};
@@ -183,6 +184,25 @@ async fn bodies_are_read_strictly() {
     }
     let (status, reply) = simulator.get(&key, "/orders/historical/batch?order_state=OPEN").await;
     assert_eq!((status, &reply["message"]), (400, &json!("unknown query parameter order_state")));
+}
+
+#[test]
+fn a_get_whose_body_comes_late_keeps_its_connection() {
+    let simulator = Simulator::start(&[]);
+    let mut stream = simulator.connect();
+    for _ in 0..3 {
+        let head = "GET /api/v3/brokerage/time HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n";
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.flush().unwrap();
+        // Not waiting for anything: this is the pause between the packets of the official SDK.
+        std::thread::sleep(Duration::from_millis(50));
+        stream.write_all(b"{}").unwrap();
+        stream.flush().unwrap();
+        let mut reply = [0; 4096];
+        let length = stream.read(&mut reply).unwrap();
+        let reply = std::str::from_utf8(&reply[..length]).unwrap();
+        assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+    }
 }
 
 #[tokio::test]
