@@ -1,41 +1,31 @@
 //! `/livez`, `/readyz` and `/metrics`.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::metrics::Metrics;
-
-/// Set once every cache has synced; `/readyz` shows it.
-pub type Ready = Arc<AtomicBool>;
 
 /// The admin server, bound but not yet serving.
 pub struct Admin {
     listener: TcpListener,
-    ready: Ready,
+    synced: watch::Receiver<bool>,
     metrics: Metrics,
 }
 
 impl Admin {
-    /// Binds the address, so that a port in use is an error at start.
+    /// Binds the address, so that a port in use is an error at start. `/readyz` shows `synced`.
     ///
     /// # Errors
     /// The address cannot be bound.
-    pub async fn bind(listen: SocketAddr, metrics: Metrics) -> std::io::Result<Self> {
+    pub async fn bind(listen: SocketAddr, metrics: Metrics, synced: watch::Receiver<bool>) -> std::io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         tracing::info!(listen = %listener.local_addr()?, "admin server listens");
-        Ok(Self { listener, ready: Ready::default(), metrics })
-    }
-
-    /// The flag behind `/readyz`.
-    #[must_use]
-    pub fn ready(&self) -> Ready {
-        self.ready.clone()
+        Ok(Self { listener, synced, metrics })
     }
 
     /// Serves until an error.
@@ -46,14 +36,14 @@ impl Admin {
         let app = axum::Router::new()
             .route("/livez", get(|| async { "ok" }))
             .route("/readyz", get(readyz))
-            .with_state(self.ready)
+            .with_state(self.synced)
             .merge(axum::Router::new().route("/metrics", get(metrics)).with_state(self.metrics));
         axum::serve(self.listener, app).await
     }
 }
 
-async fn readyz(State(ready): State<Ready>) -> (StatusCode, &'static str) {
-    if ready.load(Ordering::Acquire) {
+async fn readyz(State(synced): State<watch::Receiver<bool>>) -> (StatusCode, &'static str) {
+    if *synced.borrow() {
         (StatusCode::OK, "ok")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not every watch has synced yet; are the CRDs installed? See the log")

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use arbbot_crds::{ArbBot, ArbPolicy};
 use k8s_openapi::api::core::v1::Pod;
-use kube::Client;
 use kube::runtime::reflector::Store;
+use kube::{Client, ResourceExt};
+use tokio::sync::watch;
 
 use crate::backoff::Backoff;
 use crate::claim::Claims;
@@ -26,6 +28,8 @@ pub struct Context {
     pub policies: Store<ArbPolicy>,
     /// The bots' pods, without their spec.
     pub pods: Store<Pod>,
+    /// Whether every cache has its first list.
+    pub synced: watch::Receiver<bool>,
     pub claims: Claims,
     pub backoff: Backoff,
     /// Pods that were seen terminated.
@@ -34,15 +38,32 @@ pub struct Context {
     pub metrics: Metrics,
     /// Hash of each child as the last apply returned it, by uid.
     pub applied: Memo<String, u64>,
+    /// Which generation of each bot was last seen, and when first, by uid of the bot.
+    pub generations: Memo<String, (Option<i64>, Instant)>,
     /// Ids of the incidents that each bot showed last, by uid of the bot.
     pub incidents: Memo<String, Vec<String>>,
 }
 
 impl Context {
+    /// How long the bot's present generation has been known here.
+    pub fn generation_age(&self, bot: &ArbBot) -> Duration {
+        let uid = bot.uid().unwrap_or_default();
+        let first_seen = match self.generations.get(&uid) {
+            Some((generation, at)) if generation == bot.metadata.generation => at,
+            _ => {
+                let now = Instant::now();
+                self.generations.insert(uid, (bot.metadata.generation, now));
+                now
+            }
+        };
+        first_seen.elapsed()
+    }
+
     /// Forgets a bot that is gone.
     pub fn forget(&self, bot_uid: &str) {
         self.claims.release(bot_uid);
         self.incidents.remove(bot_uid);
+        self.generations.remove(bot_uid);
     }
 }
 

@@ -5,7 +5,6 @@ use std::fmt::Debug;
 use std::hash::{Hash, Hasher};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use arbbot_crds::names::{LABEL_BOT, LABEL_BOT_UID};
@@ -23,9 +22,9 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{PredicateConfig, WatchStreamExt};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::Ready;
 use crate::api;
 use crate::args::Args;
 use crate::context::Context;
@@ -43,7 +42,7 @@ const CRD_POLL: Duration = Duration::from_secs(5);
 /// kubectl's copy of the whole object: not needed in memory.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// Runs the controller until `shutdown`.
+/// Runs the controller until `shutdown`. Sets `synced` once every cache has its first list.
 ///
 /// # Errors
 /// The controller ended by itself.
@@ -51,7 +50,7 @@ pub async fn run(
     client: Client,
     args: &Args,
     metrics: Metrics,
-    ready: Ready,
+    synced: watch::Sender<bool>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let namespace = args.namespace.as_deref();
@@ -68,12 +67,14 @@ pub async fn run(
         bots: bots.clone(),
         policies: policies.clone(),
         pods: pods.clone(),
+        synced: synced.subscribe(),
         claims: Default::default(),
         backoff: Default::default(),
         terminated: Arc::default(),
         reports: Reports::new(client.clone(), metrics.clone()),
         metrics,
         applied: Default::default(),
+        generations: Default::default(),
         incidents: Default::default(),
     });
     let (gone, waiting) = mpsc::unbounded();
@@ -90,10 +91,11 @@ pub async fn run(
         .watches_stream(children::<Deployment>(&client, namespace), bot_of)
         .reconcile_on(waiting)
         .graceful_shutdown_on(shutdown.clone().cancelled_owned());
-    let synced = async {
+    // Stores are awaited here only, in one task: kube 5 wakes no more than one waiter of a store. The rest awaits `synced`.
+    let announce = async {
         let all = tokio::join!(bots.wait_until_ready(), policies.wait_until_ready(), pods.wait_until_ready());
         if let (Ok(()), Ok(()), Ok(())) = all {
-            ready.store(true, Ordering::Release);
+            synced.send_replace(true);
             tracing::info!("every watch has synced");
         }
     };
@@ -103,10 +105,9 @@ pub async fn run(
             tracing::warn!(%error, "a watch failed; it is tried again with backoff");
         }
     });
-    // Not joined: before the first sync there is nothing to wait for at a shutdown.
     tokio::select! {
         () = run => {}
-        () = async { synced.await; std::future::pending().await } => {}
+        () = async { announce.await; std::future::pending().await } => {}
     }
     anyhow::ensure!(shutdown.is_cancelled(), "the queue of the controller ended by itself");
     Ok(())

@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use arbbot_operator::{admin, args::Args, controller, metrics::Metrics, telemetry};
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
@@ -23,17 +24,17 @@ async fn main() -> anyhow::Result<()> {
 
     let metrics = Metrics::new().context("cannot register the metrics")?;
     let shutdown = CancellationToken::new();
-    let admin = admin::Admin::bind(args.listen, metrics.clone())
+    let (synced, is_synced) = watch::channel(false);
+    let admin = admin::Admin::bind(args.listen, metrics.clone(), is_synced)
         .await
         .with_context(|| format!("cannot listen on {}: choose another --listen", args.listen))?;
-    let ready = admin.ready();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
     // Joined, never detached: if either ends by itself the process ends and Kubernetes starts it again.
     tokio::select! {
         result = admin.serve() => result.context("the admin server ended"),
-        result = controller::run(client, &args, metrics, ready, shutdown.clone()) => result.context("the controller ended"),
+        result = controller::run(client, &args, metrics, synced, shutdown.clone()) => result.context("the controller ended"),
         () = async {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
             tracing::info!("shutting down");

@@ -48,8 +48,8 @@ pub struct Fetched {
 /// The API server did not answer, or a cache has not yet synced.
 pub async fn fetch(seen: &ArbBot, ctx: &Context, now: Timestamp) -> Result<Option<Fetched>, FetchError> {
     let (name, namespace) = (seen.name_any(), seen.namespace().unwrap_or_default());
-    let synced = async { tokio::join!(ctx.policies.wait_until_ready(), ctx.pods.wait_until_ready()) };
-    if !matches!(tokio::time::timeout(DEADLINE, synced).await, Ok((Ok(()), Ok(())))) {
+    let mut synced = ctx.synced.clone();
+    if !matches!(tokio::time::timeout(DEADLINE, synced.wait_for(|synced| *synced)).await, Ok(Ok(_))) {
         return Err(FetchError::NotSynced);
     }
 

@@ -24,6 +24,8 @@ use crate::events::Report;
 const RESYNC: Duration = Duration::from_secs(300);
 /// While something is under way that no watch tells of.
 const SOON: Duration = Duration::from_secs(15);
+/// A running bot acknowledges a change in milliseconds: within this time the change and the acknowledgement are one write.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// An incident older than this was reported by an earlier run of the operator.
 const FRESH_INCIDENT: SignedDuration = SignedDuration::from_secs(60);
 
@@ -43,6 +45,10 @@ pub async fn report(
     let verdict = deletion.unwrap_or_else(|| judge(fetched, claim, outcome));
     let lost = contact::lost(bot, fetched.lease.as_ref(), now);
     let present = present(bot);
+    let waited = ctx.generation_age(bot);
+    if is_about_to_be_acknowledged(&verdict, &present) && waited < PATIENCE {
+        return Ok(PATIENCE - waited);
+    }
     let desired = desired(fetched, claim, &verdict, lost, &Time(now));
     if present == desired {
         ctx.metrics.wrote("ArbBotStatus", "noop");
@@ -82,6 +88,12 @@ fn judge(fetched: &Fetched, claim: &Claim, outcome: &Result<Resources<Applied>, 
         return Verdict::reconciling(Reason::NotAcknowledged, text);
     }
     Verdict::Ready
+}
+
+/// Whether only the acknowledgement of a bot that was ready is missing.
+fn is_about_to_be_acknowledged(verdict: &Verdict, present: &ArbBotStatus) -> bool {
+    let missing = matches!(verdict, Verdict::Reconciling(why) if why.reason == Reason::NotAcknowledged);
+    missing && is_true(&present.conditions, ConditionType::Ready)
 }
 
 /// The operator's part of the present status.
@@ -173,8 +185,10 @@ fn incidents(bot: &ArbBot, now: Timestamp, ctx: &Context) -> Vec<Report> {
 /// When to look again without being told to.
 fn next_look(fetched: &Fetched, verdict: &Verdict, lost: bool, now: Timestamp) -> Duration {
     let expires = fetched.lease.as_ref().and_then(contact::expiry).filter(|_| !lost);
-    let until_expiry = expires.map(|at| at.duration_since(now) + SignedDuration::from_secs(1));
-    let until_expiry = until_expiry.and_then(|wait| Duration::try_from(wait).ok()).filter(|wait| !wait.is_zero());
+    let until_expiry = expires.and_then(|at| Duration::try_from(at.duration_since(now)).ok());
+    // The next renewal may shorten the Lease to what the spec says by now.
+    let until_expiry =
+        until_expiry.map(|wait| wait.min(fetched.bot.spec.control_timeouts.lost.0) + Duration::from_secs(1));
     let base = match verdict {
         Verdict::Ready => RESYNC,
         Verdict::Reconciling(_) => SOON,
