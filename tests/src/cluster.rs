@@ -34,6 +34,7 @@ use control_plane::Endpoint;
 pub use detached::{down, up};
 use home::Home;
 use node::Node;
+pub use node::PAUSE_IMAGE;
 use process::Processes;
 pub use record::{Component, Record};
 use tools::Tools;

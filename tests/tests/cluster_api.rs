@@ -140,6 +140,21 @@ fn a_cluster_that_was_brought_up_outlives_the_command_until_it_is_brought_down()
     Ok(())
 }
 
+#[test]
+fn a_cluster_that_is_being_started_can_be_brought_down() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut owner = Command::new(cluster_program())
+        .args(["own", "--control-plane-only", "--no-fsync", "--dir"])
+        .arg(directory.path())
+        .stderr(Stdio::null())
+        .spawn()?;
+    eventually("the first program runs", || directory.path().join("logs/etcd.log").exists());
+    assert!(cluster::down(directory.path())?);
+    owner.wait()?;
+    assert_eq!(processes_of(directory.path()), Vec::<String>::new());
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_ends_is_named_with_the_end_of_its_log() -> Result<()> {
     let directory = tempfile::tempdir()?;

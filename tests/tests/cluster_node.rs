@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use arbbot_tests::cluster::{Cluster, Kind, Options, Record};
+use arbbot_tests::cluster::{Cluster, Kind, Options, PAUSE_IMAGE, Record};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -35,7 +35,7 @@ spec:
   securityContext: $POD
   containers:
   - name: server
-    image: docker.io/local/pause:1
+    image: $PAUSE
     args: [serve, ":8080"]
     readinessProbe: {httpGet: {port: 8080}, periodSeconds: 1}
     resources: {limits: {memory: 64Mi, cpu: 200m}}
@@ -49,7 +49,7 @@ metadata: {name: client, namespace: desk}
 spec:
   securityContext: $POD
   containers:
-  - {name: client, image: "docker.io/local/pause:1", securityContext: $CONTAINER}
+  - {name: client, image: "$PAUSE", securityContext: $CONTAINER}
 "#;
 
 /// What the restricted standard demands of `$POD` and `$CONTAINER`.
@@ -60,7 +60,8 @@ const CONTAINER_SECURITY: &str =
 
 fn write_manifest(directory: &Path) -> Result<String> {
     let file = directory.join("manifest.yaml");
-    std::fs::write(&file, MANIFEST.replace("$POD", POD_SECURITY).replace("$CONTAINER", CONTAINER_SECURITY))?;
+    let manifest = MANIFEST.replace("$PAUSE", PAUSE_IMAGE);
+    std::fs::write(&file, manifest.replace("$POD", POD_SECURITY).replace("$CONTAINER", CONTAINER_SECURITY))?;
     Ok(file.display().to_string())
 }
 
@@ -161,7 +162,7 @@ async fn a_node_runs_restricted_pods_with_services_names_and_volumes_and_leaves_
     let _ = kubectl.get("client", &format!("http://{host}:{port}/"));
     tokio::time::timeout(DEADLINE, accepted).await.context("a pod reaches the host")???;
 
-    let root = kubectl.run(&["--namespace=desk", "run", "root", "--image=docker.io/local/pause:1"]);
+    let root = kubectl.run(&["--namespace=desk", "run", "root", &format!("--image={}", PAUSE_IMAGE)]);
     let refusal = root.err().context("a pod that may be root is refused")?.to_string();
     assert!(refusal.contains("violates PodSecurity \"restricted"), "{refusal}");
 
@@ -192,7 +193,7 @@ async fn killing_the_owner_leaves_nothing_behind(before: &BTreeSet<String>) -> R
         .spawn()?;
     eventually("the cluster is ready", || Ok(Record::of_running(directory.path())?.is_some())).await?;
     let record = Record::of_running(directory.path())?.context("it runs")?;
-    record.import_image(&directory.path().join("state/images/pause-1.tar"))?;
+    record.import_image(&directory.path().join("state/images/pause.tar"))?;
     let kubectl = |arguments: &[&str]| -> Result<()> {
         let tool = arbbot_tests::cluster::kubectl()?;
         let status = Command::new(tool).args(arguments).env("KUBECONFIG", &record.kubeconfig).status()?;

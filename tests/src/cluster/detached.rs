@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::home::log_directory;
 use super::process::log_tail;
-use super::record::{Record, remove_files};
+use super::record::{self, Record, remove_files};
 use super::{Kind, Options};
 
 const UP_DEADLINE: Duration = Duration::from_secs(300);
@@ -20,7 +20,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Starts `<program> own …` (the program `cluster`) in a session of its own and returns when its cluster can
 /// be used. Blocks; the cluster runs until [`down`].
 pub fn up(program: &Path, options: &Options) -> Result<Record> {
-    if Record::of_running(&options.directory)?.is_some() {
+    if record::owner(&options.directory)?.is_some() {
         bail!(
             "a cluster is already running in {0}: end it with `cluster down --dir {0}`, or use it",
             options.directory.display()
@@ -63,26 +63,24 @@ fn start_owner(program: &Path, options: &Options, log: &Path) -> Result<Child> {
     command.spawn().with_context(|| format!("start {}", program.display()))
 }
 
-/// Ends the cluster that runs in `directory` and removes its files. `Ok(false)` if none was running.
+/// Ends the cluster that runs, or is being started, in `directory` and removes its files. `Ok(false)` if none was running.
 pub fn down(directory: &Path) -> Result<bool> {
-    let Some(record) = Record::of_running(directory)? else {
+    let Some(owner) = record::owner(directory)? else {
         remove_files(directory)?;
         return Ok(false);
     };
-    let owner = i32::try_from(record.owner_pid)
-        .ok()
-        .and_then(Pid::from_raw)
-        .ok_or_else(|| anyhow!("{} is no process id", record.owner_pid))?;
+    let process = i32::try_from(owner).ok().and_then(Pid::from_raw);
+    let process = process.ok_or_else(|| anyhow!("{owner} is no process id"))?;
     for signal in [Signal::TERM, Signal::KILL] {
-        kill_process(owner, signal).with_context(|| format!("end process {} of the cluster", record.owner_pid))?;
+        kill_process(process, signal).with_context(|| format!("end process {owner} of the cluster"))?;
         let started = Instant::now();
         while started.elapsed() < DOWN_DEADLINE {
-            if Record::of_running(directory)?.is_none() {
+            if record::owner(directory)?.is_none() {
                 remove_files(directory)?;
                 return Ok(true);
             }
             std::thread::sleep(POLL_INTERVAL);
         }
     }
-    bail!("process {} does not end; look at {}", record.owner_pid, log_directory(directory).display())
+    bail!("process {owner} does not end; look at {}", log_directory(directory).display())
 }

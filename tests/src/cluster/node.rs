@@ -18,9 +18,13 @@ use super::network::Network;
 use super::node_files as files;
 use super::process::{Processes, run};
 use super::tools::Tools;
-use crate::command;
+use crate::{command, images};
 
 pub const NODE_NAME: &str = "node-1";
+/// The tool that is the first process of the namespaces and, as an image, of every pod.
+const PAUSE: &str = "pause";
+/// Its image, which every node has. It can also `serve ADDRESS` and `get URL`.
+pub const PAUSE_IMAGE: &str = "docker.io/local/pause:1";
 pub const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 
 /// How many PersistentVolumes there are, and how large each says it is (nothing enforces it).
@@ -40,7 +44,7 @@ impl Node {
     /// Checks what a node needs, then makes its namespaces, network and cgroups.
     pub fn prepare(processes: &mut Processes, tools: &Tools, state: &Path) -> Result<Self> {
         check_requirements()?;
-        let namespaces = Namespaces::start(processes, &state.join("node"), tools.path("pause")?)?;
+        let namespaces = Namespaces::start(processes, &state.join("node"), tools.path(PAUSE)?)?;
         let network = Network::connect(&namespaces)?;
         remove_stale_cgroups(&format!("{}-", network.interface()))?;
         let cgroup = format!("{}-{}", network.interface(), std::process::id());
@@ -66,7 +70,7 @@ impl Node {
 
     /// Starts everything that needs the API server, and waits until pods can run and find Services.
     pub async fn start(&self, home: &mut Home, client: &Client) -> Result<()> {
-        let image = crate::images::write(home.tools.path("pause")?, "1", &home.state("images")?)?;
+        let image = images::write(home.tools.path(PAUSE)?, PAUSE_IMAGE, &home.state("images")?)?;
         home.wait_for("containerd", "containerd has taken the pause image", || self.import_image(&image)).await?;
         self.start_kubelet(home)?;
         start_scheduler(home)?;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::node::{CONTAINERD_SOCKET, NODE_NAME};
+use super::node::{CONTAINERD_SOCKET, NODE_NAME, PAUSE_IMAGE};
 
 /// Where Debian's package containernetworking-plugins puts them.
 pub const CNI_PLUGINS: &str = "/usr/lib/cni";
@@ -17,7 +17,7 @@ state = "/run/containerd"
 [grpc]
   address = "{CONTAINERD_SOCKET}"
 [plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "docker.io/local/pause:1"
+  sandbox_image = "{PAUSE_IMAGE}"
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{CNI_PLUGINS}"

@@ -2,6 +2,7 @@
 //! record (`cluster.json`) that says what it is.
 
 use std::fs::{self, File, TryLockError};
+use std::io::{ErrorKind, Read, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -58,30 +59,42 @@ impl Record {
 
     /// The record of the cluster that runs in `directory`; `None` when none runs there, or not yet.
     pub fn of_running(directory: &Path) -> Result<Option<Self>> {
-        let lock = match File::open(directory.join("cluster.lock")) {
-            Ok(lock) => lock,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("look for a cluster in {}", directory.display())),
-        };
-        match lock.try_lock_shared() {
-            Ok(()) => return Ok(None),
-            Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Error(error)) => return Err(error.into()),
+        if owner(directory)?.is_none() {
+            return Ok(None);
         }
         let file = directory.join("cluster.json");
         match fs::read_to_string(&file) {
             Ok(text) => Ok(Some(serde_json::from_str(&text).with_context(|| format!("read {}", file.display()))?)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("read {}", file.display())),
         }
     }
+}
+
+/// The process whose cluster runs, or is being started, in `directory`.
+pub fn owner(directory: &Path) -> Result<Option<u32>> {
+    let path = directory.join("cluster.lock");
+    let mut file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("look for a cluster in {}", directory.display())),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => return Ok(None),
+        Err(TryLockError::WouldBlock) => {}
+        Err(TryLockError::Error(error)) => return Err(error).with_context(|| format!("look at {}", path.display())),
+    }
+    let mut pid = String::new();
+    file.read_to_string(&mut pid)?;
+    // Empty for the instant between the lock and the number.
+    Ok(pid.trim().parse().ok())
 }
 
 /// Makes `directory` ours for as long as the returned file is open (the kernel drops the lock with the
 /// process), and removes what a cluster that died there left behind.
 pub fn lock(directory: &Path) -> Result<File> {
     let path = directory.join("cluster.lock");
-    let file = File::options()
+    let mut file = File::options()
         .create(true)
         .truncate(false)
         .write(true)
@@ -101,6 +114,8 @@ pub fn lock(directory: &Path) -> Result<File> {
             Err(TryLockError::Error(error)) => return Err(error).with_context(|| format!("lock {}", path.display())),
         }
     }
+    file.set_len(0)?;
+    write!(file, "{}", std::process::id())?;
     remove_files(directory)?;
     Ok(file)
 }
@@ -118,7 +133,7 @@ pub fn remove_files(directory: &Path) -> Result<()> {
 
 fn ignore_missing(result: std::io::Result<()>) -> std::io::Result<()> {
     match result {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         other => other,
     }
 }
