@@ -108,6 +108,41 @@ async fn what_was_written_is_there_after_a_crash() {
     ledger.verify().await.unwrap();
 }
 
+/// Names the directory in which the test below, run as a process to be killed, writes orders.
+const VICTIM: &str = "ARBBOT_LEDGER_TEST_VICTIM";
+
+#[tokio::test]
+async fn a_killed_process_has_every_order_that_it_was_told_is_durable() {
+    use std::io::BufRead;
+    if let Some(dir) = std::env::var_os(VICTIM) {
+        let (ledger, _) = open(Path::new(&dir)).await;
+        for n in 0.. {
+            let order = new_order(&format!("b-1-{n}"));
+            ledger.intent(&order, Class::Enter, 1).await.unwrap();
+            println!("\ndurable {}", order.client_order_id);
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut victim = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture"])
+        .arg("ledger::tests::a_killed_process_has_every_order_that_it_was_told_is_durable")
+        .env(VICTIM, dir.path())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = std::io::BufReader::new(victim.stdout.take().unwrap());
+    let lines = output.lines().map_while(Result::ok);
+    let durable = lines.filter_map(|line| line.strip_prefix("durable ").map(str::to_owned));
+    let durable: Vec<_> = durable.take(50).collect();
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    assert_eq!(durable.len(), 50);
+    let (ledger, recovered) = open(dir.path()).await;
+    let there: Vec<_> = recovered.orders.iter().map(|order| &order.client_order_id).collect();
+    assert!(durable.iter().all(|id| there.contains(&id)));
+    ledger.verify().await.unwrap();
+}
+
 #[tokio::test]
 async fn an_order_id_is_used_once() {
     let (dir, ledger) = new_ledger().await;
@@ -405,9 +440,72 @@ async fn a_lost_directory_is_an_error_that_names_it() {
     assert!(error.is_storage() && error.to_string().contains(FILE), "{error}");
 }
 
+/// What may happen to a ledger.
+#[derive(Clone, Debug)]
+enum Step {
+    Intent(usize),
+    Order(usize, RecordStatus, i64),
+    Kill(usize, IncidentPhase),
+    Release(usize),
+    Claim(usize),
+    Crash,
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let status = prop::sample::select(RecordStatus::iter().collect::<Vec<_>>());
+    let phase = prop::sample::select(vec![IncidentPhase::CancellingOrders, IncidentPhase::Finished]);
+    prop_oneof![
+        (0_usize..3).prop_map(Step::Intent),
+        (0_usize..3, status, 0_i64..6).prop_map(|(n, status, filled)| Step::Order(n, status, filled)),
+        (0_usize..2, phase).prop_map(|(n, phase)| Step::Kill(n, phase)),
+        (0_usize..2).prop_map(Step::Release),
+        (0_usize..2).prop_map(Step::Claim),
+        Just(Step::Crash),
+    ]
+}
+
+/// Takes the steps; refusals are part of life, failures of the disk are not.
+async fn walk(dir: &Path, steps: Vec<Step>) -> Ledger {
+    let (mut ledger, _) = open(dir).await;
+    for step in steps {
+        let order = |n| format!("b-1-{n}");
+        let id = |n| format!("aaaaaaaa-{n}");
+        let done = match step {
+            Step::Intent(n) => ledger.intent(&new_order(&order(n)), Class::Enter, 1).await,
+            Step::Order(n, status, filled) => ledger.order(&update(&order(n), status, filled)).await,
+            Step::Kill(n, phase) => ledger.open_incident(&incident(&id(n), phase)).await,
+            Step::Release(n) => ledger.release_incident(&id(n).parse().unwrap(), Timestamp::UNIX_EPOCH).await,
+            Step::Claim(n) => ledger.remember_claim(&order(n), "p").await,
+            Step::Crash => {
+                let head = ledger.head();
+                drop(ledger);
+                ledger = open(dir).await.0;
+                assert_eq!(ledger.head(), head, "a crash neither adds nor loses an entry");
+                Ok(())
+            }
+        };
+        assert!(!done.is_err_and(|error| error.is_storage()));
+    }
+    ledger
+}
+
 fn any_update() -> impl Strategy<Value = OrderUpdate> {
     let status = prop::sample::select(RecordStatus::iter().collect::<Vec<_>>());
     (status, 0_i64..6).prop_map(|(status, filled)| update("b-1-1", status, filled))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whatever happens, the tables are what the entries say, and the chain holds.
+    #[test]
+    fn the_tables_follow_from_the_entries(steps in prop::collection::vec(any_step(), 0..25)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let dir = tempfile::tempdir().unwrap();
+            walk(dir.path(), steps).await.verify().await.unwrap();
+        });
+    }
 }
 
 proptest! {
