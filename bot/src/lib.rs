@@ -2,9 +2,15 @@
 //!
 //! Decisions are pure functions of (state, event, effective control); I/O is at the edges; time is injected.
 
+pub mod cli;
 pub mod clock;
+pub mod control;
 pub mod exchange;
+pub mod execution;
 pub mod ledger;
 pub mod market;
 pub mod risk;
+pub mod strategy;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;

@@ -4,4 +4,5 @@ pub mod exposure;
 pub mod gate;
 pub mod limits;
 
-pub use gate::{Class, Cleared, Denied, Gate, Permit};
+pub use gate::{Class, Cleared, Contact, Denied, Gate, Permit, Slot};
+pub use limits::{Exposure, admit};

@@ -61,9 +61,11 @@ pub enum Slot {
     Claim,
     /// Connections, products, reconciliation, limits exceeded: written by the engine.
     Engine,
+    /// The program itself, when it stops.
+    Process,
 }
 
-const SLOTS: usize = 3;
+const SLOTS: usize = 4;
 
 /// Why an order is not allowed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -186,7 +188,7 @@ impl Gate {
             clock,
             state: Mutex::new(State {
                 limits: RiskLimits::default(),
-                slots: [vec![starting], vec![unclaimed], vec![engine]],
+                slots: [vec![starting], vec![unclaimed], vec![engine], Vec::new()],
                 control: Control::unknown(),
                 timeouts: ControlTimeouts::default(),
                 contact_at: None,
@@ -318,7 +320,7 @@ impl Gate {
 }
 
 /// The table of SAFETY §2.
-fn allowed(class: Class, control: &Control, contact: Contact) -> Result<(), Denied> {
+pub(in crate::risk) fn allowed(class: Class, control: &Control, contact: Contact) -> Result<(), Denied> {
     if contact == Contact::Lost || (class.raises() && contact > Contact::Fresh) {
         return Err(Denied::Contact { class, contact });
     }

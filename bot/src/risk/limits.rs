@@ -1,1 +1,141 @@
-//! Pre-trade checks.
+//! Pre-trade checks: the one function that admits an order.
+
+use arbbot_crds::control::Control;
+use rust_decimal::Decimal;
+
+use crate::exchange::{NewOrder, Side};
+use crate::risk::exposure::{Leg, worst_delta_base};
+use crate::risk::gate::{Class, Contact, Denied, Permit, allowed};
+
+/// What the limits are measured against.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exposure {
+    pub spot: Leg,
+    pub future: Leg,
+    /// Orders that work or may work.
+    pub open_orders: u32,
+    /// Orders sent in the last 60 s.
+    pub orders_last_minute: u32,
+    /// Collateral of the futures account, in quote currency.
+    pub futures_collateral_quote: Decimal,
+}
+
+impl Exposure {
+    /// The leg that trades the product.
+    #[must_use]
+    pub fn leg(&self, product: &str) -> Option<&Leg> {
+        [&self.spot, &self.future].into_iter().find(|leg| leg.product.id == product)
+    }
+
+    fn with(&self, product: &str, side: Side, size: Decimal) -> Self {
+        let mut after = self.clone();
+        for leg in [&mut after.spot, &mut after.future] {
+            if leg.product.id == product {
+                *leg = leg.with(side, size);
+            }
+        }
+        after
+    }
+}
+
+/// Admits an order of a class, or says what forbids it.
+///
+/// Every class obeys the mode (SAFETY §2) and the product's own rules. Enter and Hedge obey every limit; Trim, Reduce
+/// and Kill obey none, but may never raise a leg or flip its sign.
+///
+/// # Errors
+/// The order is not allowed; the error names the rule, the figures and the field.
+pub fn admit(
+    order: NewOrder,
+    class: Class,
+    exposure: &Exposure,
+    control: &Control,
+    contact: Contact,
+) -> Result<Permit, Denied> {
+    allowed(class, control, contact)?;
+    let leg = exposure
+        .leg(&order.product)
+        .ok_or_else(|| denied("product", format!("{} is not a product of this bot", order.product)))?;
+    valid(&order, leg)?;
+    if class.raises() {
+        within_limits(&order, leg, exposure, control)?;
+    } else if order.size > leg.reducible(order.side) {
+        let message = format!(
+            "{} {} {} would raise or flip the leg: at most {} may be taken off it",
+            order.side,
+            order.size,
+            order.product,
+            leg.reducible(order.side)
+        );
+        return Err(denied("reduce-only", message));
+    }
+    Ok(Permit { order, class })
+}
+
+fn denied(limit: &'static str, message: String) -> Denied {
+    Denied::Limit { limit, message }
+}
+
+/// The product's own rules: tick, increment, smallest size.
+fn valid(order: &NewOrder, leg: &Leg) -> Result<(), Denied> {
+    let product = &leg.product;
+    let off = |value: Decimal, step: Decimal| step > Decimal::ZERO && !(value % step).is_zero();
+    if order.size <= Decimal::ZERO || order.size < product.min_size || off(order.size, product.size_increment) {
+        let message = format!(
+            "size {} of {} is not a multiple of {} of at least {}",
+            order.size, product.id, product.size_increment, product.min_size
+        );
+        return Err(denied("size", message));
+    }
+    match order.limit_price() {
+        Some(price) if price <= Decimal::ZERO || off(price, product.price_increment) => {
+            let message = format!("price {price} of {} is not a multiple of {}", product.id, product.price_increment);
+            Err(denied("price", message))
+        }
+        Some(price) if leg.notional(order.size, price) < product.min_notional_quote => {
+            let message = format!("notional of {} {} is below {}", order.size, product.id, product.min_notional_quote);
+            Err(denied("notional", message))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn within_limits(order: &NewOrder, leg: &Leg, exposure: &Exposure, control: &Control) -> Result<(), Denied> {
+    let limits = &control.limits;
+    let Some(mid) = leg.mid else {
+        return Err(denied("market-data", format!("the book of {} is not fresh", order.product)));
+    };
+    let price = order.limit_price().unwrap_or(mid).max(mid);
+    let after = exposure.with(&order.product, order.side, order.size);
+    let check = |limit: &'static str, value: Decimal, most: Decimal| {
+        if value > most {
+            Err(denied(limit, format!("{} would be above the limit of {most}", value.round_dp(4))))
+        } else {
+            Ok(())
+        }
+    };
+    check("maxOrderNotional", leg.notional(order.size, price), limits.max_order_notional.0)?;
+    check("maxOpenOrders", (exposure.open_orders + 1).into(), limits.max_open_orders.into())?;
+    check("maxOrdersPerMinute", (exposure.orders_last_minute + 1).into(), limits.max_orders_per_minute.into())?;
+    check("maxSlippageBps", slippage_bps(order, mid), limits.max_slippage_bps.0)?;
+    if let Some(after) = after.leg(&order.product) {
+        check("maxPositionNotional", after.notional(after.worst(), price), limits.max_position_notional.0)?;
+    }
+    let futures_price = exposure.future.mid.unwrap_or(price);
+    let futures_notional = after.future.notional(after.future.worst(), futures_price);
+    let allowed_notional = limits.max_leverage.0 * exposure.futures_collateral_quote;
+    check("maxLeverage", futures_notional, allowed_notional)?;
+    let imbalance = worst_delta_base(&after.spot, &after.future) * price;
+    check("maxLegImbalanceNotional", imbalance, limits.max_leg_imbalance_notional.0)
+}
+
+/// How far the limit price is on the wrong side of the mid price, in basis points; a market order has no bound.
+fn slippage_bps(order: &NewOrder, mid: Decimal) -> Decimal {
+    match order.limit_price() {
+        Some(price) => (price - mid) * order.side.sign() / mid * Decimal::from(10_000),
+        None => Decimal::MAX,
+    }
+}
+
+#[cfg(test)]
+mod tests;

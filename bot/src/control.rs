@@ -1,0 +1,10 @@
+//! Control: how spec, policies and latches reach the gate, and how status proves it.
+
+pub mod contact;
+pub mod kubernetes;
+pub mod latch;
+pub mod lease;
+pub mod observed;
+pub mod report;
+pub mod session;
+pub mod writer;

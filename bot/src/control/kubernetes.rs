@@ -1,0 +1,355 @@
+//! The control task: watches the bot's own ArbBot and the ArbPolicies of its namespace, closes or opens the gate, and
+//! makes latches durable.
+//!
+//! The gate changes first, in memory; everything that waits (ledger, engine, status) comes after it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arbbot_crds::arbbot::ArbBot;
+use arbbot_crds::arbpolicy::ArbPolicy;
+use arbbot_crds::control::{self, Entry, Restriction};
+use arbbot_crds::status::AppliedPolicy;
+use futures::StreamExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, watcher};
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::control::contact::Round;
+use crate::control::latch::Latches;
+use crate::control::lease::Standing;
+use crate::control::observed::Observed;
+use crate::control::report::{Claim, ControlFacts};
+use crate::execution::engine::{ControlChange, Event, Params, View};
+use crate::ledger::{IncidentRecord, Ledger};
+use crate::risk::Gate;
+use crate::risk::gate::{PolicyVersion, Slot};
+use crate::telemetry::metrics::Metrics;
+
+/// What of the seen objects decides the control; as long as it is equal, nothing is computed again.
+#[derive(Debug, PartialEq)]
+struct Key {
+    generation: Option<i64>,
+    deletion: Option<Time>,
+    labels: BTreeMap<String, String>,
+    claim: Option<(String, String, bool)>,
+    policies: Vec<(Option<String>, Option<i64>)>,
+}
+
+/// The control task.
+pub struct ControlTask {
+    pub client: Client,
+    pub namespace: String,
+    pub name: String,
+    pub clock: Clock,
+    pub gate: Arc<Gate>,
+    pub ledger: Ledger,
+    pub latches: Latches,
+    /// Account and product of the claim that the ledger remembers.
+    pub remembered_claim: Option<(String, String)>,
+    pub engine: mpsc::Sender<Event>,
+    pub view: watch::Receiver<View>,
+    pub rounds: mpsc::Receiver<Round>,
+    pub facts: watch::Sender<ControlFacts>,
+    /// The spec in force, for the parts that other tasks follow (endpoints, log level, timeouts).
+    pub spec: watch::Sender<ArbBot>,
+    pub ready: watch::Sender<bool>,
+    pub metrics: Metrics,
+}
+
+/// What changes while the task runs.
+struct State {
+    observed: Observed,
+    key: Option<Key>,
+    standing: Option<Standing>,
+    status_remembered: bool,
+    releases: u64,
+}
+
+impl ControlTask {
+    /// Runs until it is told to stop.
+    pub async fn run(mut self, first: ArbBot, shutdown: CancellationToken) {
+        let bots: Api<ArbBot> = Api::namespaced(self.client.clone(), &self.namespace);
+        let policies: Api<ArbPolicy> = Api::namespaced(self.client.clone(), &self.namespace);
+        let own = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
+        let mut bots = watcher(bots, own).default_backoff().boxed();
+        let mut policies = watcher(policies, watcher::Config::default()).default_backoff().boxed();
+        let mut state =
+            State { observed: Observed::default(), key: None, standing: None, status_remembered: false, releases: 0 };
+        state.observed.bot_seen(first);
+        loop {
+            let changed = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                event = bots.next() => self.bot_event(&mut state, event),
+                event = policies.next() => self.policy_event(&mut state, event),
+                Some(round) = self.rounds.recv() => self.round(&mut state, round),
+                Ok(()) = self.view.changed() => {
+                    self.follow_saga(&mut state).await;
+                    false
+                }
+            };
+            if changed {
+                self.recompute(&mut state).await;
+            }
+        }
+    }
+
+    fn bot_event(&self, state: &mut State, event: Option<Result<watcher::Event<ArbBot>, watcher::Error>>) -> bool {
+        match event {
+            Some(Ok(watcher::Event::Apply(bot) | watcher::Event::InitApply(bot))) => state.observed.bot_seen(bot),
+            Some(Ok(_)) => false,
+            Some(Err(error)) => self.watch_failed("ArbBot", &error),
+            None => false,
+        }
+    }
+
+    fn policy_event(
+        &self,
+        state: &mut State,
+        event: Option<Result<watcher::Event<ArbPolicy>, watcher::Error>>,
+    ) -> bool {
+        match event {
+            Some(Ok(watcher::Event::Apply(policy) | watcher::Event::InitApply(policy))) => {
+                state.observed.policy_seen(policy)
+            }
+            Some(Ok(watcher::Event::Delete(policy))) => state.observed.policy_gone(&policy),
+            Some(Ok(watcher::Event::InitDone)) => state.observed.policies_synced(),
+            Some(Ok(watcher::Event::Init)) | None => false,
+            Some(Err(error)) => self.watch_failed("ArbPolicy", &error),
+        }
+    }
+
+    /// The watch starts again by itself, with backoff; until then the reads of each contact carry the news.
+    fn watch_failed(&self, kind: &'static str, error: &watcher::Error) -> bool {
+        self.metrics.watch_restarts.inc();
+        tracing::warn!(kind, %error, "the watch failed; it is started again");
+        false
+    }
+
+    fn round(&self, state: &mut State, round: Round) -> bool {
+        let mut changed = false;
+        if let Some(bot) = round.bot {
+            changed |= state.observed.bot_seen(bot);
+        }
+        if let Some((policies, version)) = round.policies {
+            changed |= state.observed.policies_listed(policies, version.as_deref());
+        }
+        if let Some(standing) = round.standing
+            && state.standing.as_ref() != Some(&standing)
+        {
+            if let Standing::Trader { epoch } = standing {
+                self.tell(Event::Lease { epoch });
+            }
+            state.standing = Some(standing.clone());
+            self.facts.send_modify(|facts| facts.standing = Some(standing));
+        }
+        changed
+    }
+
+    fn tell(&self, event: Event) {
+        let engine = self.engine.clone();
+        // The engine drains its queue within milliseconds; where it is full for an instant, the order is kept by
+        // the engine reading the gate itself on every event.
+        if let Err(mpsc::error::TrySendError::Full(event)) = engine.try_send(event) {
+            tokio::spawn(async move { engine.send(event).await });
+        }
+    }
+
+    /// Puts what was seen in force.
+    async fn recompute(&mut self, state: &mut State) {
+        let Some((bot, policies)) = state.observed.complete() else { return };
+        let (bot, policies): (ArbBot, Vec<ArbPolicy>) = (bot.clone(), policies.into_iter().cloned().collect());
+        if !state.status_remembered {
+            state.status_remembered = true;
+            let incidents = bot.status.as_ref().and_then(|status| status.kill_switch.as_ref());
+            let lost = self.latches.remember(incidents.map_or(&[][..], |kill| &kill.incidents));
+            self.keep(&lost).await;
+        }
+        let key = key(&bot, &policies);
+        if state.key.as_ref() == Some(&key) {
+            return;
+        }
+        state.key = Some(key);
+        let began = std::time::Instant::now();
+        let all: Vec<&ArbPolicy> = policies.iter().collect();
+        let matching = control::matching(&bot, all.iter().copied());
+        let changed = self.latches.observe(&control::engagements(&bot, &matching), self.clock.now());
+        self.close_or_open(&bot, &matching, state);
+        self.metrics.control_apply.observe(began.elapsed().as_secs_f64());
+        self.metrics.control_changes.inc();
+        self.keep(&changed).await;
+        self.release(state, &bot, &all, &matching).await;
+        self.publish(&bot, &matching);
+        self.ready.send_replace(true);
+        self.spec.send_replace(bot);
+    }
+
+    /// Sets the gate, then tells the engine.
+    fn close_or_open(&mut self, bot: &ArbBot, matching: &[&ArbPolicy], state: &State) {
+        let mut restrictions = control::spec_restrictions(bot);
+        restrictions.extend(matching.iter().map(|policy| control::policy_restriction(policy)));
+        restrictions.extend(self.latches.restrictions());
+        let spec = &bot.spec;
+        let versions = matching
+            .iter()
+            .map(|policy| PolicyVersion {
+                name: policy.name_any(),
+                generation: policy.metadata.generation.unwrap_or_default(),
+            })
+            .collect();
+        let generation = bot.metadata.generation;
+        self.gate.set_control(&spec.risk.limits, &spec.control_timeouts, restrictions, generation, versions);
+        self.gate.set(Slot::Claim, self.claim_restriction(bot));
+        self.tell(Event::Control(ControlChange {
+            generation,
+            params: params(bot),
+            incidents: self.latches.began(),
+            releases: state.releases,
+        }));
+    }
+
+    fn claim(&self, bot: &ArbBot) -> Claim {
+        let account = &bot.spec.venue.coinbase.portfolio;
+        let product = &bot.spec.strategy.funding_carry.future_product;
+        let ours = |a: &String, p: &String| a == account && p == product;
+        match bot.status.as_ref().and_then(|status| status.claim.as_ref()) {
+            Some(claim) if ours(&claim.account, &claim.product) && claim.granted => Claim::Granted,
+            Some(claim) if ours(&claim.account, &claim.product) => Claim::Refused,
+            _ if self.remembered_claim.as_ref().is_some_and(|(a, p)| ours(a, p)) => Claim::Granted,
+            _ => Claim::Pending,
+        }
+    }
+
+    fn claim_restriction(&self, bot: &ArbBot) -> Vec<Restriction> {
+        let why = match self.claim(bot) {
+            Claim::Granted => return Vec::new(),
+            Claim::Pending => "the operator has not yet granted the claim on the account: is it running?",
+            Claim::Refused => {
+                "another ArbBot holds the claim on this account and product: delete that bot, or use another portfolio"
+            }
+        };
+        vec![Restriction::entry("claim", Entry::ReduceOnly, why)]
+    }
+
+    fn publish(&mut self, bot: &ArbBot, matching: &[&ArbPolicy]) {
+        let claim = self.claim(bot);
+        if claim == Claim::Granted && self.remembered_claim.is_none() {
+            self.remember_claim(bot);
+        }
+        let applied = |policy: &&ArbPolicy| AppliedPolicy {
+            name: policy.name_any(),
+            uid: policy.uid().unwrap_or_default(),
+            generation: policy.metadata.generation.unwrap_or_default(),
+        };
+        let unreadable = matching.iter().filter(|policy| policy.selects(bot).is_err());
+        let unreadable_policies = unreadable.map(|policy| policy.name_any()).collect();
+        let facts = ControlFacts {
+            generation: bot.metadata.generation,
+            policies: matching.iter().map(applied).collect(),
+            unreadable_policies,
+            incidents: self.latches.status(),
+            claim,
+            standing: self.facts.borrow().standing.clone(),
+        };
+        let open = i64::try_from(facts.incidents.len()).unwrap_or(i64::MAX);
+        self.metrics.incidents_open.set(open);
+        self.facts.send_if_modified(|old| {
+            let changed = *old != facts;
+            *old = facts;
+            changed
+        });
+    }
+
+    fn remember_claim(&mut self, bot: &ArbBot) {
+        let account = bot.spec.venue.coinbase.portfolio.clone();
+        let product = bot.spec.strategy.funding_carry.future_product.clone();
+        self.remembered_claim = Some((account.clone(), product.clone()));
+        let ledger = self.ledger.clone();
+        tokio::spawn(async move {
+            if let Err(error) = ledger.remember_claim(&account, &product).await {
+                tracing::warn!(reason = error.reason(), %error, "the claim is not remembered; it is asked for again");
+            }
+        });
+    }
+
+    /// Makes latches durable. A kill never waits for the disk longer than the ledger's own deadline.
+    async fn keep(&self, changed: &[IncidentRecord]) {
+        for incident in changed {
+            if let Err(error) = self.ledger.open_incident(incident).await {
+                tracing::error!(incident = %incident.id, reason = error.reason(), %error,
+                    "the latch is not durable; it holds in memory and in status");
+            }
+        }
+    }
+
+    /// Follows the saga, and releases what a human has released once its kill is finished.
+    async fn follow_saga(&mut self, state: &mut State) {
+        let view = self.view.borrow_and_update().clone();
+        if view.incidents != self.latches.began() {
+            return;
+        }
+        let changed = self.latches.progress(&view.proof);
+        if changed.is_empty() {
+            return;
+        }
+        for incident in &changed {
+            if let Err(error) = self.ledger.update_incident(incident).await {
+                tracing::warn!(incident = %incident.id, reason = error.reason(), %error, "progress is not durable");
+            }
+        }
+        let Some((bot, policies)) = state.observed.complete() else { return };
+        let (bot, policies): (ArbBot, Vec<ArbPolicy>) = (bot.clone(), policies.into_iter().cloned().collect());
+        let all: Vec<&ArbPolicy> = policies.iter().collect();
+        let matching = control::matching(&bot, all.iter().copied());
+        self.release(state, &bot, &all, &matching).await;
+        self.publish(&bot, &matching);
+    }
+
+    async fn release(&mut self, state: &mut State, bot: &ArbBot, all: &[&ArbPolicy], matching: &[&ArbPolicy]) {
+        let releasable = self.latches.releasable(bot, all);
+        for id in &releasable {
+            // A release that is not durable would latch again after a restart: it is tried again on the next change.
+            match self.ledger.release_incident(id, self.clock.now()).await {
+                Ok(()) => {
+                    tracing::info!(incident = %id, "released");
+                    self.latches.release(id);
+                    state.releases += 1;
+                }
+                Err(error) => tracing::error!(incident = %id, reason = error.reason(), %error, "not released"),
+            }
+        }
+        if !releasable.is_empty() {
+            self.close_or_open(bot, matching, state);
+        }
+    }
+}
+
+fn key(bot: &ArbBot, policies: &[ArbPolicy]) -> Key {
+    let claim = bot.status.as_ref().and_then(|status| status.claim.clone());
+    Key {
+        generation: bot.metadata.generation,
+        deletion: bot.metadata.deletion_timestamp.clone(),
+        labels: bot.labels().clone(),
+        claim: claim.map(|claim| (claim.account, claim.product, claim.granted)),
+        policies: policies.iter().map(|policy| (policy.uid(), policy.metadata.generation)).collect(),
+    }
+}
+
+/// What of the spec the engine needs.
+#[must_use]
+pub fn params(bot: &ArbBot) -> Params {
+    let carry = &bot.spec.strategy.funding_carry;
+    Params {
+        target_notional: carry.target_notional.0,
+        leg_timeout: carry.orders.leg_timeout.0,
+        max_rest: carry.orders.max_rest.0.max(Duration::from_secs(1)),
+        kill_slippage_bps: bot.spec.kill_switch.slippage_bps.0,
+        kill_deadline: bot.spec.kill_switch.deadline.0,
+    }
+}

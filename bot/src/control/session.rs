@@ -1,0 +1,122 @@
+//! Keeps a session with the exchange open: opens it, and changes over to a new key, endpoint or authority without a
+//! gap. A new one that is refused leaves the old one in full use.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arbbot_crds::arbbot::ArbBot;
+use arbbot_crds::conditions::Reason;
+use arc_swap::ArcSwapOption;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::control::report::SessionFacts;
+use crate::exchange::VenueEvent;
+use crate::exchange::coinbase::rest::Coinbase;
+use crate::exchange::coinbase::session::{Session, Settings};
+
+/// How often the files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Longest pause between attempts to open a session.
+const RETRY_MOST: Duration = Duration::from_secs(10);
+
+/// The REST client of the open session.
+pub type Exchange = Arc<ArcSwapOption<Coinbase>>;
+
+/// The session task.
+pub struct SessionTask {
+    pub clock: Clock,
+    pub credentials_dir: PathBuf,
+    pub ca_file: Option<PathBuf>,
+    pub spec: watch::Receiver<ArbBot>,
+    pub events: mpsc::Sender<VenueEvent>,
+    pub exchange: Exchange,
+    pub facts: watch::Sender<SessionFacts>,
+}
+
+impl SessionTask {
+    /// Runs until it is told to stop.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut session: Option<Session> = None;
+        let mut tried: Option<(Settings, [u8; 32])> = None;
+        let mut attempts = 0_u32;
+        loop {
+            let settings = self.settings();
+            let wanted = (settings.clone(), Session::inputs_hash(&settings));
+            if session.is_none() || tried.as_ref() != Some(&wanted) {
+                let open = Session::open(settings.clone(), self.clock.clone(), self.events.clone());
+                let opened = tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    opened = open => opened,
+                };
+                attempts = if opened.is_ok() { 0 } else { attempts.saturating_add(1) };
+                match opened {
+                    Ok(new) => {
+                        tracing::info!(
+                            fingerprint = new.fingerprint(),
+                            endpoint = settings.endpoint.name,
+                            "session opened"
+                        );
+                        self.exchange.store(Some(new.exchange()));
+                        self.show_open(&new, &settings);
+                        session = Some(new);
+                    }
+                    Err(error) => {
+                        tracing::warn!(reason = %error.reason(), %error, kept = session.is_some(), "no new session");
+                        self.show_problem(error.reason(), error.to_string());
+                    }
+                }
+                tried = Some(wanted);
+            }
+            let pause = if attempts == 0 || session.is_some() { LOOK_EVERY } else { retry(attempts) };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+                _ = self.spec.changed() => {}
+            }
+        }
+    }
+
+    fn settings(&mut self) -> Settings {
+        let bot = self.spec.borrow_and_update();
+        let venue = &bot.spec.venue.coinbase;
+        let carry = &bot.spec.strategy.funding_carry;
+        // The schema demands at least one endpoint; an object that has none is answered by "unreachable", not a panic.
+        let endpoint = venue.endpoints.first().cloned().unwrap_or_else(|| arbbot_crds::arbbot::Endpoint {
+            name: "none".to_owned(),
+            rest_url: String::new(),
+            market_web_socket_url: String::new(),
+            user_web_socket_url: String::new(),
+        });
+        Settings {
+            endpoint,
+            ca_file: self.ca_file.clone(),
+            credentials_dir: self.credentials_dir.clone(),
+            portfolio: venue.portfolio.clone(),
+            products: [carry.spot_product.clone(), carry.future_product.clone()],
+            requests_per_second: venue.requests_per_second,
+        }
+    }
+
+    fn show_open(&self, session: &Session, settings: &Settings) {
+        self.facts.send_replace(SessionFacts {
+            endpoint: settings.endpoint.name.clone(),
+            fingerprint: session.fingerprint(),
+            account: Some(session.permissions().portfolio.clone()),
+            verified_at: Some(Time(self.clock.now())),
+            problem: None,
+            open: true,
+        });
+    }
+
+    fn show_problem(&self, reason: Reason, why: String) {
+        self.facts.send_modify(|facts| facts.problem = Some((reason, why)));
+    }
+}
+
+fn retry(attempts: u32) -> Duration {
+    (Duration::from_millis(500) * 2_u32.saturating_pow(attempts.min(6))).min(RETRY_MOST)
+}

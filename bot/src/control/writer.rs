@@ -1,0 +1,155 @@
+//! Writes the bot's part of status by server-side apply: transitions at once, figures that the market moves at most
+//! once a minute and only when they moved, nothing when nothing changed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arbbot_crds::ArbBotStatus;
+use arbbot_crds::conditions::ConditionType;
+use arbbot_crds::names::MANAGER_BOT;
+use arbbot_crds::{ArbBot, status::BotStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::json;
+use strum::IntoEnumIterator;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::control::lease::CALL;
+use crate::control::report::{ControlFacts, Facts, SessionFacts, compose};
+use crate::execution::engine::View;
+use crate::ledger::Ledger;
+use crate::risk::Gate;
+use crate::telemetry::metrics::Metrics;
+
+/// Least time between two writes that only move figures.
+const FIGURES_EVERY: Duration = Duration::from_secs(60);
+/// How often time alone is looked at (loss of contact shows without any event).
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The status task.
+pub struct StatusTask {
+    pub client: Client,
+    pub namespace: String,
+    pub name: String,
+    pub pod_uid: String,
+    pub node: String,
+    pub clock: Clock,
+    pub gate: Arc<Gate>,
+    pub ledger: Ledger,
+    pub control: watch::Receiver<ControlFacts>,
+    pub session: watch::Receiver<SessionFacts>,
+    pub view: watch::Receiver<View>,
+    pub metrics: Metrics,
+}
+
+impl StatusTask {
+    /// Runs until it is told to stop, then writes a last time. `before` is the status that an earlier process left:
+    /// its transition times are kept.
+    pub async fn run(mut self, before: Option<ArbBotStatus>, shutdown: CancellationToken) {
+        let mut conditions = own_conditions(before);
+        let mut written: Option<(ArbBotStatus, Duration)> = None;
+        let mut failures = 0_u32;
+        loop {
+            let stopping = shutdown.is_cancelled();
+            let status = self.compose(&mut conditions);
+            if self.is_due(&status, written.as_ref()) {
+                match self.write(&status).await {
+                    Ok(()) => {
+                        failures = 0;
+                        written = Some((status, self.clock.boottime()));
+                    }
+                    Err(error) => {
+                        failures = failures.saturating_add(1);
+                        tracing::warn!(%error, failures, "status is not written; it is tried again");
+                    }
+                }
+                self.metrics.status_write(failures == 0);
+            }
+            if stopping {
+                return;
+            }
+            let pause = if failures > 0 { Duration::from_millis(200) * failures.min(10) } else { LOOK_EVERY };
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = tokio::time::sleep(pause) => {}
+                Ok(()) = self.control.changed(), if failures == 0 => {}
+                Ok(()) = self.session.changed(), if failures == 0 => {}
+                Ok(()) = self.view.changed(), if failures == 0 => {}
+            }
+        }
+    }
+
+    fn compose(&mut self, conditions: &mut Vec<Condition>) -> ArbBotStatus {
+        let (in_force, contact) = self.gate.current();
+        let restrictions = self.gate.restrictions();
+        let control = self.control.borrow_and_update().clone();
+        let session = self.session.borrow_and_update().clone();
+        let view = self.view.borrow_and_update().clone();
+        let facts = Facts {
+            control: &control,
+            session: &session,
+            view: &view,
+            in_force: &in_force,
+            contact,
+            restrictions: &restrictions,
+            ledger: &self.ledger.head(),
+            pod_uid: &self.pod_uid,
+            node: &self.node,
+        };
+        compose(facts, conditions, &Time(self.clock.now()))
+    }
+
+    fn is_due(&self, status: &ArbBotStatus, written: Option<&(ArbBotStatus, Duration)>) -> bool {
+        let Some((last, at)) = written else { return true };
+        if transitions(status) != transitions(last) {
+            return true;
+        }
+        status != last && self.clock.boottime() >= *at + FIGURES_EVERY
+    }
+
+    async fn write(&self, status: &ArbBotStatus) -> Result<(), WriteError> {
+        let api: Api<ArbBot> = Api::namespaced(self.client.clone(), &self.namespace);
+        let body = json!({
+            "apiVersion": "arbbot.io/v1alpha1",
+            "kind": "ArbBot",
+            "metadata": {"name": self.name},
+            "status": status,
+        });
+        let params = PatchParams::apply(MANAGER_BOT).force();
+        match timeout(CALL, api.patch_status(&self.name, &params, &Patch::Apply(&body))).await {
+            Ok(result) => result.map(|_| ()).map_err(|error| WriteError::Api(Box::new(error))),
+            Err(_) => Err(WriteError::Timeout),
+        }
+    }
+}
+
+/// Why status was not written.
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    #[error("failed to apply status: {0}")]
+    Api(Box<kube::Error>),
+    #[error("no answer to the status write within {} s", CALL.as_secs())]
+    Timeout,
+}
+
+/// The conditions of the bot that an earlier process left.
+fn own_conditions(before: Option<ArbBotStatus>) -> Vec<Condition> {
+    let operators = [ConditionType::Ready, ConditionType::Reconciling, ConditionType::Stalled].map(|t| t.to_string());
+    let known: Vec<String> = ConditionType::iter().map(|type_| type_.to_string()).collect();
+    let mut conditions = before.map(|status| status.conditions).unwrap_or_default();
+    conditions.retain(|condition| known.contains(&condition.type_) && !operators.contains(&condition.type_));
+    conditions
+}
+
+/// The status without the figures that the market moves.
+fn transitions(status: &ArbBotStatus) -> ArbBotStatus {
+    let mut status = status.clone();
+    if let Some(bot) = &mut status.bot {
+        *bot = BotStatus { open_orders: None, position: None, pnl: None, ledger: None, ..bot.clone() };
+    }
+    status
+}

@@ -1,0 +1,424 @@
+//! The engine: everything that the bot knows of the exchange, and what it does next. No I/O: events in, commands out.
+//!
+//! After every event the engine looks at the control in force and acts on it ([`act`]). The gate itself is closed by
+//! the control task, before the engine hears of it.
+
+mod act;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use arbbot_crds::status::EffectiveMode;
+use k8s_openapi::jiff::Timestamp;
+use rust_decimal::Decimal;
+
+use crate::exchange::{ExchangeError, Holdings, Link, OrderState, Placed, Product, Touch, VenueEvent};
+use crate::execution::kill::Attempts;
+use crate::execution::orders::{Order, Orders, State, parse_id};
+use crate::execution::proof::Proof;
+use crate::risk::exposure::Leg;
+use crate::risk::{Exposure, Permit};
+
+pub use view::{Reconciliation, View};
+
+/// One instant on both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// CLOCK_BOOTTIME.
+    pub boot: Duration,
+    /// Wall clock.
+    pub wall: Timestamp,
+}
+
+/// Prices older than this do not count.
+pub const TOUCH_FRESH: Duration = Duration::from_secs(10);
+/// A full snapshot at least this often.
+const SNAPSHOT_EVERY: Duration = Duration::from_secs(10);
+/// A full snapshot this often while something is to be proven or an order is without an answer.
+const SNAPSHOT_SOON: Duration = Duration::from_millis(700);
+/// Pause after a snapshot that failed.
+const SNAPSHOT_RETRY: Duration = Duration::from_secs(1);
+
+/// What of the spec the engine needs; hot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Params {
+    pub target_notional: Decimal,
+    pub leg_timeout: Duration,
+    pub max_rest: Duration,
+    pub kill_slippage_bps: Decimal,
+    pub kill_deadline: Duration,
+}
+
+/// A change of control, after it is in force at the gate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlChange {
+    /// metadata.generation that is in force.
+    pub generation: Option<i64>,
+    pub params: Params,
+    /// Counts the incidents that ever began: a new one demands a new proof.
+    pub incidents: u64,
+    /// Counts the incidents that were released: after one, positions are compared before entry opens.
+    pub releases: u64,
+}
+
+/// All orders, holdings and products, as the venue showed them between `started` and now.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub started: Now,
+    pub orders: Vec<OrderState>,
+    pub holdings: Holdings,
+    pub spot: Product,
+    pub future: Product,
+}
+
+/// What happens to the engine.
+#[derive(Debug)]
+pub enum Event {
+    /// Time passes.
+    Tick,
+    Control(ControlChange),
+    /// This process is the trader, under this epoch.
+    Lease {
+        epoch: i64,
+    },
+    Venue(VenueEvent),
+    /// Outcome of a placement that was sent.
+    Placed {
+        client_order_id: String,
+        result: Result<Placed, ExchangeError>,
+    },
+    /// The placement was not sent: the gate had closed, or the intent could not be made durable.
+    NotSent {
+        client_order_id: String,
+    },
+    Snapshot(Box<Result<Snapshot, ExchangeError>>),
+    /// One order, asked for by its id.
+    Order(Result<OrderState, ExchangeError>),
+}
+
+/// What the engine wants done.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Make the intent durable, clear it at the gate, send it.
+    Place { permit: Permit, epoch: i64 },
+    /// Cancel orders by the venue's ids.
+    Cancel(Vec<String>),
+    /// Read one order by the venue's id.
+    Query(String),
+    /// Take a full snapshot; orders from this time on (None: all).
+    Snapshot { since: Option<Timestamp> },
+    /// Write what is known of the order to the ledger.
+    Record(String),
+}
+
+#[derive(Clone, Debug)]
+struct LegState {
+    product: Option<Product>,
+    touch: Option<(Touch, Duration)>,
+    attempts: Attempts,
+    /// What the venue showed less than owned, at the last snapshot.
+    deficit: Decimal,
+    /// Not before this: the last placement was refused.
+    not_before: Duration,
+}
+
+impl LegState {
+    fn new() -> Self {
+        Self {
+            product: None,
+            touch: None,
+            attempts: Attempts::default(),
+            deficit: Decimal::ZERO,
+            not_before: Duration::ZERO,
+        }
+    }
+
+    fn touch(&self, now: Duration) -> Option<Touch> {
+        self.touch.filter(|(_, at)| now.saturating_sub(*at) < TOUCH_FRESH).map(|(touch, _)| touch)
+    }
+}
+
+/// Identity of the bot at the venue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// First 8 characters of the ArbBot's uid: every client order id starts with it.
+    pub uid8: String,
+    pub spot_product: String,
+    pub future_product: String,
+}
+
+/// The engine.
+#[derive(Debug)]
+pub struct Engine {
+    id: Identity,
+    params: Params,
+    generation: Option<i64>,
+    incidents: u64,
+    releases: u64,
+    /// Mode that was last acted on.
+    mode: Option<EffectiveMode>,
+    epoch: Option<i64>,
+    next_sequence: u64,
+    orders: Orders,
+    spot: LegState,
+    future: LegState,
+    holdings: Option<Holdings>,
+    links: BTreeMap<Link, Option<String>>,
+    owned_since: Option<Timestamp>,
+    foreign_orders: u32,
+    proof: Proof,
+    reconciliation: Reconciliation,
+    mismatched_once: bool,
+    snapshot_asked: Option<Duration>,
+    next_snapshot: Duration,
+    snapshot_last: Duration,
+    snapshots: u64,
+    /// Since when entry is halted, and since when the position is to be flattened.
+    halted_since: Option<Duration>,
+    flatten_since: Option<Duration>,
+    /// Since when one leg is behind the other.
+    behind_since: Option<Duration>,
+    last_refusal: Option<String>,
+}
+
+impl Engine {
+    /// An engine that knows the orders of its ledger and nothing of the venue yet.
+    #[must_use]
+    pub fn new(id: Identity, params: Params, orders: Orders, owned_since: Option<Timestamp>) -> Self {
+        let next_sequence = orders.highest_sequence() + 1;
+        let down = |link| (link, Some("not yet connected".to_owned()));
+        Self {
+            id,
+            params,
+            generation: None,
+            incidents: 0,
+            releases: 0,
+            mode: None,
+            epoch: None,
+            next_sequence,
+            orders,
+            spot: LegState::new(),
+            future: LegState::new(),
+            holdings: None,
+            links: [Link::Rest, Link::MarketWebSocket, Link::UserWebSocket].map(down).into(),
+            owned_since,
+            foreign_orders: 0,
+            proof: Proof::default(),
+            reconciliation: Reconciliation::Pending,
+            mismatched_once: false,
+            snapshot_asked: None,
+            next_snapshot: Duration::ZERO,
+            snapshot_last: Duration::ZERO,
+            snapshots: 0,
+            halted_since: None,
+            flatten_since: None,
+            behind_since: None,
+            last_refusal: None,
+        }
+    }
+
+    /// An order of the bot, for the ledger.
+    #[must_use]
+    pub fn order(&self, client_order_id: &str) -> Option<&Order> {
+        self.orders.get(client_order_id)
+    }
+
+    fn apply(&mut self, event: Event, now: Now, commands: &mut Vec<Command>) {
+        match event {
+            Event::Tick => {}
+            Event::Control(change) => self.control(change, now),
+            Event::Lease { epoch } => self.epoch = Some(epoch),
+            Event::Venue(VenueEvent::Touch { product, touch }) => {
+                if let Some(leg) = self.leg_mut(&product) {
+                    leg.touch = touch.map(|touch| (touch, now.boot));
+                }
+            }
+            Event::Venue(VenueEvent::Link { link, down }) => {
+                self.links.insert(link, down);
+            }
+            Event::Venue(VenueEvent::Order(seen)) | Event::Order(Ok(seen)) => self.seen(&seen, now, commands),
+            Event::Order(Err(_)) => self.next_snapshot = self.next_snapshot.min(now.boot + SNAPSHOT_SOON),
+            Event::Placed { client_order_id, result } => self.placed(&client_order_id, result, now, commands),
+            Event::NotSent { client_order_id } => self.end(&client_order_id, State::NotPlaced, commands),
+            Event::Snapshot(result) => self.snapshot(*result, now, commands),
+        }
+    }
+
+    fn control(&mut self, change: ControlChange, now: Now) {
+        if change.incidents != self.incidents {
+            self.proof.restart(now.boot);
+            self.next_snapshot = now.boot;
+        }
+        if change.releases != self.releases {
+            self.reconciliation = Reconciliation::Pending;
+            self.next_snapshot = now.boot;
+        }
+        self.releases = change.releases;
+        self.generation = change.generation;
+        self.params = change.params;
+        self.incidents = change.incidents;
+    }
+
+    fn seen(&mut self, seen: &OrderState, now: Now, commands: &mut Vec<Command>) {
+        let filled_before = self.orders.get(&seen.client_order_id).map(|order| order.filled);
+        if let Some(id) = self.orders.apply(seen) {
+            self.proof.broken();
+            if filled_before.is_some_and(|before| seen.filled > before)
+                && let Some(leg) = self.leg_mut(&seen.product)
+            {
+                leg.attempts.filled();
+            }
+            commands.push(Command::Record(id));
+        } else if filled_before.is_none() && self.is_ours(&seen.client_order_id) {
+            self.adopt(seen, now, commands);
+        }
+    }
+
+    fn adopt(&mut self, seen: &OrderState, now: Now, commands: &mut Vec<Command>) {
+        let Some(id) = parse_id(&seen.client_order_id) else { return };
+        self.orders.adopt(seen, id.class, id.epoch, now.boot);
+        self.next_sequence = self.next_sequence.max(id.sequence + 1);
+        self.owned_since = match (self.owned_since, seen.created_at) {
+            (Some(known), Some(created)) => Some(known.min(created)),
+            (known, created) => known.or(created),
+        };
+        self.proof.broken();
+        commands.push(Command::Record(seen.client_order_id.clone()));
+    }
+
+    fn is_ours(&self, client_order_id: &str) -> bool {
+        client_order_id.strip_prefix(&self.id.uid8).is_some_and(|rest| rest.starts_with('-'))
+            && parse_id(client_order_id).is_some()
+    }
+
+    fn placed(&mut self, id: &str, result: Result<Placed, ExchangeError>, now: Now, commands: &mut Vec<Command>) {
+        let Some(order) = self.orders.get_mut(id) else { return };
+        let product = order.order.product.clone();
+        let rests = order.rests();
+        match result {
+            Ok(Placed::Accepted { order_id }) => {
+                order.order_id = Some(order_id.clone());
+                if order.state == State::Intended {
+                    order.state = State::Venue(crate::exchange::OrderStatus::Pending);
+                }
+                // The user channel says what became of an order that takes; asking too does not depend on it.
+                if !rests {
+                    commands.push(Command::Query(order_id));
+                }
+                commands.push(Command::Record(id.to_owned()));
+            }
+            Ok(Placed::Rejected { reason, message }) => {
+                self.refused(&product, format!("{reason}: {message}"), now);
+                self.end(id, State::Rejected, commands);
+            }
+            Err(error) if error.proves_not_placed() => {
+                self.refused(&product, error.to_string(), now);
+                self.end(id, State::NotPlaced, commands);
+            }
+            Err(error) => {
+                if !order.state.is_terminal() && order.order_id.is_none() {
+                    order.state = State::Unknown;
+                    order.token_expires = now.boot + crate::risk::gate::TOKEN_LIFE;
+                }
+                self.refused(&product, error.to_string(), now);
+                self.next_snapshot = self.next_snapshot.min(now.boot);
+                commands.push(Command::Record(id.to_owned()));
+            }
+        }
+    }
+
+    fn refused(&mut self, product: &str, why: String, now: Now) {
+        if let Some(leg) = self.leg_mut(product) {
+            leg.not_before = now.boot + Duration::from_millis(500);
+        }
+        self.last_refusal = Some(why);
+    }
+
+    fn end(&mut self, id: &str, state: State, commands: &mut Vec<Command>) {
+        if let Some(order) = self.orders.get_mut(id)
+            && !order.state.is_terminal()
+        {
+            order.state = state;
+            commands.push(Command::Record(id.to_owned()));
+        }
+    }
+
+    fn snapshot(&mut self, result: Result<Snapshot, ExchangeError>, now: Now, commands: &mut Vec<Command>) {
+        self.snapshot_asked = None;
+        let snapshot = match result {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                self.links.insert(Link::Rest, Some(error.to_string()));
+                self.next_snapshot = now.boot + SNAPSHOT_RETRY;
+                return;
+            }
+        };
+        self.links.insert(Link::Rest, None);
+        let owned_before = self.owned();
+        for seen in &snapshot.orders {
+            self.seen(seen, now, commands);
+        }
+        for id in self.orders.absent_from(&snapshot.orders, snapshot.started.boot) {
+            commands.push(Command::Record(id));
+        }
+        self.foreign_orders = self.count_foreign(&snapshot.orders);
+        self.spot.product = Some(snapshot.spot);
+        self.future.product = Some(snapshot.future);
+        self.reconcile(&snapshot.holdings, owned_before == self.owned());
+        self.holdings = Some(snapshot.holdings);
+        let shown_working = snapshot.orders.iter().any(|o| !o.status.is_terminal() && self.is_ours(&o.client_order_id));
+        let orders_gone = !shown_working && self.orders.live().next().is_none();
+        let flat = self.is_flat(now);
+        self.proof.snapshot(snapshot.started.boot, snapshot.started.wall, orders_gone, flat);
+        self.snapshots += 1;
+        self.next_snapshot = now.boot + SNAPSHOT_EVERY;
+    }
+
+    fn count_foreign(&self, orders: &[OrderState]) -> u32 {
+        let foreign: BTreeSet<_> = orders
+            .iter()
+            .filter(|order| !order.status.is_terminal() && self.orders.get(&order.client_order_id).is_none())
+            .map(|order| &order.order_id)
+            .collect();
+        u32::try_from(foreign.len()).unwrap_or(u32::MAX)
+    }
+
+    fn owned(&self) -> (Decimal, Decimal) {
+        (self.orders.owned(&self.id.spot_product), self.orders.owned(&self.id.future_product))
+    }
+
+    fn leg_mut(&mut self, product: &str) -> Option<&mut LegState> {
+        if product == self.id.spot_product {
+            Some(&mut self.spot)
+        } else if product == self.id.future_product {
+            Some(&mut self.future)
+        } else {
+            None
+        }
+    }
+
+    /// Both legs with everything that may still fill; None until the products are known.
+    fn exposure(&self, now: Now) -> Option<Exposure> {
+        let leg = |state: &LegState| {
+            let product = state.product.clone()?;
+            Some(Leg {
+                owned: self.orders.owned(&product.id),
+                buys: self.orders.outstanding(&product.id, crate::exchange::Side::Buy),
+                sells: self.orders.outstanding(&product.id, crate::exchange::Side::Sell),
+                mid: state.touch(now.boot).map(|touch| touch.mid()),
+                product,
+            })
+        };
+        Some(Exposure {
+            spot: leg(&self.spot)?,
+            future: leg(&self.future)?,
+            open_orders: u32::try_from(self.orders.live().count()).unwrap_or(u32::MAX),
+            orders_last_minute: self.orders.minted_since(now.boot.saturating_sub(Duration::from_secs(60))),
+            futures_collateral_quote: self.holdings.as_ref().map_or(Decimal::ZERO, |h| h.futures_collateral_quote),
+        })
+    }
+}

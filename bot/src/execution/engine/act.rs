@@ -1,0 +1,339 @@
+//! What the engine does under the control in force: which orders go, which are placed, and when to look again.
+
+use std::time::Duration;
+
+use arbbot_crds::control::{Control, Duty, Entry};
+
+use super::{Command, Engine, Event, Now, SNAPSHOT_SOON};
+use crate::exchange::OrderKind;
+use crate::execution::grid::{joining_price, taking_price};
+use crate::execution::kill::{KillLeg, STUCK_AFTER, Terms, close_future, close_spot};
+use crate::execution::orders::{Order, State, mint_id};
+use crate::execution::repair::{Wanted, trim};
+use crate::risk::gate::Contact;
+use crate::risk::{Class, Exposure, Gate, Slot, admit};
+use crate::strategy::funding_carry::{LegName, Market, Quote, decide, still_good};
+
+impl Engine {
+    /// Takes an event, tells the gate what the state of the exchange forbids, and returns what is to be done under
+    /// the control that is then in force.
+    pub fn handle(&mut self, event: Event, gate: &Gate, now: Now) -> Vec<Command> {
+        let mut commands = Vec::new();
+        self.apply(event, now, &mut commands);
+        let (control, _) = gate.current();
+        gate.set(Slot::Engine, self.restrictions(&control, now));
+        let (control, contact) = gate.current();
+        self.act(&control, contact, now, &mut commands);
+        commands
+    }
+
+    fn act(&mut self, control: &Control, contact: Contact, now: Now, commands: &mut Vec<Command>) {
+        self.note_control(control, now);
+        self.cancel_what_must_go(control, contact, now, commands);
+        if contact < Contact::Lost
+            && self.epoch.is_some()
+            && let Some(exposure) = self.exposure(now)
+        {
+            self.place_what_is_wanted(&exposure, control, contact, now, commands);
+        }
+        self.look_again(control, now, commands);
+    }
+
+    fn note_control(&mut self, control: &Control, now: Now) {
+        let halted = control.entry == Entry::Halted;
+        let flatten = control.duty == Duty::Flatten;
+        if (halted && self.halted_since.is_none()) || (flatten && self.flatten_since.is_none()) {
+            self.proof.restart(now.boot);
+            self.next_snapshot = now.boot;
+        }
+        self.mode = Some(control.mode());
+        self.halted_since = halted.then(|| self.halted_since.unwrap_or(now.boot));
+        if flatten && self.flatten_since.is_none() {
+            self.spot.attempts = Default::default();
+            self.future.attempts = Default::default();
+        }
+        self.flatten_since = flatten.then(|| self.flatten_since.unwrap_or(now.boot));
+    }
+
+    fn cancel_what_must_go(&mut self, control: &Control, contact: Contact, now: Now, commands: &mut Vec<Command>) {
+        let max_order_notional = control.limits.max_order_notional.0;
+        let max_open_orders = usize::try_from(control.limits.max_open_orders).unwrap_or(usize::MAX);
+        let too_many = self.orders.live().count() > max_open_orders;
+        let units = [&self.spot, &self.future].map(|leg| leg.product.as_ref().map(|p| (p.id.clone(), p.unit_base)));
+        let too_large = |order: &Order| {
+            let unit = units.iter().flatten().find(|(id, _)| *id == order.order.product).map(|(_, unit)| *unit);
+            match (unit, order.order.limit_price()) {
+                (Some(unit), Some(price)) => order.remaining() * unit * price > max_order_notional,
+                _ => false,
+            }
+        };
+        let must_go = |order: &Order| {
+            contact >= Contact::Stale
+                || control.entry == Entry::Halted
+                || (order.class.raises() && (control.entry > Entry::Active || contact > Contact::Fresh))
+                || (order.class.raises() && (too_many || too_large(order)))
+        };
+        let ids = self.orders.take_cancels(now.boot, must_go);
+        if !ids.is_empty() {
+            commands.push(Command::Cancel(ids));
+        }
+    }
+
+    fn place_what_is_wanted(
+        &mut self,
+        exposure: &Exposure,
+        control: &Control,
+        contact: Contact,
+        now: Now,
+        commands: &mut Vec<Command>,
+    ) {
+        if control.duty == Duty::Flatten {
+            self.flatten(exposure, control, contact, now, commands);
+        } else if control.entry > Entry::Active || contact > Contact::Fresh {
+            self.repair(exposure, control, contact, now, commands);
+        } else {
+            self.trade(exposure, control, contact, now, commands);
+        }
+    }
+
+    fn flatten(
+        &mut self,
+        exposure: &Exposure,
+        control: &Control,
+        contact: Contact,
+        now: Now,
+        commands: &mut Vec<Command>,
+    ) {
+        let terms = Terms {
+            slippage_bps: self.params.kill_slippage_bps,
+            max_order_notional: control.limits.max_order_notional.0,
+            since: self.flatten_since.map_or(Duration::ZERO, |since| now.boot.saturating_sub(since)),
+            deadline: self.params.kill_deadline,
+        };
+        let future = KillLeg {
+            leg: &exposure.future,
+            touch: self.future.touch(now.boot),
+            deficit: self.future.deficit,
+            busy: self.busy(&exposure.future.product.id, now),
+            attempts: self.future.attempts,
+        };
+        let spot = KillLeg {
+            leg: &exposure.spot,
+            touch: self.spot.touch(now.boot),
+            deficit: self.spot.deficit,
+            busy: self.busy(&exposure.spot.product.id, now),
+            attempts: self.spot.attempts,
+        };
+        let wanted = [close_future(future, terms, now.boot), close_spot(spot, &exposure.future, terms, now.boot)];
+        for wanted in wanted.into_iter().flatten() {
+            let product = wanted.product.clone();
+            if self.place(wanted, Class::Kill, exposure, control, contact, now, commands)
+                && let Some(leg) = self.leg_mut(&product)
+            {
+                leg.attempts.sent(now.boot);
+            }
+        }
+    }
+
+    /// Whether an order of the product is on its way and not yet stuck.
+    fn busy(&self, product: &str, now: Now) -> bool {
+        self.orders
+            .live()
+            .any(|order| order.order.product == product && now.boot < self.counted_from(order) + STUCK_AFTER)
+    }
+
+    /// From when an order's being stuck counts: not before the kill began.
+    fn counted_from(&self, order: &Order) -> Duration {
+        order.minted_at.max(self.flatten_since.or(self.halted_since).unwrap_or_default())
+    }
+
+    fn repair(
+        &mut self,
+        exposure: &Exposure,
+        control: &Control,
+        contact: Contact,
+        now: Now,
+        commands: &mut Vec<Command>,
+    ) {
+        let too_late = self.halted_since.is_some_and(|since| now.boot >= since + self.params.leg_timeout);
+        let busy = self.busy(&exposure.spot.product.id, now) || self.busy(&exposure.future.product.id, now);
+        let waiting = now.boot < self.spot.not_before.max(self.future.not_before);
+        if too_late || busy || waiting {
+            return;
+        }
+        let limits = &control.limits;
+        let touches = (self.spot.touch(now.boot), self.future.touch(now.boot));
+        let wanted = trim(
+            &exposure.spot,
+            &exposure.future,
+            touches,
+            limits.max_delta_notional.0,
+            limits.max_order_notional.0,
+            limits.max_slippage_bps.0,
+        );
+        if let Some(wanted) = wanted {
+            self.place(wanted, Class::Trim, exposure, control, contact, now, commands);
+        }
+    }
+
+    fn trade(
+        &mut self,
+        exposure: &Exposure,
+        control: &Control,
+        contact: Contact,
+        now: Now,
+        commands: &mut Vec<Command>,
+    ) {
+        let (Some(spot_touch), Some(future_touch)) = (self.spot.touch(now.boot), self.future.touch(now.boot)) else {
+            return;
+        };
+        let market = Market {
+            spot: &exposure.spot,
+            future: &exposure.future,
+            spot_touch,
+            future_touch,
+            target_notional: self.params.target_notional,
+            max_position_notional: control.limits.max_position_notional.0,
+            max_order_notional: control.limits.max_order_notional.0,
+        };
+        let quotes = decide(&market);
+        let behind = quotes.iter().any(|quote| quote.behind);
+        self.behind_since = behind.then(|| self.behind_since.unwrap_or(now.boot));
+        let take = self.behind_since.is_some_and(|since| now.boot >= since + self.params.leg_timeout);
+        self.cancel_what_is_no_longer_wanted(&market, &quotes, take, now, commands);
+        for quote in quotes {
+            let product = self.product_of(quote.leg, exposure);
+            let occupied = self.orders.live().any(|order| order.order.product == product);
+            let not_before = match quote.leg {
+                LegName::Spot => self.spot.not_before,
+                LegName::Future => self.future.not_before,
+            };
+            if occupied || now.boot < not_before {
+                continue;
+            }
+            let take = take && quote.behind;
+            let wanted = self.wanted(&market, quote, take, control, now);
+            let placed = self.place(wanted, quote.class, exposure, control, contact, now, commands);
+            if !placed && take {
+                // The limits do not let the smaller leg be completed: the larger one is trimmed instead.
+                self.repair(exposure, control, contact, now, commands);
+            }
+            if placed {
+                // The exposure that the next quote is measured against has changed.
+                break;
+            }
+        }
+    }
+
+    fn product_of(&self, leg: LegName, exposure: &Exposure) -> String {
+        match leg {
+            LegName::Spot => exposure.spot.product.id.clone(),
+            LegName::Future => exposure.future.product.id.clone(),
+        }
+    }
+
+    fn wanted(&self, market: &Market<'_>, quote: Quote, take: bool, control: &Control, now: Now) -> Wanted {
+        let (leg, touch) = match quote.leg {
+            LegName::Spot => (market.spot, market.spot_touch),
+            LegName::Future => (market.future, market.future_touch),
+        };
+        let kind = if take {
+            let bps = control.limits.max_slippage_bps.0;
+            OrderKind::ImmediateOrCancel { limit_price: taking_price(&leg.product, touch, quote.side, bps) }
+        } else {
+            let expires_at = now.wall.checked_add(self.params.max_rest).unwrap_or(now.wall);
+            OrderKind::PostOnly { limit_price: joining_price(touch, quote.side), expires_at }
+        };
+        Wanted { product: leg.product.id.clone(), side: quote.side, size: quote.size, kind }
+    }
+
+    fn cancel_what_is_no_longer_wanted(
+        &mut self,
+        market: &Market<'_>,
+        quotes: &[Quote],
+        take: bool,
+        now: Now,
+        commands: &mut Vec<Command>,
+    ) {
+        let keep = |order: &Order| {
+            let (leg, touch) = if order.order.product == market.spot.product.id {
+                (LegName::Spot, market.spot_touch)
+            } else {
+                (LegName::Future, market.future_touch)
+            };
+            let product = if leg == LegName::Spot { &market.spot.product } else { &market.future.product };
+            let quote = quotes.iter().find(|quote| quote.leg == leg && quote.side == order.order.side);
+            let price = order.order.limit_price().unwrap_or_default();
+            quote.is_some_and(|quote| {
+                order.remaining() <= quote.size
+                    && !(take && quote.behind)
+                    && still_good(price, joining_price(touch, quote.side), product.price_increment)
+            })
+        };
+        let ids = self.orders.take_cancels(now.boot, |order| !keep(order));
+        if !ids.is_empty() {
+            commands.push(Command::Cancel(ids));
+        }
+    }
+
+    /// Admits an order and hands it out. Returns whether it was admitted.
+    #[allow(clippy::too_many_arguments)]
+    fn place(
+        &mut self,
+        wanted: Wanted,
+        class: Class,
+        exposure: &Exposure,
+        control: &Control,
+        contact: Contact,
+        now: Now,
+        commands: &mut Vec<Command>,
+    ) -> bool {
+        let Some(epoch) = self.epoch else { return false };
+        let order = wanted.named(mint_id(&self.id.uid8, epoch, self.next_sequence, class));
+        match admit(order.clone(), class, exposure, control, contact) {
+            Ok(permit) => {
+                self.next_sequence += 1;
+                self.owned_since = self.owned_since.or(Some(now.wall));
+                self.orders.insert(Order::intended(order, class, epoch, now.boot));
+                self.proof.broken();
+                commands.push(Command::Place { permit, epoch });
+                true
+            }
+            Err(denied) => {
+                self.last_refusal = Some(denied.to_string());
+                false
+            }
+        }
+    }
+
+    /// Asks for a full snapshot when one is due.
+    fn look_again(&mut self, control: &Control, now: Now, commands: &mut Vec<Command>) {
+        let flat_wanted = control.duty == Duty::Flatten;
+        let proving = control.entry == Entry::Halted
+            && !(if flat_wanted { self.proof.flat.confirmed } else { self.proof.orders_gone.confirmed });
+        let unanswered = self.orders.live().any(|order| order.state == State::Unknown || order.order_id.is_none());
+        let mut due = self.next_snapshot;
+        if proving {
+            let soon = self.proof.confirm_at(flat_wanted).unwrap_or(self.snapshot_last + SNAPSHOT_SOON);
+            due = due.min(soon);
+        } else if unanswered || self.reconciliation.is_pending() {
+            due = due.min(self.snapshot_last + SNAPSHOT_SOON);
+        }
+        let in_flight = self.snapshot_asked.is_some_and(|at| now.boot < at + Duration::from_secs(30));
+        if now.boot >= due && !in_flight {
+            self.snapshot_asked = Some(now.boot);
+            self.snapshot_last = now.boot;
+            commands.push(Command::Snapshot { since: self.list_since(now) });
+        }
+    }
+
+    /// The first listing reaches back to the first order; later ones to the oldest order that may still change.
+    fn list_since(&self, now: Now) -> Option<k8s_openapi::jiff::Timestamp> {
+        if self.snapshots == 0 {
+            return self.owned_since;
+        }
+        let margin = Duration::from_secs(600);
+        let oldest = self.orders.oldest_live().unwrap_or(now.boot).saturating_sub(margin);
+        Some(crate::execution::orders::wall(oldest, now.boot, now.wall))
+    }
+}

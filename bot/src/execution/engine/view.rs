@@ -1,0 +1,243 @@
+//! What the engine shows of itself: the source of status, metrics and conditions, and the restrictions that follow
+//! from the state of the exchange.
+
+use arbbot_crds::control::{Control, Entry, Restriction};
+use arbbot_crds::status::EffectiveMode;
+use k8s_openapi::jiff::Timestamp;
+use rust_decimal::Decimal;
+
+use super::{Engine, Now};
+use crate::exchange::{Holdings, Link};
+use crate::execution::kill::is_flat;
+use crate::execution::orders::State;
+use crate::execution::proof::Proof;
+
+/// Whether the exchange shows what the bot expects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reconciliation {
+    /// Not yet compared.
+    Pending,
+    /// The exchange shows what the bot owns.
+    Matches,
+    /// The exchange shows something else; the text names the leg and the figures.
+    Differs(String),
+}
+
+impl Reconciliation {
+    pub(super) fn is_pending(&self) -> bool {
+        *self == Self::Pending
+    }
+}
+
+/// What the engine shows of itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct View {
+    /// metadata.generation that the engine acts on.
+    pub generation: Option<i64>,
+    /// Mode that the engine acts on.
+    pub mode: Option<EffectiveMode>,
+    /// Incidents that the engine knows to have begun.
+    pub incidents: u64,
+    pub open_orders: u32,
+    pub unknown_orders: u32,
+    /// Working orders on the account that are not this bot's.
+    pub foreign_orders: u32,
+    pub spot_owned_base: Decimal,
+    pub future_owned_contracts: Decimal,
+    /// Notional of the larger leg at the mid price, in quote currency.
+    pub notional_quote: Decimal,
+    pub leverage: Decimal,
+    /// Cash of all fills less fees plus the position at the mid price, in quote currency; None without prices.
+    pub pnl_quote: Option<Decimal>,
+    pub fees_quote: Decimal,
+    /// Spot that is too little to sell, in base currency.
+    pub dust_base: Decimal,
+    /// Why each connection is down; None: up.
+    pub links: Vec<(Link, Option<String>)>,
+    pub proof: Proof,
+    pub is_flat: bool,
+    pub reconciliation: Reconciliation,
+    /// Which limit is exceeded, and by how much.
+    pub limit_exceeded: Option<String>,
+    /// The futures session is closed; when it opens again, if the venue says so.
+    pub session_closed: Option<Option<Timestamp>>,
+    /// Why a product cannot be traded.
+    pub product_unavailable: Option<String>,
+    pub owned_since: Option<Timestamp>,
+    /// Why the last order was not taken.
+    pub last_refusal: Option<String>,
+    /// Whether the exchange has been seen at all.
+    pub seen_exchange: bool,
+    /// Whether fresh prices of both products are there.
+    pub prices_fresh: bool,
+}
+
+impl Engine {
+    /// The engine as it is now.
+    #[must_use]
+    pub fn view(&self, control: &Control, now: Now) -> View {
+        let exposure = self.exposure(now);
+        let (spot_owned_base, future_owned_contracts) = self.owned();
+        let (mut notional_quote, mut leverage, mut pnl_quote, mut dust_base) =
+            (Decimal::ZERO, Decimal::ZERO, None, Decimal::ZERO);
+        if let Some(exposure) = &exposure {
+            let legs = [(&exposure.spot, &self.spot), (&exposure.future, &self.future)];
+            let notional = |leg: &crate::risk::exposure::Leg| leg.mid.map(|mid| leg.notional(leg.owned, mid));
+            notional_quote = legs.iter().filter_map(|(leg, _)| notional(leg)).max().unwrap_or_default();
+            if exposure.futures_collateral_quote > Decimal::ZERO {
+                leverage = notional(&exposure.future).unwrap_or_default() / exposure.futures_collateral_quote;
+            }
+            let value = |leg: &crate::risk::exposure::Leg| {
+                let unit = leg.product.unit_base;
+                let mark = if leg.owned.is_zero() { Some(Decimal::ZERO) } else { leg.mid };
+                mark.map(|mid| self.orders.cash_quote(&leg.product.id, unit) + leg.owned * unit * mid)
+            };
+            pnl_quote = value(&exposure.spot)
+                .zip(value(&exposure.future))
+                .map(|(spot, future)| spot + future - self.orders.fees_quote());
+            if is_flat(&exposure.spot, self.spot.deficit) {
+                dust_base = exposure.spot.owned;
+            }
+        }
+        View {
+            generation: self.generation,
+            mode: self.mode,
+            incidents: self.incidents,
+            open_orders: u32::try_from(self.orders.live().count()).unwrap_or(u32::MAX),
+            unknown_orders: u32::try_from(self.orders.live().filter(|o| o.state == State::Unknown).count())
+                .unwrap_or(u32::MAX),
+            foreign_orders: self.foreign_orders,
+            spot_owned_base,
+            future_owned_contracts,
+            notional_quote,
+            leverage,
+            pnl_quote,
+            fees_quote: self.orders.fees_quote(),
+            dust_base,
+            links: self.links.iter().map(|(link, down)| (*link, down.clone())).collect(),
+            proof: self.proof,
+            is_flat: self.is_flat(now),
+            reconciliation: self.reconciliation.clone(),
+            limit_exceeded: self.limit_exceeded(control, now),
+            session_closed: self.session_closed(),
+            product_unavailable: self.product_unavailable(),
+            owned_since: self.owned_since,
+            last_refusal: self.last_refusal.clone(),
+            seen_exchange: self.snapshots > 0,
+            prices_fresh: self.spot.touch(now.boot).is_some() && self.future.touch(now.boot).is_some(),
+        }
+    }
+
+    /// What the state of the exchange forbids: nothing may raise a leg while any of it holds.
+    pub(super) fn restrictions(&self, control: &Control, now: Now) -> Vec<Restriction> {
+        let closed = |source: &str, why: String| Restriction::entry(source, Entry::ReduceOnly, why);
+        let mut restrictions = Vec::new();
+        if self.snapshots == 0 {
+            restrictions.push(closed("exchange", "the exchange has not yet been read".to_owned()));
+        }
+        for (link, down) in &self.links {
+            if let Some(cause) = down {
+                restrictions.push(closed("exchange", format!("{link} is down: {cause}")));
+            }
+        }
+        match &self.reconciliation {
+            Reconciliation::Matches => {}
+            Reconciliation::Pending => {
+                restrictions.push(closed("reconciliation", "positions are not yet compared".to_owned()));
+            }
+            Reconciliation::Differs(why) => restrictions.push(closed("reconciliation", why.clone())),
+        }
+        let session_closed = self.session_closed().map(|_| "the futures session is closed".to_owned());
+        let reasons = [
+            ("limits", self.limit_exceeded(control, now)),
+            ("product", self.product_unavailable()),
+            ("session", session_closed),
+        ];
+        restrictions.extend(reasons.into_iter().filter_map(|(source, why)| Some(closed(source, why?))));
+        restrictions
+    }
+
+    fn session_closed(&self) -> Option<Option<Timestamp>> {
+        let session = self.future.product.as_ref()?.future.as_ref()?;
+        (!session.session_open).then_some(session.reopens_at)
+    }
+
+    pub(super) fn is_flat(&self, now: Now) -> bool {
+        match self.exposure(now) {
+            Some(exposure) => {
+                is_flat(&exposure.spot, self.spot.deficit) && is_flat(&exposure.future, self.future.deficit)
+            }
+            None => false,
+        }
+    }
+
+    /// Compares what the venue holds with what the bot owns. A difference counts once two snapshots in a row show it,
+    /// because a fill may lie between the two halves of a snapshot.
+    pub(super) fn reconcile(&mut self, holdings: &Holdings, undisturbed: bool) {
+        let (spot_owned, future_owned) = self.owned();
+        let contracts = holdings.contracts.get(&self.id.future_product).copied().unwrap_or_default();
+        let base = self.spot.product.as_ref().map(|product| product.base_currency.clone()).unwrap_or_default();
+        let balance = holdings.balances.get(&base).copied().unwrap_or_default();
+        let future = self.id.future_product.clone();
+        let difference = if contracts != future_owned {
+            Some(format!("{future}: the exchange shows {contracts} contracts, the bot owns {future_owned}"))
+        } else if balance < spot_owned {
+            Some(format!("{base}: the exchange shows a balance of {balance}, the bot owns {spot_owned}"))
+        } else {
+            None
+        };
+        match difference {
+            None => {
+                self.mismatched_once = false;
+                (self.spot.deficit, self.future.deficit) = (Decimal::ZERO, Decimal::ZERO);
+                self.reconciliation = Reconciliation::Matches;
+            }
+            Some(difference) if self.mismatched_once && undisturbed => {
+                self.spot.deficit = (spot_owned - balance).max(Decimal::ZERO);
+                self.future.deficit = deficit(future_owned, contracts);
+                self.reconciliation = Reconciliation::Differs(difference);
+            }
+            Some(_) => self.mismatched_once = true,
+        }
+    }
+
+    fn limit_exceeded(&self, control: &Control, now: Now) -> Option<String> {
+        let exposure = self.exposure(now)?;
+        let limits = &control.limits;
+        for leg in [&exposure.spot, &exposure.future] {
+            let notional = leg.notional(leg.owned, leg.mid?);
+            if notional > limits.max_position_notional.0 {
+                let (id, most) = (&leg.product.id, limits.max_position_notional);
+                return Some(format!("maxPositionNotional: {id} is {}, the limit is {most}", notional.round_dp(2)));
+            }
+        }
+        let notional = exposure.future.notional(exposure.future.owned, exposure.future.mid?);
+        if notional > limits.max_leverage.0 * exposure.futures_collateral_quote {
+            return Some(format!("maxLeverage: the futures notional {} is too much", notional.round_dp(2)));
+        }
+        let contract = exposure.future.notional(Decimal::ONE, exposure.future.mid?);
+        for (name, limit) in [
+            ("maxDeltaNotional", limits.max_delta_notional),
+            ("maxLegImbalanceNotional", limits.max_leg_imbalance_notional),
+        ] {
+            if limit.0 < contract {
+                return Some(format!("{name} is {limit}, less than one contract ({})", contract.round_dp(2)));
+            }
+        }
+        None
+    }
+
+    fn product_unavailable(&self) -> Option<String> {
+        [&self.spot, &self.future]
+            .into_iter()
+            .filter_map(|leg| leg.product.as_ref())
+            .find(|product| !product.tradable)
+            .map(|product| format!("{} is not offered for trading now", product.id))
+    }
+}
+
+/// What the venue shows less of the same sign.
+fn deficit(owned: Decimal, shown: Decimal) -> Decimal {
+    let same_sign = if (owned * shown).is_sign_positive() { shown.abs() } else { Decimal::ZERO };
+    (owned.abs() - same_sign).max(Decimal::ZERO)
+}

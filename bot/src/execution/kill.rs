@@ -1,0 +1,202 @@
+//! The flattening half of the kill saga: what to close next.
+//!
+//! Futures first, because a lone spot leg cannot be liquidated; spot follows what filled and never falls below the
+//! hedge of what is left, so a closed futures session keeps both legs. One order in flight per leg; inside the
+//! slippage ladder until the deadline, at market after it; never without an explicit size.
+
+use std::time::Duration;
+
+use rust_decimal::Decimal;
+
+use crate::exchange::{OrderKind, Touch};
+use crate::execution::grid::{slice, smallest, taking_price};
+use crate::execution::repair::Wanted;
+use crate::risk::exposure::{Leg, delta_base};
+
+/// A leg that has an order without an end is left alone for this long; then the rest is closed and the order counts
+/// as filled (SAFETY §3).
+pub const STUCK_AFTER: Duration = Duration::from_secs(5);
+/// Without prices for this long after the kill began, the rest is closed at market.
+const BLIND_AFTER: Duration = Duration::from_secs(5);
+/// Pause after an attempt that filled nothing.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// Progress of the flattening of one leg.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attempts {
+    /// Orders sent so far; widens the slippage of the next.
+    pub sent: u32,
+    /// Not before this, on CLOCK_BOOTTIME.
+    pub not_before: Duration,
+}
+
+impl Attempts {
+    /// Notes an order sent at `now`.
+    pub fn sent(&mut self, now: Duration) {
+        self.sent = self.sent.saturating_add(1);
+        self.not_before = now + RETRY;
+    }
+
+    /// Notes that the last order filled something: the next may follow at once, no wider.
+    pub fn filled(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// How the position is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Bound of the first attempt, in basis points from the mid price.
+    pub slippage_bps: Decimal,
+    /// Largest notional of one order, in quote currency.
+    pub max_order_notional: Decimal,
+    /// Time since the kill began.
+    pub since: Duration,
+    /// Time after which the rest is closed at market.
+    pub deadline: Duration,
+}
+
+/// One leg as the saga sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct KillLeg<'a> {
+    pub leg: &'a Leg,
+    pub touch: Option<Touch>,
+    /// What the venue shows less than the bot owns, in units; never closed.
+    pub deficit: Decimal,
+    /// Whether an order of this leg is on its way and younger than [`STUCK_AFTER`].
+    pub busy: bool,
+    pub attempts: Attempts,
+}
+
+/// What to send next for the futures leg.
+#[must_use]
+pub fn close_future(future: KillLeg<'_>, terms: Terms, now: Duration) -> Option<Wanted> {
+    let session_open = future.leg.product.future.as_ref().is_some_and(|details| details.session_open);
+    if !session_open {
+        return None;
+    }
+    close(future, future.leg.owned.abs(), OrderKind::ClosePosition, terms, now)
+}
+
+/// What to send next for the spot leg: what is not needed as the hedge of the contracts that are left.
+#[must_use]
+pub fn close_spot(spot: KillLeg<'_>, future: &Leg, terms: Terms, now: Duration) -> Option<Wanted> {
+    let excess_base = if future.owned.is_zero() { spot.leg.owned } else { delta_base(spot.leg, future) };
+    if excess_base <= Decimal::ZERO {
+        return None;
+    }
+    close(spot, excess_base / spot.leg.product.unit_base, OrderKind::Market, terms, now)
+}
+
+fn close(leg: KillLeg<'_>, wanted: Decimal, at_market: OrderKind, terms: Terms, now: Duration) -> Option<Wanted> {
+    let side = leg.leg.reducing_side()?;
+    if leg.busy || now < leg.attempts.not_before {
+        return None;
+    }
+    let size = wanted.min(leg.leg.reducible(side)).min(leg.leg.owned.abs() - leg.deficit);
+    let late = terms.since >= terms.deadline;
+    let product = &leg.leg.product;
+    let (size, kind) = match leg.touch {
+        Some(touch) if !late => {
+            let bps = terms.slippage_bps * Decimal::from(leg.attempts.sent + 1);
+            let limit_price = taking_price(product, touch, side, bps.min(Decimal::from(5_000)));
+            (slice(product, size, touch.mid(), terms.max_order_notional)?, OrderKind::ImmediateOrCancel { limit_price })
+        }
+        Some(touch) => (slice(product, size, touch.mid(), terms.max_order_notional)?, at_market),
+        None if late || terms.since >= BLIND_AFTER => {
+            (slice(product, size, Decimal::ZERO, terms.max_order_notional)?, at_market)
+        }
+        None => return None,
+    };
+    Some(Wanted { product: product.id.clone(), side, size, kind })
+}
+
+/// Whether a leg counts as flat: no contract, or spot that the venue is too coarse to sell.
+#[must_use]
+pub fn is_flat(leg: &Leg, deficit: Decimal) -> bool {
+    let left = leg.owned.abs() - deficit;
+    left <= Decimal::ZERO || left < smallest(&leg.product, leg.mid.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use rust_decimal::dec;
+
+    use super::*;
+    use crate::exchange::Side;
+    use crate::testing::{future_leg, spot_leg};
+
+    const NOW: Duration = Duration::from_secs(100);
+
+    fn terms(since_seconds: u64) -> Terms {
+        Terms {
+            slippage_bps: dec!(50),
+            max_order_notional: dec!(5000),
+            since: Duration::from_secs(since_seconds),
+            deadline: Duration::from_secs(120),
+        }
+    }
+
+    fn kill_leg(leg: &Leg) -> KillLeg<'_> {
+        let touch = Some(Touch { best_bid: dec!(59995), best_ask: dec!(60005) });
+        KillLeg { leg, touch, deficit: dec!(0), busy: false, attempts: Attempts::default() }
+    }
+
+    #[test]
+    fn the_future_goes_first_in_slices_inside_the_slippage() {
+        let future = future_leg(dec!(-20));
+        let wanted = close_future(kill_leg(&future), terms(0), NOW).unwrap();
+        assert_eq!((wanted.side, wanted.size), (Side::Buy, dec!(8)));
+        assert_eq!(wanted.kind, OrderKind::ImmediateOrCancel { limit_price: dec!(60300) });
+    }
+
+    #[test]
+    fn spot_follows_what_filled_and_keeps_the_hedge_of_the_rest() {
+        let spot = spot_leg(dec!(0.2));
+        assert_eq!(close_spot(kill_leg(&spot), &future_leg(dec!(-20)), terms(0), NOW), None);
+        let half = close_spot(kill_leg(&spot), &future_leg(dec!(-18)), terms(0), NOW).unwrap();
+        assert_eq!((half.side, half.size), (Side::Sell, dec!(0.02)));
+    }
+
+    #[test]
+    fn a_closed_session_keeps_both_legs_and_trims_spot_only_down_to_the_hedge() {
+        let mut future = future_leg(dec!(-20));
+        future.product.future.as_mut().unwrap().session_open = false;
+        assert_eq!(close_future(kill_leg(&future), terms(0), NOW), None);
+        assert_eq!(close_spot(kill_leg(&spot_leg(dec!(0.2))), &future, terms(200), NOW), None);
+        let ahead = close_spot(kill_leg(&spot_leg(dec!(0.21))), &future, terms(0), NOW).unwrap();
+        assert_eq!(ahead.size, dec!(0.01));
+    }
+
+    #[test]
+    fn every_attempt_is_wider_and_after_the_deadline_the_rest_goes_at_market() {
+        let future = future_leg(dec!(-20));
+        let second = KillLeg { attempts: Attempts { sent: 1, not_before: NOW }, ..kill_leg(&future) };
+        let wider = close_future(second, terms(1), NOW).unwrap();
+        assert_eq!(wider.kind, OrderKind::ImmediateOrCancel { limit_price: dec!(60600) });
+        let late = close_future(second, terms(120), NOW).unwrap();
+        assert_eq!((late.kind, late.size), (OrderKind::ClosePosition, dec!(8)));
+    }
+
+    #[test]
+    fn without_prices_the_rest_goes_at_market_after_five_seconds() {
+        let spot = spot_leg(dec!(0.2));
+        let blind = KillLeg { touch: None, ..kill_leg(&spot) };
+        assert_eq!(close_spot(blind, &future_leg(dec!(0)), terms(1), NOW), None);
+        assert_eq!(close_spot(blind, &future_leg(dec!(0)), terms(6), NOW).unwrap().kind, OrderKind::Market);
+    }
+
+    #[test]
+    fn what_the_venue_does_not_show_is_not_closed() {
+        let future = future_leg(dec!(-5));
+        let short = KillLeg { deficit: dec!(3), ..kill_leg(&future) };
+        assert_eq!(close_future(short, terms(0), NOW).unwrap().size, dec!(2));
+        assert!(is_flat(&future, dec!(5)) && !is_flat(&future, dec!(3)));
+    }
+
+    #[test]
+    fn one_order_is_in_flight_per_leg() {
+        let future = future_leg(dec!(-5));
+        assert_eq!(close_future(KillLeg { busy: true, ..kill_leg(&future) }, terms(0), NOW), None);
+    }
+}

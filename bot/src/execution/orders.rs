@@ -1,0 +1,409 @@
+//! The bot's own orders: what is known of each, and what each may still do.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use rust_decimal::Decimal;
+
+use crate::exchange::{NewOrder, OrderKind, OrderState, OrderStatus, Side};
+use crate::ledger::{OrderRecord, RecordStatus};
+use crate::risk::Class;
+
+/// How long after its token expired an order that no listing shows counts as not placed (SAFETY §4).
+const NOT_PLACED_AFTER: Duration = Duration::from_secs(30);
+/// Complete listings after that in which the order must be absent.
+const NOT_PLACED_LISTINGS: u32 = 2;
+/// How often a cancel is asked for again.
+const CANCEL_AGAIN: Duration = Duration::from_secs(1);
+
+/// What is known of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Admitted; its request may or may not have been sent.
+    Intended,
+    /// Sent without an answer: it may work.
+    Unknown,
+    /// As the venue shows it.
+    Venue(OrderStatus),
+    /// The venue or the gate refused it.
+    Rejected,
+    /// Proven not to be at the venue.
+    NotPlaced,
+}
+
+impl State {
+    /// Whether nothing can happen to the order any more.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        match self {
+            Self::Intended | Self::Unknown => false,
+            Self::Venue(status) => status.is_terminal(),
+            Self::Rejected | Self::NotPlaced => true,
+        }
+    }
+}
+
+/// One order of the bot.
+#[derive(Clone, Debug)]
+pub struct Order {
+    pub order: NewOrder,
+    pub class: Class,
+    /// Epoch of the Lease under which it was minted.
+    pub epoch: i64,
+    /// The venue's id, once known.
+    pub order_id: Option<String>,
+    pub state: State,
+    /// Cumulative.
+    pub filled: Decimal,
+    pub average_price: Decimal,
+    pub fees_quote: Decimal,
+    /// CLOCK_BOOTTIME at which it was minted.
+    pub minted_at: Duration,
+    /// CLOCK_BOOTTIME after which its request can no longer be accepted.
+    pub token_expires: Duration,
+    cancel_asked_at: Option<Duration>,
+    absent: u32,
+}
+
+impl Order {
+    /// An order that has just been admitted.
+    #[must_use]
+    pub fn intended(order: NewOrder, class: Class, epoch: i64, now: Duration) -> Self {
+        Self {
+            order,
+            class,
+            epoch,
+            order_id: None,
+            state: State::Intended,
+            filled: Decimal::ZERO,
+            average_price: Decimal::ZERO,
+            fees_quote: Decimal::ZERO,
+            minted_at: now,
+            token_expires: now + crate::risk::gate::TOKEN_LIFE,
+            cancel_asked_at: None,
+            absent: 0,
+        }
+    }
+
+    /// What may still fill.
+    #[must_use]
+    pub fn remaining(&self) -> Decimal {
+        if self.state.is_terminal() { Decimal::ZERO } else { (self.order.size - self.filled).max(Decimal::ZERO) }
+    }
+
+    /// Whether it rests in the book until it is filled, cancelled or expired.
+    #[must_use]
+    pub fn rests(&self) -> bool {
+        matches!(self.order.kind, OrderKind::PostOnly { .. })
+    }
+
+    /// Whether only the venue remembered it.
+    #[must_use]
+    pub fn is_adopted(&self) -> bool {
+        self.minted_at == Duration::ZERO
+    }
+
+    fn apply(&mut self, seen: &OrderState) -> bool {
+        let before = (self.state, self.filled, self.fees_quote, self.order_id.is_some());
+        self.order_id = Some(seen.order_id.clone());
+        // Cumulative figures never go back, and what is over stays over: channels may be late or repeat themselves.
+        if seen.filled >= self.filled {
+            self.filled = seen.filled;
+            self.average_price = seen.average_price;
+            self.fees_quote = self.fees_quote.max(seen.fees_quote);
+        }
+        if !self.state.is_terminal() || !matches!(self.state, State::Venue(_)) {
+            self.state = match seen.status {
+                OrderStatus::Unknown => State::Unknown,
+                status => State::Venue(status),
+            };
+        }
+        self.absent = 0;
+        before != (self.state, self.filled, self.fees_quote, true)
+    }
+}
+
+/// All orders of the bot, by client order id.
+#[derive(Clone, Debug, Default)]
+pub struct Orders {
+    orders: BTreeMap<String, Order>,
+}
+
+impl Orders {
+    pub fn insert(&mut self, order: Order) {
+        self.orders.insert(order.order.client_order_id.clone(), order);
+    }
+
+    #[must_use]
+    pub fn get(&self, client_order_id: &str) -> Option<&Order> {
+        self.orders.get(client_order_id)
+    }
+
+    pub fn get_mut(&mut self, client_order_id: &str) -> Option<&mut Order> {
+        self.orders.get_mut(client_order_id)
+    }
+
+    /// Every order that may still do something.
+    pub fn live(&self) -> impl Iterator<Item = &Order> {
+        self.orders.values().filter(|order| !order.state.is_terminal())
+    }
+
+    /// Signed sum of the fills of a product.
+    #[must_use]
+    pub fn owned(&self, product: &str) -> Decimal {
+        self.of(product).map(|order| order.filled * order.order.side.sign()).sum()
+    }
+
+    /// Cash that the fills of a product brought in, in quote currency, fees excluded, for one unit = `unit_base`.
+    #[must_use]
+    pub fn cash_quote(&self, product: &str, unit_base: Decimal) -> Decimal {
+        self.of(product).map(|order| -order.filled * order.average_price * order.order.side.sign() * unit_base).sum()
+    }
+
+    /// Fees paid, in quote currency.
+    #[must_use]
+    pub fn fees_quote(&self) -> Decimal {
+        self.orders.values().map(|order| order.fees_quote).sum()
+    }
+
+    /// What may still fill on one side of a product.
+    #[must_use]
+    pub fn outstanding(&self, product: &str, side: Side) -> Decimal {
+        self.of(product).filter(|order| order.order.side == side).map(Order::remaining).sum()
+    }
+
+    fn of(&self, product: &str) -> impl Iterator<Item = &Order> {
+        self.orders.values().filter(move |order| order.order.product == product)
+    }
+
+    /// Orders minted since then.
+    #[must_use]
+    pub fn minted_since(&self, since: Duration) -> u32 {
+        let count = self.orders.values().filter(|order| order.minted_at >= since).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// Applies what the venue shows of an order that is known here. Returns the id if anything changed; None also
+    /// where the order is not known.
+    pub fn apply(&mut self, seen: &OrderState) -> Option<String> {
+        let order = self.orders.get_mut(&seen.client_order_id)?;
+        order.apply(seen).then(|| seen.client_order_id.clone())
+    }
+
+    /// Takes over an order of ours that only the venue remembers.
+    pub fn adopt(&mut self, seen: &OrderState, class: Class, epoch: i64, now: Duration) {
+        let order = NewOrder {
+            client_order_id: seen.client_order_id.clone(),
+            product: seen.product.clone(),
+            side: seen.side,
+            size: seen.size.unwrap_or(seen.filled),
+            kind: OrderKind::Market,
+        };
+        let mut adopted = Order::intended(order, class, epoch, now);
+        // It was minted by an earlier process: it counts for no rate of this one.
+        adopted.minted_at = Duration::ZERO;
+        adopted.apply(seen);
+        self.insert(adopted);
+    }
+
+    /// The orders that the ledger remembers. One without an end is unknown until the venue shows it.
+    #[must_use]
+    pub fn recovered(records: &[OrderRecord], now: Duration) -> Self {
+        let mut orders = Self::default();
+        for record in records {
+            let order = NewOrder {
+                client_order_id: record.client_order_id.clone(),
+                product: record.product.clone(),
+                side: record.side,
+                size: record.size,
+                kind: match (record.limit_price, record.expires_at) {
+                    (Some(limit_price), Some(expires_at)) => OrderKind::PostOnly { limit_price, expires_at },
+                    (Some(limit_price), None) => OrderKind::ImmediateOrCancel { limit_price },
+                    _ => OrderKind::Market,
+                },
+            };
+            let class = record.class.or_else(|| parse_id(&record.client_order_id).map(|id| id.class));
+            let mut recovered = Order::intended(order, class.unwrap_or(Class::Enter), record.epoch, now);
+            // Minted by an earlier process: it counts for no rate of this one.
+            recovered.minted_at = Duration::from_nanos(1);
+            recovered.order_id = record.order_id.clone();
+            recovered.filled = record.filled;
+            recovered.average_price = record.average_price;
+            recovered.fees_quote = record.fees_quote;
+            recovered.state = match record.status {
+                RecordStatus::Intended | RecordStatus::Sent | RecordStatus::Unknown => State::Unknown,
+                RecordStatus::NotPlaced => State::NotPlaced,
+                RecordStatus::Rejected => State::Rejected,
+                RecordStatus::Pending => State::Venue(OrderStatus::Pending),
+                RecordStatus::Open => State::Venue(OrderStatus::Open),
+                RecordStatus::Cancelling => State::Venue(OrderStatus::Cancelling),
+                RecordStatus::Filled => State::Venue(OrderStatus::Filled),
+                RecordStatus::Cancelled => State::Venue(OrderStatus::Cancelled),
+                RecordStatus::Expired => State::Venue(OrderStatus::Expired),
+                RecordStatus::Failed => State::Venue(OrderStatus::Failed),
+            };
+            orders.insert(recovered);
+        }
+        orders
+    }
+
+    /// Counts a complete listing that began at `started` against every order without an answer that it does not show.
+    /// Returns the ids of those that are thereby proven not placed.
+    pub fn absent_from(&mut self, shown: &[OrderState], started: Duration) -> Vec<String> {
+        let mut proven = Vec::new();
+        for (id, order) in &mut self.orders {
+            let proof_counts = started >= order.token_expires + NOT_PLACED_AFTER;
+            if order.state != State::Unknown || !proof_counts || shown.iter().any(|seen| &seen.client_order_id == id) {
+                continue;
+            }
+            order.absent += 1;
+            if order.absent >= NOT_PLACED_LISTINGS {
+                order.state = State::NotPlaced;
+                proven.push(id.clone());
+            }
+        }
+        proven
+    }
+
+    /// The venue's ids of the orders that `wanted` picks and whose cancel is due; notes that it was asked for.
+    pub fn take_cancels(&mut self, now: Duration, wanted: impl Fn(&Order) -> bool) -> Vec<String> {
+        let mut ids = Vec::new();
+        for order in
+            self.orders.values_mut().filter(|order| !order.state.is_terminal() && (order.rests() || order.is_adopted()))
+        {
+            let due = order.cancel_asked_at.is_none_or(|at| now >= at + CANCEL_AGAIN);
+            if let (true, true, Some(id)) = (due, wanted(order), &order.order_id) {
+                order.cancel_asked_at = Some(now);
+                ids.push(id.clone());
+            }
+        }
+        ids
+    }
+
+    /// Highest sequence number among the ids, for minting the next.
+    #[must_use]
+    pub fn highest_sequence(&self) -> u64 {
+        self.orders.keys().filter_map(|id| parse_id(id)).map(|id| id.sequence).max().unwrap_or(0)
+    }
+
+    /// Creation of the oldest order that may still do something; listings reach back to it.
+    #[must_use]
+    pub fn oldest_live(&self) -> Option<Duration> {
+        self.live().map(|order| order.minted_at).min()
+    }
+}
+
+/// The parts of a client order id: `<uid8>-<epoch>-<sequence>-<class>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientOrderId {
+    pub epoch: i64,
+    pub sequence: u64,
+    pub class: Class,
+}
+
+/// Mints a client order id.
+#[must_use]
+pub fn mint_id(uid8: &str, epoch: i64, sequence: u64, class: Class) -> String {
+    format!("{uid8}-{epoch}-{sequence}-{class}")
+}
+
+/// Reads the parts of a client order id of any bot.
+#[must_use]
+pub fn parse_id(id: &str) -> Option<ClientOrderId> {
+    let mut parts = id.split('-').skip(1);
+    let epoch = parts.next()?.parse().ok()?;
+    let sequence = parts.next()?.parse().ok()?;
+    let class = parts.next()?.parse().ok()?;
+    parts.next().is_none().then_some(ClientOrderId { epoch, sequence, class })
+}
+
+/// When a boottime instant was, on the wall clock.
+#[must_use]
+pub fn wall(at: Duration, now: Duration, now_wall: Timestamp) -> Timestamp {
+    now_wall.checked_sub(now.saturating_sub(at)).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rust_decimal::dec;
+
+    use super::*;
+
+    fn seen(status: OrderStatus, filled: Decimal) -> OrderState {
+        OrderState {
+            order_id: "venue-1".into(),
+            client_order_id: "aaaaaaaa-1-1-Enter".into(),
+            product: "BTC-USD".into(),
+            side: Side::Buy,
+            status,
+            filled,
+            average_price: dec!(60000),
+            fees_quote: filled,
+            size: Some(dec!(1)),
+            created_at: None,
+        }
+    }
+
+    fn one() -> Orders {
+        let order = NewOrder {
+            client_order_id: "aaaaaaaa-1-1-Enter".into(),
+            product: "BTC-USD".into(),
+            side: Side::Buy,
+            size: dec!(1),
+            kind: OrderKind::PostOnly { limit_price: dec!(60000), expires_at: Timestamp::UNIX_EPOCH },
+        };
+        let mut orders = Orders::default();
+        orders.insert(Order::intended(order, Class::Enter, 1, Duration::from_secs(1)));
+        orders
+    }
+
+    #[test]
+    fn an_id_carries_its_epoch_sequence_and_class() {
+        let id = mint_id("1b9d6bcd", 3, 42, Class::Kill);
+        assert_eq!(parse_id(&id), Some(ClientOrderId { epoch: 3, sequence: 42, class: Class::Kill }));
+        assert_eq!(parse_id("foreign-1"), None);
+    }
+
+    #[test]
+    fn an_order_without_an_answer_is_not_placed_only_by_evidence() {
+        let mut orders = one();
+        orders.get_mut("aaaaaaaa-1-1-Enter").unwrap().state = State::Unknown;
+        let at = |seconds| Duration::from_secs(seconds);
+        assert!(orders.absent_from(&[], at(50)).is_empty(), "the token expired less than 30 s ago");
+        assert!(orders.absent_from(&[], at(51)).is_empty(), "one listing is not enough");
+        assert_eq!(orders.absent_from(&[], at(53)).len(), 1);
+        let mut orders = one();
+        orders.get_mut("aaaaaaaa-1-1-Enter").unwrap().state = State::Unknown;
+        for second in 51..60 {
+            assert!(orders.absent_from(&[seen(OrderStatus::Open, dec!(0))], at(second)).is_empty());
+        }
+    }
+
+    #[test]
+    fn an_unknown_order_counts_with_everything_it_may_fill() {
+        let mut orders = one();
+        orders.get_mut("aaaaaaaa-1-1-Enter").unwrap().state = State::Unknown;
+        assert_eq!(orders.outstanding("BTC-USD", Side::Buy), dec!(1));
+    }
+
+    proptest! {
+        /// Invariant 8: the same news twice, late or out of order ends in the same state.
+        #[test]
+        fn late_and_repeated_news_changes_nothing(order in Just((0..6usize).collect::<Vec<_>>()).prop_shuffle()) {
+            let news = [
+                seen(OrderStatus::Pending, dec!(0)), seen(OrderStatus::Open, dec!(0)), seen(OrderStatus::Open, dec!(0.3)),
+                seen(OrderStatus::Cancelling, dec!(0.3)), seen(OrderStatus::Cancelled, dec!(0.4)),
+                seen(OrderStatus::Cancelled, dec!(0.4)),
+            ];
+            let mut orders = one();
+            for i in order {
+                orders.apply(&news[i]);
+            }
+            prop_assert_eq!(orders.owned("BTC-USD"), dec!(0.4));
+            prop_assert_eq!(orders.get("aaaaaaaa-1-1-Enter").unwrap().state, State::Venue(OrderStatus::Cancelled));
+            prop_assert_eq!(orders.fees_quote(), dec!(0.4));
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Fixtures for unit tests.
+
+use rust_decimal::{Decimal, dec};
+
+use crate::exchange::{FutureDetails, Product};
+use crate::risk::exposure::Leg;
+
+/// BTC-USD as Coinbase describes it.
+pub fn spot_product() -> Product {
+    Product {
+        id: "BTC-USD".into(),
+        base_currency: "BTC".into(),
+        quote_currency: "USD".into(),
+        price_increment: dec!(0.01),
+        size_increment: dec!(0.00000001),
+        min_size: dec!(0.00001),
+        min_notional_quote: dec!(1),
+        unit_base: dec!(1),
+        tradable: true,
+        future: None,
+    }
+}
+
+/// The nano Bitcoin perpetual-style future.
+pub fn future_product() -> Product {
+    Product {
+        id: "BIP-20DEC30-CDE".into(),
+        price_increment: dec!(5),
+        size_increment: dec!(1),
+        min_size: dec!(1),
+        min_notional_quote: dec!(0),
+        unit_base: dec!(0.01),
+        future: Some(FutureDetails { session_open: true, reopens_at: None, funding_rate: Some(dec!(0.000013)) }),
+        ..spot_product()
+    }
+}
+
+pub fn spot_leg(owned: Decimal) -> Leg {
+    Leg { product: spot_product(), owned, buys: dec!(0), sells: dec!(0), mid: Some(dec!(60000)) }
+}
+
+pub fn future_leg(owned: Decimal) -> Leg {
+    Leg { product: future_product(), owned, buys: dec!(0), sells: dec!(0), mid: Some(dec!(60000)) }
+}
