@@ -100,13 +100,22 @@ impl Portfolio {
 
     /// Both legs are there.
     pub fn is_carrying(&self) -> bool {
-        !is_flat(SPOT, self.position(SPOT)) && !is_flat(FUTURE, self.position(FUTURE))
+        self.positions.iter().filter(|(product, size)| !is_flat(product, **size)).count() == 2
     }
+}
+
+/// Whether a product is a future.
+pub fn is_future(product: &str) -> bool {
+    product.ends_with("-CDE")
 }
 
 /// Whether a position is none: no contract, or less spot than the smallest order.
 pub fn is_flat(product: &str, size: Decimal) -> bool {
-    let smallest = if product == SPOT { Decimal::new(1, 5) } else { Decimal::ONE };
+    let smallest = match product {
+        "BTC-USD" => Decimal::new(1, 5),
+        "ETH-USD" => Decimal::new(1, 4),
+        _ => Decimal::ONE,
+    };
     size.abs() < smallest
 }
 

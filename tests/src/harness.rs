@@ -7,7 +7,7 @@ mod room;
 mod scenario;
 
 pub use bot::{Bot, Patched, condition_is, incidents, stopped};
-pub use desk::{Desk, OPERATOR, OPERATOR_NAMESPACE, config, install};
+pub use desk::{Desk, OPERATOR, OPERATOR_NAMESPACE, Setup, config, install};
 pub use room::Room;
 pub use scenario::{Scenario, run};
 

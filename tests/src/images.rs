@@ -11,33 +11,33 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
-/// Registry path of all images; containerd and the kubelet know them by it without pulling.
-pub const REGISTRY: &str = "docker.io/local";
 
 const USER: &str = "65532:65532";
 const OCI: &str = "application/vnd.oci.image";
 
-/// Name of the image of a program.
-pub fn reference(program: &str, tag: &str) -> String {
-    format!("{REGISTRY}/{program}:{tag}")
+/// Name of the image of one of our programs: what its short name in `manifests/` means to containerd and the kubelet.
+/// Nothing is ever pulled from there.
+pub fn reference(program: &str) -> String {
+    format!("docker.io/library/{program}:{}", env!("CARGO_PKG_VERSION"))
 }
 
-/// Writes the image of the program into `directory`, unless it is there and newer than the program. Returns its path.
+/// Writes the image of the program, under the name `reference`, into `directory`, unless it is there and newer than the
+/// program. Returns its path.
 ///
 /// # Errors
 /// The program cannot be read, or the image cannot be written.
-pub fn write(program: &Path, tag: &str, directory: &Path) -> Result<PathBuf> {
+pub fn write(program: &Path, reference: &str, directory: &Path) -> Result<PathBuf> {
     let name = program.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
-    let archive = directory.join(format!("{name}-{tag}.tar"));
+    let archive = directory.join(format!("{name}.tar"));
     if is_newer(&archive, program) {
         return Ok(archive);
     }
-    let layer_file = directory.join(format!("{name}-{tag}.layer"));
+    let layer_file = directory.join(format!("{name}.layer"));
     layer(program, &name, &layer_file).with_context(|| format!("read {}", program.display()))?;
     // A rename at the end: a reader sees a whole image or none.
     let new = archive.with_extension("new");
-    archive_of(&reference(&name, tag), &name, &layer_file, &new)
+    archive_of(reference, &name, &layer_file, &new)
         .with_context(|| format!("write {}", archive.display()))?;
     fs::remove_file(&layer_file)?;
     fs::rename(&new, &archive)?;
@@ -124,7 +124,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let program = directory.path().join("arb-bot");
         fs::write(&program, b"not really a program").unwrap();
-        let archive = write(&program, "test", directory.path()).unwrap();
+        let archive = write(&program, &reference("arb-bot"), directory.path()).unwrap();
         let mut blobs = 0;
         for file in tar::Archive::new(File::open(&archive).unwrap()).entries().unwrap() {
             let file = file.unwrap();
@@ -143,7 +143,7 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let program = directory.path().join("arb-bot");
             fs::write(&program, b"the same").unwrap();
-            fs::read(write(&program, "test", directory.path()).unwrap()).unwrap()
+            fs::read(write(&program, &reference("arb-bot"), directory.path()).unwrap()).unwrap()
         };
         assert!(image() == image());
     }

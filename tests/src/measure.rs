@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rust_decimal::Decimal;
 
-use crate::exchange::{FUTURE, JournalEvent, Kind, SPOT, Side, is_flat};
+use crate::exchange::{JournalEvent, Kind, Side, is_flat, is_future};
 
 /// A portfolio's journal.
 pub struct Journal<'a>(pub &'a [JournalEvent]);
@@ -59,11 +59,7 @@ impl Journal<'_> {
 
 /// Whether an order raises its leg, or is larger than it. The bots are long spot and short the future.
 fn raises(order: &JournalEvent) -> bool {
-    let lowers = match order.product_id.as_str() {
-        SPOT => Side::Sell,
-        FUTURE => Side::Buy,
-        _ => return true,
-    };
+    let lowers = if is_future(&order.product_id) { Side::Buy } else { Side::Sell };
     order.side != lowers || order.size > order.position.abs()
 }
 
@@ -78,6 +74,7 @@ pub fn percentile(samples: &[f64], percent: usize) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exchange::{FUTURE, SPOT};
 
     fn event(ns: u64, kind: &str, product: &str, side: &str, size: &str, position: &str, open: u32) -> JournalEvent {
         serde_json::from_value(serde_json::json!({

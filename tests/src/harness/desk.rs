@@ -1,6 +1,6 @@
 //! A control plane, a process node, the operator and an exchange.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,7 +9,6 @@ use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
-use tempfile::TempDir;
 
 use super::room::Room;
 use crate::cluster::{Cluster, Kind, Options};
@@ -33,38 +32,49 @@ pub struct Desk {
     accounts: Vec<Account>,
     next: AtomicUsize,
     names: Mutex<std::collections::BTreeSet<String>>,
-    // The order of the fields is that of their end.
-    _cluster: Cluster,
-    directory: TempDir,
+    // Last: what ends before it may still talk to it.
+    cluster: Mutex<Cluster>,
+}
+
+/// What a desk is made of.
+pub struct Setup<'a> {
+    pub programs: &'a Programs,
+    /// Receives everything: the cluster's `kubeconfig` and `logs/`, `exchange/`, `node/`.
+    pub directory: &'a Path,
+    /// Accounts of the exchange.
+    pub accounts: usize,
+    /// Whether etcd waits for the disk.
+    pub fsync: bool,
 }
 
 impl Desk {
-    /// Starts everything, with an exchange of this many accounts. `fsync`: whether etcd waits for the disk.
+    /// Starts everything; `step` is told what comes next.
     ///
     /// # Errors
     /// Something does not start; the message says what and where its log is.
-    pub async fn start(programs: &Programs, accounts: usize, fsync: bool) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("arbbot-").tempdir()?;
-        let options = Options::new(directory.path().join("cluster"), Kind::ControlPlaneOnly);
-        let cluster = Cluster::start(if fsync { options } else { options.without_fsync() }).await?;
+    pub async fn start(setup: Setup<'_>, mut step: impl FnMut(&str) -> Result<()>) -> Result<Self> {
+        let Setup { programs, directory, accounts, fsync } = setup;
+        step("Kubernetes: etcd, kube-apiserver, kube-controller-manager")?;
+        let options = Options { directory: directory.to_owned(), kind: Kind::ControlPlaneOnly, fsync };
+        let cluster = Cluster::start(options).await?;
         let kubectl = Kubectl::new(cluster.kubectl(), cluster.kubeconfig_path());
         let kube = config(cluster.kubeconfig_path()).await?;
         let client = Client::try_from(kube.clone())?;
         refuse_real_nodes(&client).await?;
-        let simulator = directory.path().join("exchange");
-        std::fs::create_dir_all(&simulator)?;
+        step("Exchange: a Coinbase-compatible simulator")?;
+        let simulator = directory.join("exchange");
         let exchange = Exchange::start(&programs.path("exchange-simulator")?, &simulator, accounts).await?;
         let accounts = exchange::accounts(exchange.directory())?;
+        step("Node: pods run as processes of this machine")?;
+        let programs = programs::ALL.iter().map(|name| Ok(((*name).to_owned(), programs.path(name)?)));
         let node = ProcessNode::start(process_node::Config {
             name: "process-node".into(),
-            directory: directory.path().join("node"),
-            programs: programs::ALL
-                .iter()
-                .map(|name| Ok(((*name).to_owned(), programs.path(name)?)))
-                .collect::<Result<_>>()?,
+            directory: directory.join("node"),
+            programs: programs.collect::<Result<_>>()?,
             kube,
         })
         .await?;
+        step("Operator: manifests/ applied, Deployment available")?;
         install(&kubectl).await?;
         Ok(Self {
             client,
@@ -74,9 +84,14 @@ impl Desk {
             accounts,
             next: AtomicUsize::new(0),
             names: Mutex::default(),
-            _cluster: cluster,
-            directory,
+            cluster: Mutex::new(cluster),
         })
+    }
+
+    /// # Errors
+    /// A program of the cluster has ended; the message names it and shows its log.
+    pub fn check(&self) -> Result<()> {
+        self.cluster.lock().map_err(|_| anyhow!("a check of the cluster has panicked"))?.check()
     }
 
     /// An account that no other scenario uses.
@@ -123,11 +138,6 @@ impl Desk {
         }
         rolled_out(&self.kubectl).await
     }
-
-    /// Where the desk keeps its files until it ends.
-    pub fn directory(&self) -> &Path {
-        self.directory.path()
-    }
 }
 
 /// Installs the CustomResourceDefinitions and the operator from `manifests/`, as the README says.
@@ -135,11 +145,10 @@ impl Desk {
 /// # Errors
 /// It is not ready in time.
 pub async fn install(kubectl: &Kubectl) -> Result<()> {
-    let manifests = manifests();
-    let crds = manifests.join("crds.yaml").display().to_string();
-    kubectl.run(&["apply", "--server-side", "-f", &crds]).await?;
-    kubectl.run(&["wait", "--for=condition=Established", "--timeout=30s", "-f", &crds]).await?;
-    kubectl.run(&["apply", "--server-side", "-f", &manifests.display().to_string()]).await?;
+    let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests").display().to_string();
+    kubectl.run(&["apply", "--server-side", "-k", &manifests]).await?;
+    let crds = ["crd/arbbots.arbbot.io", "crd/arbpolicies.arbbot.io"];
+    kubectl.run(&["wait", "--for=condition=Established", "--timeout=30s", crds[0], crds[1]]).await?;
     rolled_out(kubectl).await
 }
 
@@ -147,10 +156,6 @@ async fn rolled_out(kubectl: &Kubectl) -> Result<()> {
     let deployment = format!("deployment/{OPERATOR}");
     let status = ["-n", OPERATOR_NAMESPACE, "rollout", "status", &deployment, "--timeout=90s"];
     kubectl.run(&status).await.map(|_| ())
-}
-
-fn manifests() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests")
 }
 
 /// The configuration of a kubeconfig's current context.

@@ -1,6 +1,7 @@
 //! Runs scenarios that share one desk, a few at a time, and reports as `cargo test` does.
 
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
-use super::desk::Desk;
+use super::desk::{Desk, Setup};
 use crate::programs::Programs;
 
 /// The name of a scenario, which is a sentence, and what it does.
@@ -40,12 +41,20 @@ pub fn run<const N: usize>(accounts: usize, scenarios: [Scenario; N]) -> ExitCod
             return ExitCode::FAILURE;
         }
     };
+    let directory = match tempfile::Builder::new().prefix("arbbot-").tempdir() {
+        Ok(directory) => directory,
+        Err(error) => {
+            eprintln!("no temporary directory: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let path: Arc<Path> = Arc::from(directory.path());
     let desk: Arc<OnceCell<Result<Arc<Desk>, String>>> = Arc::default();
     let trials = scenarios.into_iter().map(|(name, scenario)| {
-        let (runtime, desk) = (runtime.clone(), desk.clone());
+        let (runtime, desk, path) = (runtime.clone(), desk.clone(), path.clone());
         Trial::test(name, move || {
             let run = async {
-                let started = desk.get_or_init(|| async { start(accounts).await.map_err(|e| format!("{e:#}")) }).await;
+                let started = desk.get_or_init(|| async { start(&path, accounts).await.map_err(|e| format!("{e:#}")) }).await;
                 let desk = started.clone().map_err(|error| anyhow!("the desk did not start: {error}"))?;
                 let done = timeout(DEADLINE, scenario(desk)).await;
                 done.map_err(|_| anyhow!("not done within {} s", DEADLINE.as_secs()))?
@@ -60,7 +69,8 @@ pub fn run<const N: usize>(accounts: usize, scenarios: [Scenario; N]) -> ExitCod
     if conclusion.has_failed() { ExitCode::from(101) } else { ExitCode::SUCCESS }
 }
 
-async fn start(accounts: usize) -> Result<Arc<Desk>> {
+async fn start(directory: &Path, accounts: usize) -> Result<Arc<Desk>> {
     let programs = Programs::build()?;
-    Ok(Arc::new(Desk::start(&programs, accounts, false).await?))
+    let setup = Setup { programs: &programs, directory, accounts, fsync: false };
+    Ok(Arc::new(Desk::start(setup, |_| Ok(())).await?))
 }

@@ -52,10 +52,20 @@ pub fn environment(
 }
 
 /// The arguments of a container's program: what follows the first word of `command`, then `args`.
-pub fn arguments(container: &Container, environment: &BTreeMap<String, String>, mounts: &[Mount]) -> Vec<String> {
+pub fn arguments(
+    container: &Container,
+    environment: &BTreeMap<String, String>,
+    facts: &Facts,
+    mounts: &[Mount],
+) -> Vec<String> {
     let command = container.command.iter().flatten().skip(1);
     let words = command.chain(container.args.iter().flatten());
-    words.map(|word| relocate(&expand(word, environment), mounts)).collect()
+    words.map(|word| own_address(relocate(&expand(word, environment), mounts), facts)).collect()
+}
+
+/// In a container 0.0.0.0 is only the pod's own addresses; here it would be everybody's.
+fn own_address(word: String, facts: &Facts) -> String {
+    if word.contains("0.0.0.0:") { word.replace("0.0.0.0:", &format!("{}:", facts.pod_ip)) } else { word }
 }
 
 /// The name of an image without registry, tag and digest: the program that it holds.
@@ -155,13 +165,14 @@ mod tests {
                 {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
                 {"name": "LISTEN", "value": "$(POD_IP):8080"},
             ],
-            "args": ["run", "--listen", "$(LISTEN)", "--dir=/etc/x/keys", "/etc/xy", "$$(LISTEN)", "$(ABSENT)"],
+            "args": ["run", "--listen", "$(LISTEN)", "--dir=/etc/x/keys", "/etc/xy", "$$(LISTEN)", "$(ABSENT)",
+                "--all=0.0.0.0:81"],
         }));
         let mounts = [Mount { path: "/etc/x".into(), directory: "/tmp/v".into() }];
         let environment = environment(&container, &Pod::default(), &facts(), &mounts).unwrap();
         assert_eq!(
-            arguments(&container, &environment, &mounts),
-            ["run", "--listen", "127.2.0.3:8080", "--dir=/tmp/v/keys", "/etc/xy", "$(LISTEN)", "$(ABSENT)"]
+            arguments(&container, &environment, &facts(), &mounts),
+            ["run", "--listen", "127.2.0.3:8080", "--dir=/tmp/v/keys", "/etc/xy", "$(LISTEN)", "$(ABSENT)", "--all=127.2.0.3:81"]
         );
     }
 

@@ -136,7 +136,7 @@ impl PodTask {
                 return Ok(());
             }
         };
-        let arguments = container::arguments(&container, &environment, &mounts);
+        let arguments = container::arguments(&container, &environment, &self.facts, &mounts);
         environment.insert("KUBECONFIG".into(), kubeconfig.to_string_lossy().into_owned());
         environment.insert("HOME".into(), self.directory.to_string_lossy().into_owned());
         let log = self.node.log_of(&namespace, &self.pod.name_any());
