@@ -19,6 +19,7 @@ mod settle;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use rand::{Rng, SeedableRng};
@@ -82,7 +83,8 @@ impl Default for Settings {
 /// One listed product with its book and prices.
 #[derive(Debug)]
 pub struct Market {
-    pub product: Product,
+    /// Shared, so that replies can be written after the lock is released.
+    pub product: Arc<Product>,
     pub book: Book,
     /// Spot index price of the base currency, in quote currency.
     pub index: Decimal,
@@ -157,7 +159,7 @@ impl Exchange {
             .into_iter()
             .map(|listing| Market {
                 funding: listing.product.future.as_ref().map(|_| Funding::new(now.time, settings.initial_funding_rate)),
-                product: listing.product,
+                product: Arc::new(listing.product),
                 book: Book::default(),
                 index: listing.start_price,
                 last_price: listing.start_price,

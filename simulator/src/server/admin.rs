@@ -86,7 +86,8 @@ async fn portfolio(State(app): State<Arc<App>>, Path(uuid): Path<Uuid>) -> Reply
     let (state, _) = app.lock();
     let exchange = &state.exchange;
     let portfolio = exchange.portfolios.get(&uuid).ok_or_else(|| ApiError::NotFound("portfolio not found".into()))?;
-    let open: Vec<Value> = exchange.open_orders_of(uuid).map(|o| order_shape::order(exchange, o)).collect();
+    let open: Vec<Value> =
+        exchange.open_orders_of(uuid).map(|o| order_shape::order(&exchange.markets[o.market].product, o)).collect();
     let positions: serde_json::Map<String, Value> = exchange
         .markets
         .iter()
@@ -156,7 +157,10 @@ async fn place(State(app): State<Arc<App>>, bytes: Bytes) -> Reply {
     };
     let reply = app.command(|state, now| match state.exchange.place(now, request.portfolio, new) {
         Ok(placed) => {
-            let order = state.exchange.order(placed.order_id).map(|o| order_shape::order(&state.exchange, o));
+            let order = state
+                .exchange
+                .order(placed.order_id)
+                .map(|o| order_shape::order(&state.exchange.markets[o.market].product, o));
             json!({"success": true, "order": order})
         }
         Err(rejection) => order_shape::rejected(&rejection, Some(&configuration)),

@@ -17,6 +17,7 @@ use super::body;
 use super::query::{Pairs, Parameters, parse};
 use crate::exchange::book::Side;
 use crate::exchange::order::{Order, OrderConfiguration};
+use crate::exchange::product::Product;
 use crate::exchange::rejection::Rejection;
 use crate::exchange::{Exchange, NewOrder, Placed};
 use crate::server::App;
@@ -162,25 +163,31 @@ pub async fn list(State(app): State<Arc<App>>, Extension(caller): Extension<Call
     let end: Option<Timestamp> = query.parse("end_date")?;
     let (ids, products, states) = (query.all("order_ids"), query.all("product_ids"), query.all("order_status"));
     let (side, kind) = (query.one("order_side"), query.one("product_type"));
-    let (state, _) = app.lock();
-    let exchange = &state.exchange;
-    let fits = |order: &&Order| {
-        let product = &exchange.markets[order.market].product;
+    let ids: Vec<Uuid> = ids.into_iter().map(|id| parse("order_ids", id)).collect::<Result<_, _>>()?;
+    let fits = |product: &Product, order: &Order| {
         let type_name = if product.is_future() { "FUTURE" } else { "SPOT" };
         order.number < cursor
             && start.is_none_or(|t| order.created >= t)
             && end.is_none_or(|t| order.created < t)
-            && (ids.is_empty() || ids.contains(&order.id.to_string().as_str()))
+            && (ids.is_empty() || ids.contains(&order.id))
             && (products.is_empty() || products.contains(&product.id.as_str()))
             && (states.is_empty() || states.contains(&order.status.to_string().as_str()))
             && side.is_none_or(|s| s == order.side.to_string())
             && kind.is_none_or(|k| k == type_name)
     };
-    let mut found: Vec<&Order> = exchange.orders_of(caller.portfolio).filter(fits).take(limit + 1).collect();
+    // Copied under the lock and written after it: a long list must not delay anybody's cancel.
+    let mut found: Vec<(Arc<Product>, Order)> = {
+        let (state, _) = app.lock();
+        let orders = state.exchange.orders_of(caller.portfolio);
+        let with_product = orders.map(|o| (&state.exchange.markets[o.market].product, o));
+        let fitting = with_product.filter(|(product, order)| fits(product, order)).take(limit + 1);
+        fitting.map(|(product, order)| (product.clone(), order.clone())).collect()
+    };
     let has_next = found.len() > limit;
     found.truncate(limit);
-    let cursor = if has_next { found.last().map(|o| o.number.to_string()).unwrap_or_default() } else { String::new() };
-    let orders: Vec<Value> = found.into_iter().map(|o| shape::order(exchange, o)).collect();
+    let cursor =
+        if has_next { found.last().map(|(_, o)| o.number.to_string()).unwrap_or_default() } else { String::new() };
+    let orders: Vec<Value> = found.iter().map(|(product, order)| shape::order(product, order)).collect();
     Ok(Json(json!({"orders": orders, "sequence": "0", "has_next": has_next, "cursor": cursor})))
 }
 
@@ -193,7 +200,7 @@ pub async fn get(
     let (state, _) = app.lock();
     let order = state.exchange.order(id).filter(|o| o.portfolio == caller.portfolio);
     let order = order.ok_or_else(|| ApiError::NotFound(format!("order with this orderID {id} not found")))?;
-    Ok(Json(json!({"order": shape::order(&state.exchange, order)})))
+    Ok(Json(json!({"order": shape::order(&state.exchange.markets[order.market].product, order)})))
 }
 
 pub async fn fills(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>, pairs: Pairs) -> Reply {

@@ -8,16 +8,16 @@ use super::decimal;
 use crate::exchange::Exchange;
 use crate::exchange::order::{Order, OrderConfiguration, Size, Status, TimeInForce};
 use crate::exchange::portfolio::Fill;
+use crate::exchange::product::Product;
 use crate::exchange::rejection::Rejection;
 
-pub fn order(exchange: &Exchange, order: &Order) -> Value {
-    let market = &exchange.markets[order.market];
-    let future = market.product.is_future();
+pub fn order(product: &Product, order: &Order) -> Value {
+    let future = product.is_future();
     let buying = order.side == crate::exchange::book::Side::Buy;
     let after_fees = if buying { order.filled_value + order.fees } else { order.filled_value - order.fees };
     json!({
         "order_id": order.id,
-        "product_id": market.product.id,
+        "product_id": product.id,
         "user_id": order.portfolio,
         "order_configuration": order.configuration,
         "side": order.side,
@@ -27,7 +27,7 @@ pub fn order(exchange: &Exchange, order: &Order) -> Value {
         "created_time": order.created,
         "completion_percentage": decimal(completion(order)),
         "filled_size": decimal(order.filled_size),
-        "average_filled_price": decimal(average_price(exchange, order)),
+        "average_filled_price": decimal(average_price(product, order)),
         "fee": "",
         "number_of_fills": order.fills.to_string(),
         "filled_value": decimal(order.filled_value),
@@ -77,8 +77,8 @@ pub fn completion(order: &Order) -> Decimal {
 }
 
 /// Average fill price per base unit; 0 when unfilled.
-pub fn average_price(exchange: &Exchange, order: &Order) -> Decimal {
-    let base = order.filled_size * exchange.markets[order.market].product.multiplier();
+pub fn average_price(product: &Product, order: &Order) -> Decimal {
+    let base = order.filled_size * product.multiplier();
     order.filled_value.checked_div(base).unwrap_or_default()
 }
 

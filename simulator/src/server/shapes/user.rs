@@ -44,7 +44,7 @@ fn user_order(exchange: &Exchange, order: &Order) -> Value {
         "start_time": "0001-01-01T00:00:00Z",
         "cumulative_quantity": decimal(order.filled_size),
         "leaves_quantity": leaves,
-        "avg_price": decimal(order_shape::average_price(exchange, order)),
+        "avg_price": decimal(order_shape::average_price(product, order)),
         "limit_price": order.terms.limit_price.map(decimal).unwrap_or_default(),
         "stop_price": "",
         "total_fees": decimal(order.fees),
