@@ -272,13 +272,19 @@ fn transitions(bot: &ArbBot) -> Option<u64> {
 /// One reconcile that cannot take others with it: kube ends the whole controller when a reconcile panics.
 async fn isolated(bot: Arc<ArbBot>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let started = Instant::now();
-    let result = AssertUnwindSafe(reconcile(&bot, &context)).catch_unwind().await;
-    let result = result.unwrap_or_else(|panic| Err(ReconcileError::Panicked(panic_text(panic.as_ref()))));
+    let result = catch_panic(reconcile(&bot, &context)).await;
     context.metrics.reconciled(result.as_ref().map_or_else(ReconcileError::reason, |_| "ok"), started.elapsed());
     if result.is_ok() {
         context.backoff.reset(&ObjectRef::from_obj(bot.as_ref()));
     }
     result
+}
+
+async fn catch_panic(
+    reconcile: impl Future<Output = Result<Action, ReconcileError>>,
+) -> Result<Action, ReconcileError> {
+    let result = AssertUnwindSafe(reconcile).catch_unwind().await;
+    result.unwrap_or_else(|panic| Err(ReconcileError::Panicked(panic_text(panic.as_ref()))))
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
@@ -290,4 +296,65 @@ fn on_error(bot: Arc<ArbBot>, error: &ReconcileError, context: Arc<Context>) -> 
     let wait = context.backoff.next(ObjectRef::from_obj(bot.as_ref()), rand::random());
     tracing::warn!(reason = error.reason(), retry_ms = wait.as_millis(), "{error}");
     Action::requeue(wait)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn bot(status: &Value) -> ArbBot {
+        serde_json::from_value(json!({
+            "metadata": {"name": "carry", "namespace": "desk", "generation": 1},
+            "spec": {
+                "execution": "Live",
+                "venue": {"coinbase": {"portfolio": "p"}},
+                "strategy": {"fundingCarry": {"spotProduct": "BTC-USD", "futureProduct": "BIP-20DEC30-CDE", "targetNotional": "1"}},
+                "credentials": {"secretRef": {"name": "key"}},
+            },
+            "status": status,
+        }))
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_one_reconcile_and_says_so() {
+        let result = catch_panic(async { panic!("index 7") }).await;
+        let error = result.unwrap_err();
+        assert_eq!(error.reason(), "Panicked");
+        assert!(error.to_string().contains("index 7"));
+        assert!(error.is_transient(), "it is tried again with backoff");
+    }
+
+    #[test]
+    fn an_acknowledgement_is_looked_at_and_a_number_is_not() {
+        let hash = |status: Value| transitions(&bot(&status));
+        let said =
+            |generation: i64, orders: u32| json!({"bot": {"appliedGeneration": generation, "openOrders": orders}});
+        assert_ne!(hash(said(1, 0)), hash(said(2, 0)));
+        assert_eq!(hash(said(1, 0)), hash(said(1, 5)));
+    }
+
+    #[test]
+    fn the_finalizer_labels_and_a_deletion_are_looked_at() {
+        let plain = bot(&json!({}));
+        let mut held = plain.clone();
+        held.metadata.finalizers = Some(vec!["x".to_owned()]);
+        let mut labelled = plain.clone();
+        labelled.labels_mut().insert("desk".to_owned(), "a".to_owned());
+        let mut deleted = plain.clone();
+        deleted.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+        for changed in [held, labelled, deleted] {
+            assert_ne!(transitions(&plain), transitions(&changed));
+        }
+    }
+
+    #[test]
+    fn the_store_keeps_no_copy_of_the_object() {
+        let mut bot = bot(&json!({}));
+        bot.annotations_mut().insert(LAST_APPLIED.to_owned(), "{}".to_owned());
+        bot.metadata.managed_fields = Some(Vec::new());
+        strip(&mut bot);
+        assert!(bot.annotations().is_empty() && bot.managed_fields().is_empty());
+    }
 }

@@ -77,8 +77,9 @@ fn is_settled(fetched: &Fetched, now: Timestamp) -> bool {
     let status = bot.status.as_ref();
     let granted = status.and_then(|status| status.claim.as_ref()).is_some_and(|claim| claim.granted);
     let owned_since = status.and_then(|status| status.bot.as_ref()).and_then(|bot| bot.owned_since.as_ref());
-    if !granted && owned_since.is_none() {
-        return true; // it never could trade
+    let never_ran = status.is_none_or(|status| status.bot.is_none()) && fetched.lease.is_none();
+    if never_ran || (!granted && owned_since.is_none()) {
+        return true; // it never could trade; one that starts only now reads first that it is being deleted
     }
     let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
     // The deletion raised the generation: what the bot said of an earlier one is not about the deletion.
@@ -241,6 +242,7 @@ mod tests {
 
     const FLAT: &str = r#"
 claim: {account: a, product: p, granted: true}
+bot: {podUid: pod-1}
 conditions:
 - {type: Halted, status: "True", reason: NoOrdersWorking, message: m, observedGeneration: 3, lastTransitionTime: "2026-01-01T00:00:00Z"}
 - {type: Flat, status: "True", reason: NoPosition, message: m, observedGeneration: 3, lastTransitionTime: "2026-01-01T00:00:00Z"}
@@ -280,7 +282,7 @@ conditions:
         let open = FLAT.replace("\"True\", reason: NoPosition", "\"False\", reason: PositionOpen");
         assert!(settled(&fetched(&open, DeletionPolicy::Orphan)));
         assert!(!settled(&fetched(&open, DeletionPolicy::Flatten)));
-        let silent = "claim: {account: a, product: p, granted: true}";
+        let silent = "{bot: {podUid: pod-1}, claim: {account: a, product: p, granted: true}}";
         let mut nowhere = fetched(silent, DeletionPolicy::Orphan);
         assert!(settled(&nowhere));
         nowhere.lease = Some(lease("pod-1", Timestamp::from_second(990).unwrap(), 300));
@@ -290,6 +292,10 @@ conditions:
     #[test]
     fn a_bot_that_never_could_trade_is_deleted_at_once() {
         assert!(settled(&fetched("claim: {account: a, product: p, granted: false}", DeletionPolicy::Flatten)));
+        assert!(
+            settled(&fetched("claim: {account: a, product: p, granted: true}", DeletionPolicy::Flatten)),
+            "it never ran"
+        );
         assert!(!settled(&fetched("bot: {ownedSince: '2026-01-01T00:00:00Z'}", DeletionPolicy::Flatten)));
     }
 
