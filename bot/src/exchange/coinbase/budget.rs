@@ -80,6 +80,11 @@ impl Budget {
         }
     }
 
+    /// Whether a call may be made now.
+    pub fn try_acquire(&self, priority: Priority) -> bool {
+        self.take(priority, Instant::now()).is_ok()
+    }
+
     fn take(&self, priority: Priority, now: Instant) -> Result<(), Instant> {
         let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match priority {

@@ -16,7 +16,7 @@ use super::wire;
 use crate::exchange::{Exchange, ExchangeError, Holdings, KeyPermissions, OrderKind, OrderState, Placed, Product};
 use crate::risk::Cleared;
 
-/// Deadline of every call, its waiting for the rate limit included.
+/// Deadline of every call, its waiting for its turn included.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Deadline of a connection.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -211,10 +211,15 @@ impl Coinbase {
 
     /// One attempt: a turn in the budget, a token, a request, the body of a 2xx reply.
     async fn attempt(&self, call: &Call<'_>, until: Instant) -> Result<Vec<u8>, ExchangeError> {
-        // Nothing was sent yet, so a wait that is too long is no unknown outcome.
-        timeout_at(until, self.budget.acquire(call.priority))
-            .await
-            .map_err(|_| ExchangeError::RateLimited { call: call.name() })?;
+        // An order does not wait: the gate that cleared it may close meanwhile. Whoever wants it asks the gate again.
+        let turn = if call.repeatable {
+            timeout_at(until, self.budget.acquire(call.priority)).await.is_ok()
+        } else {
+            self.budget.try_acquire(call.priority)
+        };
+        if !turn {
+            return Err(ExchangeError::RateLimited { call: call.name() });
+        }
         let request = self.request(call)?;
         timeout_at(until, self.send(call, request))
             .await

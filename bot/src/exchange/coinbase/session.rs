@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arbbot_crds::arbbot::Endpoint;
 use arbbot_crds::conditions::Reason;
@@ -19,6 +20,9 @@ use super::tls::{self, CaError};
 use super::websocket::Feed;
 use crate::clock::Clock;
 use crate::exchange::{Exchange, ExchangeError, KeyPermissions, Link, VenueEvent};
+
+/// How often the venue's time is measured again.
+const MEASURE_TIME_EVERY: Duration = Duration::from_secs(300);
 
 /// What a session is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,8 +87,8 @@ impl SessionError {
 pub struct Session {
     exchange: Arc<Coinbase>,
     permissions: KeyPermissions,
-    /// Aborted when dropped.
-    _websockets: JoinSet<()>,
+    /// The WebSockets and the clock; aborted when dropped.
+    _tasks: JoinSet<()>,
 }
 
 impl Session {
@@ -114,7 +118,7 @@ impl Session {
         verify(&permissions, &settings.portfolio, signer.key().fingerprint())?;
 
         let tls = Arc::new(tls);
-        let mut websockets = JoinSet::new();
+        let mut tasks = JoinSet::new();
         let Endpoint { market_web_socket_url, user_web_socket_url, .. } = settings.endpoint;
         for (link, url) in [(Link::MarketWebSocket, market_web_socket_url), (Link::UserWebSocket, user_web_socket_url)]
         {
@@ -127,9 +131,11 @@ impl Session {
                 venue: Arc::clone(&venue),
                 events: events.clone(),
             };
-            websockets.spawn(feed.run());
+            tasks.spawn(feed.run());
         }
-        Ok(Self { exchange: Arc::new(exchange), permissions, _websockets: websockets })
+        let exchange = Arc::new(exchange);
+        tasks.spawn(keep_time(Arc::clone(&exchange)));
+        Ok(Self { exchange, permissions, _tasks: tasks })
     }
 
     /// The REST client.
@@ -169,6 +175,16 @@ impl Session {
             }
         }
         hash.finalize().into()
+    }
+}
+
+/// Follows the venue's clock, so that a drift is not first seen as an order whose token is refused.
+async fn keep_time(exchange: Arc<Coinbase>) {
+    loop {
+        tokio::time::sleep(MEASURE_TIME_EVERY).await;
+        if let Err(error) = exchange.measure_time().await {
+            tracing::warn!(%error, "the venue's time could not be measured; the last measurement stays in use");
+        }
     }
 }
 

@@ -145,6 +145,35 @@ async fn a_session_that_is_dropped_goes_silent() {
 }
 
 #[tokio::test]
+async fn a_second_session_opens_beside_the_first_and_outlives_it() {
+    let simulator = Simulator::start(&[]).await;
+    let first = Open::new(simulator.settings("0")).await;
+    let mut second = Open::new(simulator.settings("0")).await;
+    second.link_up(Link::UserWebSocket).await;
+    let under_way = first.session.exchange();
+    let (during, ()) = tokio::join!(under_way.holdings(), async { drop(first) });
+    during.unwrap();
+    let touch = second.touch(SPOT).await;
+    accepted(&second.session.exchange(), resting("second", touch.best_bid - dec!(5000))).await;
+    second.order("second", OrderStatus::Open).await;
+}
+
+#[tokio::test]
+async fn an_order_without_a_turn_is_proven_not_placed_and_a_cancel_has_its_turn() {
+    let simulator = Simulator::start(&[]).await;
+    let settings = Settings { requests_per_second: 5, ..simulator.settings("0") };
+    let exchange = Open::new(settings).await.session.exchange();
+    let error = loop {
+        match exchange.place(resting("quote", dec!(50000))).await {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, ExchangeError::RateLimited { .. }) && error.proves_not_placed(), "{error}");
+    exchange.cancel(&["b0f4a1c2-0000-0000-0000-000000000000".to_owned()]).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_key_that_is_not_fit_is_refused_with_the_reason_and_the_remedy() {
     let simulator = Simulator::start(&[]).await;
     let other = Settings { portfolio: simulator.portfolio(1), ..simulator.settings("0") };

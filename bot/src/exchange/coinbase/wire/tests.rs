@@ -1,4 +1,8 @@
+use serde_json::{Value, json};
+
+use super::message::UserOrder;
 use super::*;
+use crate::exchange::{NewOrder, OrderKind, OrderState, OrderStatus, Placed, Product, Side};
 
 fn dec(text: &str) -> Decimal {
     text.parse().unwrap()

@@ -1,0 +1,82 @@
+//! Accounts, futures positions and the futures balance.
+
+use std::collections::BTreeMap;
+
+use rust_decimal::Decimal;
+use serde::Deserialize;
+
+use super::{decimal, nullable};
+
+/// An account: what is there of one currency.
+#[derive(Deserialize)]
+pub struct Account {
+    pub currency: String,
+    available_balance: Amount,
+    #[serde(default, deserialize_with = "nullable")]
+    hold: Amount,
+}
+
+impl Account {
+    /// What is available and what is held.
+    pub fn total(&self) -> Decimal {
+        self.available_balance.value + self.hold.value
+    }
+}
+
+#[derive(Default, Deserialize)]
+struct Amount {
+    #[serde(deserialize_with = "decimal")]
+    value: Decimal,
+}
+
+/// GET /cfm/positions.
+#[derive(Deserialize)]
+pub struct Positions {
+    #[serde(default, deserialize_with = "nullable")]
+    positions: Vec<Position>,
+}
+
+#[derive(Deserialize)]
+struct Position {
+    product_id: String,
+    #[serde(default, deserialize_with = "nullable")]
+    side: String,
+    #[serde(deserialize_with = "decimal")]
+    number_of_contracts: Decimal,
+}
+
+impl Positions {
+    /// Signed contracts by product.
+    pub fn contracts(self) -> Result<BTreeMap<String, Decimal>, String> {
+        let signed = |position: Position| {
+            let contracts = position.number_of_contracts.abs();
+            match position.side.as_str() {
+                "LONG" => Ok((position.product_id, contracts)),
+                "SHORT" => Ok((position.product_id, -contracts)),
+                _ if contracts.is_zero() => Ok((position.product_id, contracts)),
+                side => Err(format!("the position in {} has the side {side:?}", position.product_id)),
+            }
+        };
+        self.positions.into_iter().map(signed).collect()
+    }
+}
+
+/// GET /cfm/balance_summary.
+#[derive(Deserialize)]
+pub struct BalanceSummary {
+    balance_summary: Balance,
+}
+
+#[derive(Deserialize)]
+struct Balance {
+    total_usd_balance: Amount,
+    unrealized_pnl: Amount,
+}
+
+impl BalanceSummary {
+    /// What stands behind the futures: all USD (the venue moves spot cash to futures by itself) and the unrealised
+    /// profit or loss. Not `available_margin`: it moves with every resting order.
+    pub fn collateral(&self) -> Decimal {
+        self.balance_summary.total_usd_balance.value + self.balance_summary.unrealized_pnl.value
+    }
+}

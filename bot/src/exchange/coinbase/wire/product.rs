@@ -1,0 +1,129 @@
+//! Products.
+
+use k8s_openapi::jiff::Timestamp;
+use rust_decimal::Decimal;
+use serde::Deserialize;
+
+use super::{decimal, decimal_or_none, nullable, time_or_none};
+use crate::exchange::{FutureDetails, Product};
+
+/// GET /products/{id}.
+#[derive(Deserialize)]
+pub struct WireProduct {
+    product_id: String,
+    #[serde(deserialize_with = "decimal")]
+    price_increment: Decimal,
+    #[serde(deserialize_with = "decimal")]
+    base_increment: Decimal,
+    #[serde(default, deserialize_with = "decimal")]
+    base_min_size: Decimal,
+    #[serde(default, deserialize_with = "decimal")]
+    quote_min_size: Decimal,
+    #[serde(default, deserialize_with = "nullable")]
+    base_currency_id: String,
+    #[serde(default, deserialize_with = "nullable")]
+    quote_currency_id: String,
+    #[serde(default, deserialize_with = "nullable")]
+    is_disabled: bool,
+    #[serde(default, deserialize_with = "nullable")]
+    trading_disabled: bool,
+    #[serde(default, deserialize_with = "nullable")]
+    cancel_only: bool,
+    #[serde(default, deserialize_with = "nullable")]
+    post_only: bool,
+    #[serde(default, deserialize_with = "nullable")]
+    auction_mode: bool,
+    #[serde(default, deserialize_with = "nullable")]
+    view_only: bool,
+    #[serde(default, deserialize_with = "nullable")]
+    product_venue: String,
+    fcm_trading_session_details: Option<Session>,
+    future_product_details: Option<Future>,
+}
+
+#[derive(Deserialize)]
+struct Session {
+    is_session_open: bool,
+    #[serde(default, deserialize_with = "time_or_none")]
+    open_time: Option<Timestamp>,
+    maintenance: Option<Maintenance>,
+}
+
+#[derive(Deserialize)]
+struct Maintenance {
+    #[serde(default, deserialize_with = "time_or_none")]
+    end_time: Option<Timestamp>,
+}
+
+#[derive(Deserialize)]
+struct Future {
+    #[serde(deserialize_with = "decimal")]
+    contract_size: Decimal,
+    #[serde(default, deserialize_with = "nullable")]
+    contract_root_unit: String,
+    /// The one inside perpetual_details is always empty on the US exchange.
+    #[serde(default, deserialize_with = "decimal_or_none")]
+    funding_rate: Option<Decimal>,
+}
+
+impl WireProduct {
+    /// Where the product trades: CBE (spot), FCM (US derivatives), INTX (ended).
+    pub fn venue(&self) -> &str {
+        &self.product_venue
+    }
+
+    /// `now` in venue time.
+    pub fn into_product(self, now: Timestamp) -> Result<Product, String> {
+        // Post-only and auction phases take no order that completes a hedge.
+        let closed = self.is_disabled
+            || self.trading_disabled
+            || self.cancel_only
+            || self.post_only
+            || self.auction_mode
+            || self.view_only;
+        let positive = |name: &str, value: Decimal| {
+            if value > Decimal::ZERO {
+                Ok(value)
+            } else {
+                Err(format!("{name} of {} is not positive", self.product_id))
+            }
+        };
+        let price_increment = positive("price_increment", self.price_increment)?;
+        let size_increment = positive("base_increment", self.base_increment)?;
+        let unit_base = match &self.future_product_details {
+            Some(future) => positive("contract_size", future.contract_size)?,
+            None => Decimal::ONE,
+        };
+        let session = self.fcm_trading_session_details;
+        let future = self.future_product_details.as_ref().map(|future| FutureDetails {
+            // A future without session details is not known to be open.
+            session_open: session.as_ref().is_some_and(|session| session.is_session_open),
+            reopens_at: session.as_ref().and_then(|session| session.reopens_at(now)),
+            funding_rate: future.funding_rate,
+        });
+        let root = self.future_product_details.map(|future| future.contract_root_unit);
+        Ok(Product {
+            base_currency: root.unwrap_or(self.base_currency_id),
+            quote_currency: self.quote_currency_id,
+            price_increment,
+            size_increment,
+            min_size: self.base_min_size.max(size_increment),
+            min_notional_quote: self.quote_min_size,
+            unit_base,
+            tradable: !closed,
+            future,
+            id: self.product_id,
+        })
+    }
+}
+
+impl Session {
+    fn reopens_at(&self, now: Timestamp) -> Option<Timestamp> {
+        if self.is_session_open {
+            return None;
+        }
+        let maintenance = self.maintenance.as_ref().and_then(|maintenance| maintenance.end_time);
+        // The later of what is still to come: a session that opens inside a maintenance opens after it.
+        self.open_time.into_iter().chain(maintenance).filter(|time| *time > now).max()
+    }
+}
