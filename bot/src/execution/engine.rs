@@ -177,6 +177,8 @@ pub struct Engine {
     next_snapshot: Duration,
     snapshot_last: Duration,
     snapshots: u64,
+    /// When an order last changed.
+    changed_at: Duration,
     /// Since when entry is halted, and since when the position is to be flattened.
     halted_since: Option<Duration>,
     flatten_since: Option<Duration>,
@@ -214,6 +216,7 @@ impl Engine {
             next_snapshot: Duration::ZERO,
             snapshot_last: Duration::ZERO,
             snapshots: 0,
+            changed_at: Duration::ZERO,
             halted_since: None,
             flatten_since: None,
             behind_since: None,
@@ -266,7 +269,7 @@ impl Engine {
     fn seen(&mut self, seen: &OrderState, now: Now, commands: &mut Vec<Command>) {
         let filled_before = self.orders.get(&seen.client_order_id).map(|order| order.filled);
         if let Some(id) = self.orders.apply(seen) {
-            self.proof.broken();
+            self.changed(self.orders.get(&id).is_none_or(Order::may_rest), now);
             if filled_before.is_some_and(|before| seen.filled > before)
                 && let Some(leg) = self.leg_mut(&seen.product)
             {
@@ -286,8 +289,14 @@ impl Engine {
             (Some(known), Some(created)) => Some(known.min(created)),
             (known, created) => known.or(created),
         };
-        self.proof.broken();
+        self.changed(true, now);
         commands.push(Command::Record(seen.client_order_id.clone()));
+    }
+
+    /// An order changed: what the exchange has proven may no longer hold.
+    fn changed(&mut self, may_rest: bool, now: Now) {
+        self.proof.broken(may_rest);
+        self.changed_at = now.boot;
     }
 
     fn is_ours(&self, client_order_id: &str) -> bool {
@@ -298,16 +307,11 @@ impl Engine {
     fn placed(&mut self, id: &str, result: Result<Placed, ExchangeError>, now: Now, commands: &mut Vec<Command>) {
         let Some(order) = self.orders.get_mut(id) else { return };
         let product = order.order.product.clone();
-        let rests = order.rests();
         match result {
             Ok(Placed::Accepted { order_id }) => {
-                order.order_id = Some(order_id.clone());
+                order.order_id = Some(order_id);
                 if order.state == State::Intended {
                     order.state = State::Venue(crate::exchange::OrderStatus::Pending);
-                }
-                // The user channel says what became of an order that takes; asking too does not depend on it.
-                if !rests {
-                    commands.push(Command::Query(order_id));
                 }
                 commands.push(Command::Record(id.to_owned()));
             }
@@ -370,9 +374,12 @@ impl Engine {
         self.future.product = Some(snapshot.future);
         self.reconcile(&snapshot.holdings, owned_before == self.owned());
         self.holdings = Some(snapshot.holdings);
-        let shown_working = snapshot.orders.iter().any(|o| !o.status.is_terminal() && self.is_ours(&o.client_order_id));
-        let orders_gone = !shown_working && self.orders.live().next().is_none();
-        let flat = self.is_flat(now);
+        let may_rest = |id: &str| self.orders.get(id).is_none_or(Order::may_rest);
+        let shown_working = snapshot.orders.iter().any(|order| {
+            !order.status.is_terminal() && self.is_ours(&order.client_order_id) && may_rest(&order.client_order_id)
+        });
+        let orders_gone = !shown_working && !self.orders.live().any(Order::may_rest);
+        let flat = self.is_flat(now) && self.orders.live().next().is_none();
         self.proof.snapshot(snapshot.started.boot, snapshot.started.wall, orders_gone, flat);
         self.snapshots += 1;
         self.next_snapshot = now.boot + SNAPSHOT_EVERY;

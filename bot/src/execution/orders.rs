@@ -16,6 +16,8 @@ const NOT_PLACED_AFTER: Duration = Duration::from_secs(30);
 const NOT_PLACED_LISTINGS: u32 = 2;
 /// How often a cancel is asked for again.
 const CANCEL_AGAIN: Duration = Duration::from_secs(1);
+/// How long the user channel has to say what became of an order that takes, before it is asked for.
+const QUERY_AFTER: Duration = Duration::from_millis(300);
 
 /// What is known of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +64,8 @@ pub struct Order {
     pub minted_at: Duration,
     /// CLOCK_BOOTTIME after which its request can no longer be accepted.
     pub token_expires: Duration,
-    cancel_asked_at: Option<Duration>,
+    /// When its cancel, or for an order that takes its state, was last asked for.
+    asked_at: Option<Duration>,
     absent: u32,
 }
 
@@ -81,7 +84,7 @@ impl Order {
             fees_quote: Decimal::ZERO,
             minted_at: now,
             token_expires: now + crate::risk::gate::TOKEN_LIFE,
-            cancel_asked_at: None,
+            asked_at: None,
             absent: 0,
         }
     }
@@ -96,6 +99,12 @@ impl Order {
     #[must_use]
     pub fn rests(&self) -> bool {
         matches!(self.order.kind, OrderKind::PostOnly { .. })
+    }
+
+    /// Whether it may work at the exchange: it rests, or nothing but its existence is known.
+    #[must_use]
+    pub fn may_rest(&self) -> bool {
+        self.rests() || self.is_adopted()
     }
 
     /// Whether only the venue remembered it.
@@ -269,12 +278,23 @@ impl Orders {
     /// The venue's ids of the orders that `wanted` picks and whose cancel is due; notes that it was asked for.
     pub fn take_cancels(&mut self, now: Duration, wanted: impl Fn(&Order) -> bool) -> Vec<String> {
         let mut ids = Vec::new();
-        for order in
-            self.orders.values_mut().filter(|order| !order.state.is_terminal() && (order.rests() || order.is_adopted()))
-        {
-            let due = order.cancel_asked_at.is_none_or(|at| now >= at + CANCEL_AGAIN);
+        for order in self.orders.values_mut().filter(|order| !order.state.is_terminal() && order.may_rest()) {
+            let due = order.asked_at.is_none_or(|at| now >= at + CANCEL_AGAIN);
             if let (true, true, Some(id)) = (due, wanted(order), &order.order_id) {
-                order.cancel_asked_at = Some(now);
+                order.asked_at = Some(now);
+                ids.push(id.clone());
+            }
+        }
+        ids
+    }
+
+    /// The venue's ids of the orders that took something and whose end is overdue; notes that they were asked for.
+    pub fn take_queries(&mut self, now: Duration) -> Vec<String> {
+        let mut ids = Vec::new();
+        for order in self.orders.values_mut().filter(|order| !order.state.is_terminal() && !order.rests()) {
+            let due = now >= order.asked_at.unwrap_or(order.minted_at) + QUERY_AFTER;
+            if let (true, Some(id)) = (due, &order.order_id) {
+                order.asked_at = Some(now);
                 ids.push(id.clone());
             }
         }

@@ -34,7 +34,7 @@ impl Shown {
 pub struct Proof {
     /// Snapshots that began before this do not count.
     since: Duration,
-    /// No order of the bot works.
+    /// No order of the bot works. The saga's own orders take at once or end; they never work.
     pub orders_gone: Shown,
     /// No order and no position.
     pub flat: Shown,
@@ -55,10 +55,12 @@ impl Proof {
         self.flat.see(orders_gone && flat, started, wall);
     }
 
-    /// An order was sent or changed, or a fill arrived: what was proven may no longer hold.
-    pub fn broken(&mut self) {
-        self.orders_gone = Shown::default();
+    /// An order was sent or changed, or a fill arrived: what was proven may no longer hold. `rests`: it may work.
+    pub fn broken(&mut self, rests: bool) {
         self.flat = Shown::default();
+        if rests {
+            self.orders_gone = Shown::default();
+        }
     }
 
     /// When the next snapshot would confirm what the last one showed.

@@ -295,7 +295,7 @@ impl Engine {
                 self.next_sequence += 1;
                 self.owned_since = self.owned_since.or(Some(now.wall));
                 self.orders.insert(Order::intended(order, class, epoch, now.boot));
-                self.proof.broken();
+                self.changed(matches!(permit.order().kind, OrderKind::PostOnly { .. }), now);
                 commands.push(Command::Place { permit, epoch });
                 true
             }
@@ -306,14 +306,20 @@ impl Engine {
         }
     }
 
-    /// Asks for a full snapshot when one is due.
+    /// Asks for a full snapshot when one is due, and for orders whose end is overdue.
     fn look_again(&mut self, control: &Control, now: Now, commands: &mut Vec<Command>) {
+        commands.extend(self.orders.take_queries(now.boot).into_iter().map(Command::Query));
         let flat_wanted = control.duty == Duty::Flatten;
         let proving = control.entry == Entry::Halted
             && !(if flat_wanted { self.proof.flat.confirmed } else { self.proof.orders_gone.confirmed });
         let unanswered = self.orders.live().any(|order| order.state == State::Unknown || order.order_id.is_none());
+        let settled =
+            self.snapshot_last <= self.changed_at && !self.orders.live().any(|order| flat_wanted || order.may_rest());
         let mut due = self.next_snapshot;
-        if proving {
+        if proving && settled {
+            // What the bot knows says that it is done: the exchange is asked at once.
+            due = now.boot;
+        } else if proving {
             let soon = self.proof.confirm_at(flat_wanted).unwrap_or(self.snapshot_last + SNAPSHOT_SOON);
             due = due.min(soon);
         } else if unanswered || self.reconciliation.is_pending() {
