@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use arbbot_crds::conditions::Reason;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Event, Pod};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
 use super::build::CONTAINER;
 use super::verdict::Verdict;
 
+/// After so many restarts a bot that is not ready is in a crash loop, also while its container runs.
+const CRASH_LOOP: i32 = 3;
 /// A container that is created for longer than this waits for something that is missing.
 pub const SLOW_START: Duration = Duration::from_secs(15);
 
@@ -63,8 +65,11 @@ pub fn diagnose(deployment: &Deployment, pods: &[Arc<Pod>], pod_events: &[Event]
     let Some(status) = container(pod) else {
         return Some(Verdict::reconciling(Reason::Progressing, format!("pod {name} is being scheduled and started")));
     };
+    if !status.ready && (status.restart_count >= CRASH_LOOP || waiting_reason(status) == Some("CrashLoopBackOff")) {
+        return Some(crash_loop(&name, pod, status));
+    }
     if let Some(reason) = waiting_reason(status) {
-        return Some(waiting(&name, pod, status, reason, pod_events));
+        return Some(waiting(&name, status, reason, pod_events));
     }
     if let Some(ended) = status.state.as_ref().and_then(|state| state.terminated.as_ref()) {
         let message = ended.message.as_deref().unwrap_or("no message").trim();
@@ -106,7 +111,19 @@ fn unschedulable(pod: &Pod) -> Option<&str> {
     (scheduled.reason.as_deref() == Some("Unschedulable")).then(|| scheduled.message.as_deref().unwrap_or_default())
 }
 
-fn waiting(name: &str, pod: &Pod, status: &ContainerStatus, reason: &str, events: &[Event]) -> Verdict {
+fn crash_loop(name: &str, pod: &Pod, status: &ContainerStatus) -> Verdict {
+    let ended = |state: &Option<ContainerState>| state.as_ref()?.terminated.as_ref()?.message.clone();
+    let last = ended(&status.state).or_else(|| ended(&status.last_state)).unwrap_or_else(|| "no message".to_owned());
+    let text = format!(
+        "the bot in pod {name} has crashed {} times, last with: {}; see `kubectl logs -n {} {name} --previous`",
+        status.restart_count,
+        last.trim(),
+        namespace(pod)
+    );
+    Verdict::stalled(Reason::PodNotReady, text)
+}
+
+fn waiting(name: &str, status: &ContainerStatus, reason: &str, events: &[Event]) -> Verdict {
     let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
     let message = waiting.and_then(|waiting| waiting.message.as_deref()).unwrap_or_default();
     if CANNOT_START.contains(&reason) {
@@ -116,16 +133,6 @@ fn waiting(name: &str, pod: &Pod, status: &ContainerStatus, reason: &str, events
             "; create or correct what it names".to_owned()
         };
         return Verdict::stalled(Reason::PodCannotStart, format!("pod {name}: {reason}: {message}{image}"));
-    }
-    if reason == "CrashLoopBackOff" {
-        let ended = status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
-        let last = ended.and_then(|ended| ended.message.as_deref()).unwrap_or(message).trim();
-        let text = format!(
-            "the bot in pod {name} has crashed {} times, last with: {last}; see `kubectl logs -n {} {name} --previous`",
-            status.restart_count,
-            namespace(pod)
-        );
-        return Verdict::stalled(Reason::PodNotReady, text);
     }
     match events
         .iter()
@@ -169,7 +176,7 @@ mod tests {
     }
 
     fn container_in(state: Value) -> Vec<Arc<Pod>> {
-        let mut container = json!({"name": "bot", "image": "i:1", "imageID": "", "ready": false, "restartCount": 4});
+        let mut container = json!({"name": "bot", "image": "i:1", "imageID": "", "ready": false, "restartCount": 0});
         container.as_object_mut().unwrap().extend(state.as_object().unwrap().clone());
         pod(json!({"startTime": "2026-01-01T00:00:00Z", "containerStatuses": [container]}))
     }
@@ -194,12 +201,22 @@ mod tests {
     #[test]
     fn a_crash_loop_shows_the_last_words_of_the_bot() {
         let pods = container_in(json!({
+            "restartCount": 4,
             "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
             "lastState": {"terminated": {"exitCode": 1, "message": "ledger belongs to another portfolio\n"}},
         }));
         let (stalled, reason, message) = verdict(&pods, &[]);
         assert!(stalled && reason == Reason::PodNotReady);
         assert!(message.contains("crashed 4 times, last with: ledger belongs to another portfolio;"), "{message}");
+    }
+
+    #[test]
+    fn a_crash_loop_does_not_end_while_the_container_runs_for_a_moment() {
+        let between = container_in(json!({
+            "restartCount": 4, "state": {"running": {}}, "lastState": {"terminated": {"exitCode": 1, "message": "no disk"}},
+        }));
+        let (stalled, reason, message) = verdict(&between, &[]);
+        assert!(stalled && reason == Reason::PodNotReady && message.contains("no disk"), "{message}");
     }
 
     #[test]
