@@ -67,11 +67,16 @@ pub struct JournalEvent {
     pub monotonic_ns: u64,
     pub portfolio: String,
     pub kind: Kind,
+    /// Absent for an order that was refused.
+    #[serde(default)]
+    pub order_id: Option<String>,
     pub client_order_id: String,
     pub product_id: String,
     pub side: Side,
     pub size: Decimal,
     pub price: Option<Decimal>,
+    /// Filled size of the order so far; for a fill, of this fill.
+    pub filled: Decimal,
     /// Signed position in the product after the event.
     pub position: Decimal,
     /// Orders of the portfolio that are not terminal after the event.

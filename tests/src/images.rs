@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
-
 const USER: &str = "65532:65532";
 const OCI: &str = "application/vnd.oci.image";
 
@@ -19,6 +18,11 @@ const OCI: &str = "application/vnd.oci.image";
 /// Nothing is ever pulled from there.
 pub fn reference(program: &str) -> String {
     format!("docker.io/library/{program}:{}", env!("CARGO_PKG_VERSION"))
+}
+
+/// Where images are kept: `target/images`.
+pub fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).join("target/images")
 }
 
 /// Writes the image of the program, under the name `reference`, into `directory`, unless it is there and newer than the
@@ -37,8 +41,7 @@ pub fn write(program: &Path, reference: &str, directory: &Path) -> Result<PathBu
     layer(program, &name, &layer_file).with_context(|| format!("read {}", program.display()))?;
     // A rename at the end: a reader sees a whole image or none.
     let new = archive.with_extension("new");
-    archive_of(reference, &name, &layer_file, &new)
-        .with_context(|| format!("write {}", archive.display()))?;
+    archive_of(reference, &name, &layer_file, &new).with_context(|| format!("write {}", archive.display()))?;
     fs::remove_file(&layer_file)?;
     fs::rename(&new, &archive)?;
     Ok(archive)

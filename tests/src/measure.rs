@@ -1,6 +1,6 @@
 //! What the exchange's journal proves: when orders were gone and positions flat, and which orders were wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rust_decimal::Decimal;
 
@@ -45,6 +45,33 @@ impl Journal<'_> {
         })
     }
 
+    /// When no order that raises a leg worked any more, first after `ns`; `ns` itself if none did.
+    pub fn raising_orders_gone(&self, ns: u64) -> Option<u64> {
+        let mut working: HashMap<&str, Decimal> = HashMap::new();
+        let mut gone = None;
+        for event in self.0 {
+            let Some(order) = event.order_id.as_deref() else { continue };
+            if event.monotonic_ns >= ns && working.is_empty() {
+                gone.get_or_insert(ns);
+            }
+            match event.kind {
+                Kind::OrderAccepted if raises(event) => drop(working.insert(order, event.size)),
+                Kind::OrderCancelled | Kind::OrderExpired => drop(working.remove(order)),
+                Kind::Fill => {
+                    if let Some(left) = working.get_mut(order) {
+                        *left -= event.filled;
+                    }
+                    working.retain(|_, left| *left > Decimal::ZERO);
+                }
+                _ => {}
+            }
+            if event.monotonic_ns >= ns && working.is_empty() {
+                gone.get_or_insert(event.monotonic_ns);
+            }
+        }
+        gone.or_else(|| working.is_empty().then_some(ns))
+    }
+
     /// Orders accepted from `from` until before `until` that raise a leg or would flip it.
     pub fn raising(&self, from: u64, until: u64) -> Vec<&JournalEvent> {
         let accepted = self.since(from).filter(move |event| event.monotonic_ns < until);
@@ -78,7 +105,7 @@ mod tests {
 
     fn event(ns: u64, kind: &str, product: &str, side: &str, size: &str, position: &str, open: u32) -> JournalEvent {
         serde_json::from_value(serde_json::json!({
-            "seq": ns, "monotonic_ns": ns, "portfolio": "p", "kind": kind, "client_order_id": "", "product_id": product,
+            "seq": ns, "monotonic_ns": ns, "portfolio": "p", "kind": kind, "client_order_id": "", "order_id": format!("{product}{ns}"), "filled": "0", "product_id": product,
             "side": side, "size": size, "price": null, "position": position, "open_orders": open, "reason": "",
         }))
         .unwrap()

@@ -54,7 +54,8 @@ pub fn run<const N: usize>(accounts: usize, scenarios: [Scenario; N]) -> ExitCod
         let (runtime, desk, path) = (runtime.clone(), desk.clone(), path.clone());
         Trial::test(name, move || {
             let run = async {
-                let started = desk.get_or_init(|| async { start(&path, accounts).await.map_err(|e| format!("{e:#}")) }).await;
+                let started =
+                    desk.get_or_init(|| async { start(&path, accounts).await.map_err(|e| format!("{e:#}")) }).await;
                 let desk = started.clone().map_err(|error| anyhow!("the desk did not start: {error}"))?;
                 let done = timeout(DEADLINE, scenario(desk)).await;
                 done.map_err(|_| anyhow!("not done within {} s", DEADLINE.as_secs()))?

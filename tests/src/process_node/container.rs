@@ -172,7 +172,16 @@ mod tests {
         let environment = environment(&container, &Pod::default(), &facts(), &mounts).unwrap();
         assert_eq!(
             arguments(&container, &environment, &facts(), &mounts),
-            ["run", "--listen", "127.2.0.3:8080", "--dir=/tmp/v/keys", "/etc/xy", "$(LISTEN)", "$(ABSENT)", "--all=127.2.0.3:81"]
+            [
+                "run",
+                "--listen",
+                "127.2.0.3:8080",
+                "--dir=/tmp/v/keys",
+                "/etc/xy",
+                "$(LISTEN)",
+                "$(ABSENT)",
+                "--all=127.2.0.3:81"
+            ]
         );
     }
 

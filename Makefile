@@ -1,0 +1,68 @@
+# The commands of the project; `make` lists them.
+#
+# First runs are long because everything is compiled from source once: Kubernetes (about 5 minutes for its API server
+# on 2 cores, 10 with a node; kept in ~/.cache/arbbot for every clone) and this workspace (about 3 minutes).
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+# The target is named in .cargo/config.toml, so programs are in a directory of its name.
+HOST := $(shell rustc --version --verbose | sed -n 's/^host: //p')
+DEBUG := target/$(HOST)/debug
+RELEASE := target/$(HOST)/release
+
+.PHONY: help
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+ifdef FAST
+demo: tools-api build ## Watch a kill on a real Kubernetes; with FAST=1 without node, images and root
+	@$(DEBUG)/demo up --fast
+else
+demo: tools build
+	@$(DEBUG)/demo up
+endif
+
+.PHONY: demo-down
+demo-down: ## End what `make demo` left running
+	@if [ -x $(DEBUG)/demo ]; then $(DEBUG)/demo down; else echo "No demo was ever built here."; fi
+
+.PHONY: test
+test: tools ## Format, lint and test everything
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) build --workspace --bins
+	$(CARGO) test --workspace
+
+.PHONY: bench-kill
+bench-kill: tools-api ## Measure how fast a patch stops a bot: one line of JSON on standard output
+	@$(CARGO) build --release --workspace --bins >&2
+	@$(RELEASE)/bench-kill
+
+.PHONY: build
+build: ## Compile the programs
+	@echo "Compiling the workspace (about 3 minutes the first time, then seconds)" >&2
+	@$(CARGO) build --workspace --bins
+
+.PHONY: images
+images: build ## Write the container images to target/images
+	@$(DEBUG)/demo images
+
+.PHONY: manifests
+manifests: ## Generate the CustomResourceDefinitions from crds/src
+	$(CARGO) run --quiet --package arbbot-crds --bin crdgen -- crds
+	manifests/generate
+
+.PHONY: tools
+tools: ## Build the pinned Kubernetes and install what a node needs (apt, root)
+	@$(MAKE) --no-print-directory -C tests/tools all
+
+.PHONY: tools-api
+tools-api: ## Build only etcd, the API server, the controller manager and kubectl
+	@$(MAKE) --no-print-directory -C tests/tools api
+
+.PHONY: clean
+clean: demo-down ## Remove what was built here; the tools in ~/.cache/arbbot stay
+	$(CARGO) clean
