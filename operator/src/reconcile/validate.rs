@@ -61,9 +61,6 @@ pub enum Invalid {
         "spec.podTemplate.{field} has the key {key:?}: keys under arbbot.io/ are the operator's, use another prefix"
     )]
     ReservedKey { field: &'static str, key: String },
-    /// A limit below the request.
-    #[error("spec.resources.limits.{0} is set to nothing: write a quantity such as 256Mi, or leave it out")]
-    Quantity(String),
 }
 
 /// Checks a bot.
@@ -79,11 +76,6 @@ pub fn validate(bot: &ArbBot, default_image: &str) -> Result<ValidatedBot, Inval
     for (field, map) in [("labels", &template.labels), ("annotations", &template.annotations)] {
         if let Some(key) = map.keys().find(|key| key.starts_with("arbbot.io/")) {
             return Err(Invalid::ReservedKey { field, key: key.clone() });
-        }
-    }
-    for (resource, quantity) in bot.spec.resources.iter().flat_map(|resources| resources.limits.iter().flatten()) {
-        if quantity.0.is_empty() {
-            return Err(Invalid::Quantity(resource.clone()));
         }
     }
     Ok(ValidatedBot {

@@ -18,7 +18,7 @@ use super::{ValidatedBot, labels, metadata, selector, strings};
 
 /// Name of the bot's container.
 pub const CONTAINER: &str = "bot";
-/// The user "nonroot" of distroless images.
+/// The user "nonroot" of distroless images; as fsGroup it owns the mounted key and the disk of the ledger.
 const USER: i64 = 65532;
 /// The bot cancels its orders and releases its Lease in this time.
 const GRACE_SECONDS: i64 = 120;
