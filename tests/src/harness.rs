@@ -9,7 +9,7 @@ mod scenario;
 pub use bot::{Bot, Patched, condition_is, incidents, stopped};
 pub use desk::{Desk, OPERATOR, OPERATOR_NAMESPACE, Setup, config, install};
 pub use room::Room;
-pub use scenario::{Scenario, run};
+pub use scenario::{Scenario, run, run_in_turn};
 
 use std::time::Duration;
 

@@ -148,6 +148,7 @@ impl Scene {
 
     async fn kill(&self, stage: &Stage, actor: &Actor) -> Result<Act> {
         let patch = json!({"spec": {"killSwitch": {"engaged": true, "reason": "demo"}}});
+        self.bots().get(actor.name).await?; // so that the time of the patch is not that of a TLS handshake
         let sent = monotonic_ns();
         let bot = self.bots().patch(actor.name, &incident(), &Patch::Merge(patch)).await?;
         let accepted = monotonic_ns();

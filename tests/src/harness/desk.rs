@@ -82,7 +82,8 @@ impl Desk {
             node,
             exchange,
             accounts,
-            next: AtomicUsize::new(0),
+            // Account 0 also has the simulator's bad keys.
+            next: AtomicUsize::new(1),
             names: Mutex::default(),
             cluster: Mutex::new(cluster),
         })

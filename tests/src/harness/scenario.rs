@@ -30,10 +30,19 @@ macro_rules! scenarios {
     };
 }
 
-/// Runs the scenarios on one desk with this many accounts, which starts with the first of them.
+/// Runs the scenarios, a few at a time, on one desk with this many accounts, which starts with the first of them.
 pub fn run<const N: usize>(accounts: usize, scenarios: [Scenario; N]) -> ExitCode {
+    run_at_once(AT_ONCE, accounts, scenarios)
+}
+
+/// Runs the scenarios one after the other.
+pub fn run_in_turn<const N: usize>(accounts: usize, scenarios: [Scenario; N]) -> ExitCode {
+    run_at_once(1, accounts, scenarios)
+}
+
+fn run_at_once<const N: usize>(at_once: usize, accounts: usize, scenarios: [Scenario; N]) -> ExitCode {
     let mut arguments = Arguments::from_args();
-    arguments.test_threads.get_or_insert(AT_ONCE);
+    arguments.test_threads.get_or_insert(at_once);
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => Arc::new(runtime),
         Err(error) => {
