@@ -30,7 +30,9 @@ use crate::status::ArbBotStatus;
     status = "ArbBotStatus",
     derive = "PartialEq",
     shortname = "ab",
-    category = "arbbot",
+    // Not "arbbot": kubectl expands a category before it looks for a singular name, and
+    // `kubectl get arbbot NAME` would mean both kinds.
+    category = "arb",
     validation = Rule::new("self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
         .message("metadata.name must be at most 40 lower-case letters, digits or '-', start with a letter and end with a letter or digit: create the bot under another name"),
     printcolumn = r#"{"name":"Mode","type":"string","description":"What the spec asks for","jsonPath":".spec.mode"}"#,

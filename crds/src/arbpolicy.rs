@@ -21,7 +21,9 @@ use crate::limits::LimitCeilings;
     namespaced,
     derive = "PartialEq",
     shortname = "abp",
-    category = "arbbot",
+    // Not "arbbot": kubectl expands a category before it looks for a singular name, and
+    // `kubectl get arbbot NAME` would mean both kinds.
+    category = "arb",
     printcolumn = r#"{"name":"Mode","type":"string","jsonPath":".spec.mode"}"#,
     printcolumn = r#"{"name":"Engaged","type":"boolean","description":"Whether its kill switch is engaged","jsonPath":".spec.killSwitch.engaged"}"#,
     printcolumn = r#"{"name":"Reason","type":"string","priority":1,"jsonPath":".spec.killSwitch.reason"}"#,

@@ -10,23 +10,24 @@ use std::time::Duration;
 use arbbot_crds::arbbot::ArbBot;
 use arbbot_crds::arbpolicy::ArbPolicy;
 use arbbot_crds::control::{self, Entry, Restriction};
-use arbbot_crds::status::AppliedPolicy;
+use arbbot_crds::status::{AppliedPolicy, IncidentPhase};
 use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::control::contact::Round;
 use crate::control::latch::Latches;
-use crate::control::lease::Standing;
+use crate::control::lease::{CALL, Standing};
 use crate::control::observed::Observed;
 use crate::control::report::{Claim, ControlFacts};
 use crate::execution::engine::{ControlChange, Event, Params, View};
-use crate::ledger::{IncidentRecord, Ledger};
+use crate::ledger::{IncidentRecord, KILL_DEADLINE, Ledger};
 use crate::risk::Gate;
 use crate::risk::gate::{PolicyVersion, Slot};
 use crate::telemetry::metrics::Metrics;
@@ -299,9 +300,15 @@ impl ControlTask {
             return;
         }
         for incident in &changed {
-            if let Err(error) = self.ledger.update_incident(incident).await {
-                tracing::warn!(incident = %incident.id, reason = error.reason(), %error, "progress is not durable");
+            // A hung disk must not hold up the next kill.
+            match timeout(KILL_DEADLINE, self.ledger.update_incident(incident)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(incident = %incident.id, reason = error.reason(), %error, "progress is not durable");
+                }
+                Err(_) => tracing::warn!(incident = %incident.id, "the disk does not answer; progress is not durable"),
             }
+            self.measure(incident);
         }
         let Some((bot, policies)) = state.observed.complete() else { return };
         let (bot, policies): (ArbBot, Vec<ArbPolicy>) = (bot.clone(), policies.into_iter().cloned().collect());
@@ -311,17 +318,32 @@ impl ControlTask {
         self.publish(&bot, &matching);
     }
 
+    /// Counts the two times of a kill once it is finished.
+    fn measure(&self, incident: &IncidentRecord) {
+        let since = |at: k8s_openapi::jiff::Timestamp| at.duration_since(incident.engaged_at).as_secs_f64();
+        if incident.phase != IncidentPhase::Finished {
+            return;
+        }
+        if let Some(gone) = incident.orders_cancelled_at {
+            self.metrics.kill_orders_gone.observe(since(gone));
+        }
+        if let Some(flat) = incident.flat_at {
+            self.metrics.kill_flat.observe(since(flat));
+        }
+    }
+
     async fn release(&mut self, state: &mut State, bot: &ArbBot, all: &[&ArbPolicy], matching: &[&ArbPolicy]) {
         let releasable = self.latches.releasable(bot, all);
         for id in &releasable {
             // A release that is not durable would latch again after a restart: it is tried again on the next change.
-            match self.ledger.release_incident(id, self.clock.now()).await {
-                Ok(()) => {
+            match timeout(CALL, self.ledger.release_incident(id, self.clock.now())).await {
+                Err(_) => tracing::error!(incident = %id, "the disk does not answer: not released"),
+                Ok(Ok(())) => {
                     tracing::info!(incident = %id, "released");
                     self.latches.release(id);
                     state.releases += 1;
                 }
-                Err(error) => tracing::error!(incident = %id, reason = error.reason(), %error, "not released"),
+                Ok(Err(error)) => tracing::error!(incident = %id, reason = error.reason(), %error, "not released"),
             }
         }
         if !releasable.is_empty() {

@@ -179,7 +179,11 @@ fn trading(facts: Facts<'_>) -> Said {
     }
     let strongest = facts.restrictions.iter().max_by_key(|r| (r.entry, r.duty, priority(&r.source)));
     let (reason, why) = strongest.map_or((Reason::Starting, "starting".to_owned()), |restriction| {
-        (reason_of(facts, &restriction.source), format!("{}: {}", restriction.source, restriction.why))
+        let why = match (&facts.session.problem, restriction.source.as_str()) {
+            (Some((_, problem)), "exchange") => problem,
+            _ => &restriction.why,
+        };
+        (reason_of(facts, &restriction.source), format!("{}: {why}", restriction.source))
     });
     say(type_, false, reason, why)
 }
@@ -249,6 +253,9 @@ fn flat(facts: Facts<'_>) -> Said {
     let view = facts.view;
     if engine_follows(facts) && view.proof.flat.confirmed {
         return say(type_, true, Reason::NoPosition, "the exchange has shown twice: no order and no position");
+    }
+    if !view.seen_exchange {
+        return say(type_, ConditionStatus::Unknown, Reason::NotConfirmed, "the exchange has not yet been read");
     }
     let flattening = facts.in_force.duty == Duty::Flatten;
     match (view.session_closed, view.is_flat) {

@@ -51,11 +51,13 @@ impl StatusTask {
     /// its transition times are kept.
     pub async fn run(mut self, before: Option<ArbBotStatus>, shutdown: CancellationToken) {
         let mut conditions = own_conditions(before);
+        let mut logged = Vec::new();
         let mut written: Option<(ArbBotStatus, Duration)> = None;
         let mut failures = 0_u32;
         loop {
             let stopping = shutdown.is_cancelled();
             let status = self.compose(&mut conditions);
+            log_transitions(&mut logged, &conditions);
             if self.is_due(&status, written.as_ref()) {
                 match self.write(&status).await {
                     Ok(()) => {
@@ -134,6 +136,18 @@ enum WriteError {
     Api(Box<kube::Error>),
     #[error("no answer to the status write within {} s", CALL.as_secs())]
     Timeout,
+}
+
+/// Logs every condition whose status or reason changed, so that the log tells the same story as status.
+fn log_transitions(logged: &mut Vec<Condition>, conditions: &[Condition]) {
+    for condition in conditions {
+        let Condition { type_, status, reason, message, .. } = condition;
+        let old = logged.iter().find(|old| old.type_ == *type_);
+        if old.is_none_or(|old| old.status != *status || old.reason != *reason) {
+            tracing::info!(condition = type_, status, reason, message, "condition");
+        }
+    }
+    *logged = conditions.to_vec();
 }
 
 /// The conditions of the bot that an earlier process left.

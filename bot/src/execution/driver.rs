@@ -21,6 +21,8 @@ use crate::telemetry::server::Heartbeat;
 const TICK: Duration = Duration::from_millis(100);
 /// Age at which a product's rules and state are read again.
 const PRODUCT_AGE: Duration = Duration::from_secs(5);
+/// How long the intent of any other order waits for the disk.
+const INTENT: Duration = Duration::from_secs(2);
 /// How long the intent of a kill order waits for the disk.
 const KILL_INTENT: Duration = Duration::from_millis(250);
 
@@ -108,6 +110,7 @@ impl<E: Exchange> Driver<E> {
         let view = self.engine.view(&control, now);
         let metrics = &self.io.metrics;
         metrics.control(&control);
+        metrics.contact_age(self.io.gate.contact_age().unwrap_or_default());
         metrics.open_orders.set(view.open_orders.into());
         metrics.position(view.future_owned_contracts, view.spot_owned_base);
         for (link, down) in &view.links {
@@ -164,11 +167,13 @@ impl<E: Exchange> Io<E> {
                 result => result?,
             }
         } else {
-            self.ledger.intent(order, class, epoch).await?;
+            tokio::time::timeout(INTENT, self.ledger.intent(order, class, epoch))
+                .await
+                .map_err(|_| NotSent::Disk)??;
         }
         let cleared = self.gate.clear(permit).inspect_err(|denied| self.metrics.denied(denied))?;
         let began = std::time::Instant::now();
-        let result = exchange.place(cleared).await;
+        let result = self.counted("place", exchange.place(cleared)).await;
         self.metrics.order_latency.observe(began.elapsed().as_secs_f64());
         self.metrics.order(class, outcome(&result));
         if let Err(error) = &result {
@@ -179,7 +184,7 @@ impl<E: Exchange> Io<E> {
 
     async fn cancel(self, ids: Vec<String>) {
         let Some(exchange) = self.exchange.load_full() else { return };
-        match exchange.cancel(&ids).await {
+        match self.counted("cancel", exchange.cancel(&ids)).await {
             Ok(refused) => {
                 for (order_id, reason) in refused {
                     tracing::info!(order_id, reason, "cancel refused; the order is looked at");
@@ -193,7 +198,7 @@ impl<E: Exchange> Io<E> {
 
     async fn query(self, order_id: String) {
         let Some(exchange) = self.exchange.load_full() else { return };
-        let result = exchange.order(&order_id).await;
+        let result = self.counted("order", exchange.order(&order_id)).await;
         self.answer(Event::Order(result)).await;
     }
 
@@ -214,8 +219,8 @@ impl<E: Exchange> Io<E> {
         let started = Now { boot: self.clock.boottime(), wall: self.clock.now() };
         let ids = [self.identity.spot_product.clone(), self.identity.future_product.clone()];
         let (orders, holdings, products) = tokio::join!(
-            exchange.orders(&ids, since),
-            exchange.holdings(),
+            self.counted("orders", exchange.orders(&ids, since)),
+            self.counted("holdings", exchange.holdings()),
             self.read_products(exchange.as_ref(), started.boot)
         );
         let (spot, future) = products?;
@@ -230,12 +235,22 @@ impl<E: Exchange> Io<E> {
             return Ok((spot, future));
         }
         let (spot, future) = tokio::try_join!(
-            exchange.product(&self.identity.spot_product),
-            exchange.product(&self.identity.future_product)
+            self.counted("product", exchange.product(&self.identity.spot_product)),
+            self.counted("product", exchange.product(&self.identity.future_product))
         )?;
         let mut known = self.products.0.lock().unwrap_or_else(PoisonError::into_inner);
         *known = Some((spot.clone(), future.clone(), now));
         Ok((spot, future))
+    }
+
+    async fn counted<T>(
+        &self,
+        call: &'static str,
+        request: impl Future<Output = Result<T, ExchangeError>>,
+    ) -> Result<T, ExchangeError> {
+        let result = request.await;
+        self.metrics.exchange_request(call, &result);
+        result
     }
 
     async fn answer(&self, event: Event) {
@@ -249,6 +264,8 @@ impl<E: Exchange> Io<E> {
 enum NotSent {
     #[error("there is no session with the exchange")]
     NoSession,
+    #[error("the disk of the ledger does not answer")]
+    Disk,
     #[error("the intent is not durable: {0}")]
     Ledger(#[from] LedgerError),
     #[error(transparent)]
@@ -259,6 +276,7 @@ impl NotSent {
     fn reason(&self) -> &'static str {
         match self {
             Self::NoSession => "NoSession",
+            Self::Disk => "LedgerTimeout",
             Self::Ledger(error) => error.reason(),
             Self::Denied(_) => "Denied",
         }

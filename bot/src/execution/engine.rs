@@ -40,6 +40,8 @@ pub const TOUCH_FRESH: Duration = Duration::from_secs(10);
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(10);
 /// A full snapshot this often while something is to be proven or an order is without an answer.
 const SNAPSHOT_SOON: Duration = Duration::from_millis(700);
+/// Least time between the beginnings of two snapshots.
+const SNAPSHOT_PAUSE: Duration = Duration::from_millis(20);
 /// Pause after a snapshot that failed.
 const SNAPSHOT_RETRY: Duration = Duration::from_secs(1);
 
@@ -176,6 +178,7 @@ pub struct Engine {
     snapshot_asked: Option<Duration>,
     next_snapshot: Duration,
     snapshot_last: Duration,
+    snapshot_not_before: Duration,
     snapshots: u64,
     /// When an order last changed.
     changed_at: Duration,
@@ -215,6 +218,7 @@ impl Engine {
             snapshot_asked: None,
             next_snapshot: Duration::ZERO,
             snapshot_last: Duration::ZERO,
+            snapshot_not_before: Duration::ZERO,
             snapshots: 0,
             changed_at: Duration::ZERO,
             halted_since: None,
@@ -358,6 +362,7 @@ impl Engine {
             Err(error) => {
                 self.links.insert(Link::Rest, Some(error.to_string()));
                 self.next_snapshot = now.boot + SNAPSHOT_RETRY;
+                self.snapshot_not_before = self.next_snapshot;
                 return;
             }
         };

@@ -100,7 +100,10 @@ fn close(leg: KillLeg<'_>, wanted: Decimal, at_market: OrderKind, terms: Terms, 
         Some(touch) if !late => {
             let bps = terms.slippage_bps * Decimal::from(leg.attempts.sent + 1);
             let limit_price = taking_price(product, touch, side, bps.min(Decimal::from(5_000)));
-            (slice(product, size, touch.mid(), terms.max_order_notional)?, OrderKind::ImmediateOrCancel { limit_price })
+            let size = slice(product, size, touch.mid(), terms.max_order_notional)?;
+            // A rest that is large enough at the mid price may be too small at the limit price.
+            let too_small = leg.leg.notional(size, limit_price) < product.min_notional_quote;
+            (size, if too_small { at_market } else { OrderKind::ImmediateOrCancel { limit_price } })
         }
         Some(touch) => (slice(product, size, touch.mid(), terms.max_order_notional)?, at_market),
         None if late || terms.since >= BLIND_AFTER => {

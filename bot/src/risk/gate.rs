@@ -74,8 +74,6 @@ pub enum Denied {
     Mode { class: Class, mode: String },
     #[error("{class} orders are not allowed: contact with the API server is {contact}, or another pod is the trader")]
     Contact { class: Class, contact: Contact },
-    #[error("the control changed after the order was admitted")]
-    Superseded,
     #[error("{limit}: {message}")]
     Limit { limit: &'static str, message: String },
 }
@@ -105,7 +103,7 @@ impl Permit {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Cleared {
     order: NewOrder,
-    valid_for: Duration,
+    expires_at: Duration,
 }
 
 impl Cleared {
@@ -115,17 +113,18 @@ impl Cleared {
         &self.order
     }
 
-    /// How long its authentication may live from now: at most 20 s, and not past the bot's own fence.
+    /// CLOCK_BOOTTIME at which its authentication must expire: at most 20 s after it was cleared, and not past the
+    /// bot's own fence. A bot that is frozen after the clearance wakes up with a dead token.
     #[must_use]
-    pub fn valid_for(&self) -> Duration {
-        self.valid_for
+    pub fn expires_at(&self) -> Duration {
+        self.expires_at
     }
 
     /// A clearance for the tests of an exchange.
     #[cfg(test)]
     #[must_use]
     pub fn for_test(order: NewOrder) -> Self {
-        Self { order, valid_for: TOKEN_LIFE }
+        Self { order, expires_at: Clock::system().boottime() + TOKEN_LIFE }
     }
 }
 
@@ -257,6 +256,12 @@ impl Gate {
         self.state().contact_at = None;
     }
 
+    /// Time since the last contact; None while this pod is not the trader.
+    #[must_use]
+    pub fn contact_age(&self) -> Option<Duration> {
+        self.state().contact_at.map(|at| self.clock.boottime().saturating_sub(at))
+    }
+
     /// Control and contact in force now.
     #[must_use]
     pub fn current(&self) -> (Control, Contact) {
@@ -293,12 +298,13 @@ impl Gate {
     pub fn clear(&self, permit: Permit) -> Result<Cleared, Denied> {
         let state = self.state();
         allowed(permit.class, &state.control, self.contact(&state))?;
-        let since = state.contact_at.map_or(Duration::MAX, |at| self.clock.boottime().saturating_sub(at));
-        let valid_for = state.timeouts.lost.0.saturating_sub(since).min(TOKEN_LIFE);
-        if valid_for < Duration::from_secs(1) {
+        let now = self.clock.boottime();
+        let fence = state.contact_at.unwrap_or_default().saturating_add(state.timeouts.lost.0);
+        let expires_at = fence.min(now + TOKEN_LIFE);
+        if expires_at < now + Duration::from_secs(1) {
             return Err(Denied::Contact { class: permit.class, contact: Contact::Lost });
         }
-        Ok(Cleared { order: permit.order, valid_for })
+        Ok(Cleared { order: permit.order, expires_at })
     }
 
     fn contact(&self, state: &State) -> Contact {
@@ -331,4 +337,82 @@ pub(in crate::risk) fn allowed(class: Class, control: &Control, contact: Contact
         Class::Kill => control.duty == Duty::Flatten,
     };
     if allowed { Ok(()) } else { Err(Denied::Mode { class, mode: control.mode().to_string() }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exchange::{OrderKind, Side};
+
+    fn gate() -> (Gate, Clock) {
+        let clock = Clock::manual();
+        clock.advance(Duration::from_secs(1000));
+        let gate = Gate::new(clock.clone());
+        for slot in [Slot::Claim, Slot::Engine] {
+            gate.set(slot, Vec::new());
+        }
+        gate.set_control(&RiskLimits::default(), &ControlTimeouts::default(), Vec::new(), Some(1), Vec::new());
+        gate.in_contact(clock.boottime());
+        (gate, clock)
+    }
+
+    fn permit(class: Class) -> Permit {
+        let order = NewOrder {
+            client_order_id: "id".into(),
+            product: "BTC-USD".into(),
+            side: Side::Sell,
+            size: rust_decimal::Decimal::ONE,
+            kind: OrderKind::Market,
+        };
+        Permit { order, class }
+    }
+
+    #[test]
+    fn a_gate_is_closed_until_the_control_is_known_and_the_lease_held() {
+        let gate = Gate::new(Clock::manual());
+        for class in [Class::Enter, Class::Hedge, Class::Trim, Class::Reduce, Class::Kill] {
+            assert!(gate.allows(class).is_err(), "{class}");
+        }
+    }
+
+    #[test]
+    fn a_gate_that_closes_after_the_admission_wins() {
+        let (gate, _) = gate();
+        let halt = vec![Restriction::entry("spec.mode", Entry::Halted, "test")];
+        gate.set_control(&RiskLimits::default(), &ControlTimeouts::default(), halt, Some(2), Vec::new());
+        assert!(matches!(gate.clear(permit(Class::Enter)), Err(Denied::Mode { .. })));
+    }
+
+    #[test]
+    fn lost_contact_closes_the_gate_step_by_step() {
+        let (gate, clock) = gate();
+        let allowed = |gate: &Gate| [Class::Enter, Class::Reduce].map(|class| gate.allows(class).is_ok());
+        assert_eq!(allowed(&gate), [true, true]);
+        for (seconds, expected) in [(29, [true, true]), (1, [false, true]), (30, [false, true]), (240, [false, false])]
+        {
+            clock.advance(Duration::from_secs(seconds));
+            assert_eq!(allowed(&gate), expected, "after {:?}", gate.contact_age());
+        }
+        assert_eq!(gate.current().1, Contact::Lost);
+    }
+
+    #[test]
+    fn a_token_never_outlives_the_fence() {
+        let (gate, clock) = gate();
+        let life =
+            |gate: &Gate| gate.clear(permit(Class::Reduce)).map(|cleared| cleared.expires_at() - clock.boottime());
+        assert_eq!(life(&gate), Ok(TOKEN_LIFE));
+        clock.advance(Duration::from_secs(290));
+        assert_eq!(life(&gate), Ok(Duration::from_secs(10)));
+        clock.advance(Duration::from_millis(9500));
+        assert!(life(&gate).is_err());
+    }
+
+    #[test]
+    fn an_order_cleared_before_a_freeze_is_dead_after_it() {
+        let (gate, clock) = gate();
+        let cleared = gate.clear(permit(Class::Reduce)).unwrap();
+        clock.advance(Duration::from_secs(21));
+        assert!(cleared.expires_at() < clock.boottime());
+    }
 }

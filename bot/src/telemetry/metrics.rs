@@ -155,7 +155,6 @@ impl Metrics {
         let reason = match denied {
             Denied::Mode { .. } => "Mode",
             Denied::Contact { .. } => "Contact",
-            Denied::Superseded => "Superseded",
             Denied::Limit { limit, .. } => limit,
         };
         self.denied.with_label_values(&[reason]).inc();

@@ -383,7 +383,7 @@ impl Exchange for Coinbase {
     }
 
     async fn place(&self, cleared: Cleared) -> Result<Placed, ExchangeError> {
-        let expires = self.venue.boottime().saturating_add(cleared.valid_for());
+        let expires = cleared.expires_at();
         let order = cleared.order();
         let (path, body) = wire::new_order(order);
         let priority = match order.kind {

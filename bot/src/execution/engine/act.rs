@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use arbbot_crds::control::{Control, Duty, Entry};
 
-use super::{Command, Engine, Event, Now, SNAPSHOT_SOON};
+use super::{Command, Engine, Event, Now, SNAPSHOT_PAUSE, SNAPSHOT_SOON};
 use crate::exchange::OrderKind;
 use crate::execution::grid::{joining_price, taking_price};
 use crate::execution::kill::{KillLeg, STUCK_AFTER, Terms, close_future, close_spot};
@@ -314,7 +314,7 @@ impl Engine {
             && !(if flat_wanted { self.proof.flat.confirmed } else { self.proof.orders_gone.confirmed });
         let unanswered = self.orders.live().any(|order| order.state == State::Unknown || order.order_id.is_none());
         let settled =
-            self.snapshot_last <= self.changed_at && !self.orders.live().any(|order| flat_wanted || order.may_rest());
+            self.snapshot_last < self.changed_at && !self.orders.live().any(|order| flat_wanted || order.may_rest());
         let mut due = self.next_snapshot;
         if proving && settled {
             // What the bot knows says that it is done: the exchange is asked at once.
@@ -325,10 +325,12 @@ impl Engine {
         } else if unanswered || self.reconciliation.is_pending() {
             due = due.min(self.snapshot_last + SNAPSHOT_SOON);
         }
+        let due = due.max(self.snapshot_not_before);
         let in_flight = self.snapshot_asked.is_some_and(|at| now.boot < at + Duration::from_secs(30));
         if now.boot >= due && !in_flight {
             self.snapshot_asked = Some(now.boot);
             self.snapshot_last = now.boot;
+            self.snapshot_not_before = now.boot + SNAPSHOT_PAUSE;
             commands.push(Command::Snapshot { since: self.list_since(now) });
         }
     }
