@@ -3,11 +3,13 @@
 
 mod bot;
 mod desk;
+mod node_desk;
 mod room;
 mod scenario;
 
 pub use bot::{Bot, Patched, condition_is, incidents, stopped};
 pub use desk::{Desk, OPERATOR, OPERATOR_NAMESPACE, Setup, config, install};
+pub use node_desk::NodeDesk;
 pub use room::Room;
 pub use scenario::{Scenario, run, run_in_turn};
 

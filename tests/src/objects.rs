@@ -7,8 +7,10 @@ use crate::exchange::{Account, FUTURE, KeyFile, SPOT};
 /// ConfigMap with the exchange's certificate authority in every namespace of a test.
 pub const CA: &str = "exchange-ca";
 
+/// A namespace that enforces the restricted Pod Security Standard.
 pub fn namespace(name: &str) -> Value {
-    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
 }
 
 /// A Secret from a key file.

@@ -36,8 +36,15 @@ impl Programs {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let mut command = Command::new(cargo);
-        command.current_dir(workspace).args(["build", "--quiet"]).stdin(Stdio::null());
-        command.args(ALL.iter().flat_map(|name| ["--package", name]));
+        // The same selection as in the Makefile: another one would give dependencies other features, and compile them twice.
+        command.current_dir(workspace).args(["build", "--quiet", "--workspace", "--bins"]).stdin(Stdio::null());
+        // What cargo tells a test about its own package would make build scripts of dependencies run again each time.
+        let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_", "CARGO_PRIMARY_"];
+        for (name, _) in std::env::vars_os() {
+            if of_package.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+                command.env_remove(name);
+            }
+        }
         if programs.directory.ends_with("release") {
             command.arg("--release");
         }

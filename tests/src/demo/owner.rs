@@ -11,7 +11,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::stage::Stage;
-use crate::harness::{Desk, Setup};
+use crate::harness::{Desk, NodeDesk, Setup};
+use crate::kubectl::Kubectl;
 use crate::programs::Programs;
 use crate::progress::Progress;
 
@@ -55,7 +56,7 @@ pub async fn own(fast: bool) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let directory = super::directory();
     let _lock = lock(&directory)?;
-    let desk = tokio::select! {
+    let mut environment = tokio::select! {
         started = raise(&directory, fast) => started?,
         _ = terminate.recv() => return Ok(()),
     };
@@ -63,26 +64,46 @@ pub async fn own(fast: bool) -> Result<()> {
     loop {
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
-            _ = check.tick() => desk.check().context("the cluster is broken and was ended")?,
+            _ = check.tick() => environment.check().context("the cluster is broken and was ended")?,
         }
     }
 }
 
-async fn raise(directory: &Path, fast: bool) -> Result<Desk> {
-    if !fast {
-        bail!("the demo with a node is not there yet: make demo FAST=1");
+enum Environment {
+    Fast(Desk),
+    Node(NodeDesk),
+}
+
+impl Environment {
+    fn check(&mut self) -> Result<()> {
+        match self {
+            Self::Fast(desk) => desk.check(),
+            Self::Node(desk) => desk.check(),
+        }
     }
+}
+
+async fn raise(directory: &Path, fast: bool) -> Result<Environment> {
     let setup = Setup { programs: &Programs::built()?, directory, accounts: ACCOUNTS, fsync: true };
-    let desk = Desk::start(setup, say).await?;
-    let stage = Stage {
-        kubeconfig: kubeconfig(directory, &desk.kubectl.kubeconfig)?,
-        kubectl: desk.kubectl.program.clone(),
-        exchange: desk.exchange.authority().to_owned(),
-        admin: desk.exchange.authority().to_owned(),
-        data: desk.exchange.directory().to_owned(),
+    let (environment, stage) = if fast {
+        let desk = Desk::start(setup, say).await?;
+        let exchange = desk.exchange.authority().to_owned();
+        let data = desk.exchange.directory().to_owned();
+        let stage = stage(directory, &desk.kubectl, exchange.clone(), exchange, data)?;
+        (Environment::Fast(desk), stage)
+    } else {
+        let desk = NodeDesk::start(setup, say).await?;
+        let (admin, data) = (desk.admin.clone(), desk.data.clone());
+        let stage = stage(directory, &desk.kubectl, desk.exchange().to_owned(), admin, data)?;
+        (Environment::Node(desk), stage)
     };
     say(&format!("{READY}{}", serde_json::to_string(&stage)?))?;
-    Ok(desk)
+    Ok(environment)
+}
+
+fn stage(directory: &Path, kubectl: &Kubectl, exchange: String, admin: String, data: PathBuf) -> Result<Stage> {
+    let kubeconfig = kubeconfig(directory, &kubectl.kubeconfig)?;
+    Ok(Stage { kubeconfig, kubectl: kubectl.program.clone(), exchange, admin, data })
 }
 
 /// A line for who started this process; an error means that nobody is there any more.
