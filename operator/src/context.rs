@@ -5,6 +5,7 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use arbbot_crds::conditions::Reason;
 use arbbot_crds::{ArbBot, ArbPolicy};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::Store;
@@ -42,6 +43,8 @@ pub struct Context {
     pub generations: Memo<String, (Option<i64>, Instant)>,
     /// Ids of the incidents that each bot showed last, by uid of the bot.
     pub incidents: Memo<String, Vec<String>>,
+    /// Troubles of each bot that people were told of, by uid of the bot.
+    pub troubles: Memo<String, Vec<(String, Reason)>>,
 }
 
 impl Context {
@@ -63,6 +66,7 @@ impl Context {
     pub fn forget(&self, bot_uid: &str) {
         self.claims.release(bot_uid);
         self.incidents.remove(bot_uid);
+        self.troubles.remove(bot_uid);
         self.generations.remove(bot_uid);
     }
 }

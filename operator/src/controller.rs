@@ -76,6 +76,7 @@ pub async fn run(
         applied: Default::default(),
         generations: Default::default(),
         incidents: Default::default(),
+        troubles: Default::default(),
     });
     let (gone, waiting) = mpsc::unbounded();
 

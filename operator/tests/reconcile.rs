@@ -136,6 +136,7 @@ fn context(server: &Arc<Mutex<Server>>) -> Context {
         applied: Default::default(),
         generations: Default::default(),
         incidents: Default::default(),
+        troubles: Default::default(),
     }
 }
 

@@ -58,7 +58,7 @@ pub async fn report(
             ctx.reports.publish(bot, &report).await;
         }
     }
-    for report in incidents(bot, now, ctx) {
+    for report in troubles(bot, ctx).into_iter().chain(incidents(bot, now, ctx)) {
         ctx.reports.publish(bot, &report).await;
     }
     Ok(next_look(fetched, &verdict, lost, now))
@@ -180,6 +180,36 @@ fn incidents(bot: &ArbBot, now: Timestamp, ctx: &Context) -> Vec<Report> {
     });
     let closed = before.iter().flatten().filter(|id| open.iter().all(|incident| incident.id != **id));
     engaged.chain(closed.map(|id| Report::released(format!("the latch of kill {id} is released")))).collect()
+}
+
+/// What people are told of the bot's own conditions: each trouble once, when it begins or its reason changes.
+fn troubles(bot: &ArbBot, ctx: &Context) -> Vec<Report> {
+    let conditions = bot.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let now: Vec<_> = TROUBLES.into_iter().filter_map(|type_| trouble(find(conditions, type_)?)).collect();
+    let types = now.iter().map(|(type_, reason, _)| (type_.clone(), *reason)).collect();
+    let before = ctx.troubles.insert(bot.uid().unwrap_or_default(), types).unwrap_or_default();
+    let is_new = |type_: &String, reason: Reason| !before.iter().any(|(t, r)| t == type_ && *r == reason);
+    now.into_iter()
+        .filter(|(type_, reason, _)| is_new(type_, *reason))
+        .map(|(type_, reason, message)| Report::warning(reason, format!("{type_}: {message}")))
+        .collect()
+}
+
+/// Conditions of the bot whose trouble is worth an Event.
+const TROUBLES: [ConditionType; 4] = [
+    ConditionType::CredentialsValid,
+    ConditionType::ExchangeConnected,
+    ConditionType::WithinRiskLimits,
+    ConditionType::PositionsReconciled,
+];
+
+/// Type, reason and message of a condition that a person should hear of. A refused new key leaves `CredentialsValid`
+/// True, because the earlier one stays in use; its reason tells.
+fn trouble(condition: &Condition) -> Option<(String, Reason, String)> {
+    let reason: Reason = condition.reason.parse().ok()?;
+    let starting = matches!(reason, Reason::Starting | Reason::NotConfirmed | Reason::ContactLost);
+    let fine = matches!(reason, Reason::KeyAccepted | Reason::Connected | Reason::WithinLimits | Reason::Reconciled);
+    (!starting && !fine).then(|| (condition.type_.clone(), reason, condition.message.clone()))
 }
 
 /// When to look again without being told to.
