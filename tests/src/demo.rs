@@ -3,6 +3,7 @@
 //! `up` starts an *owner*, a process in a session of its own that holds the cluster, the node and the exchange until
 //! `down`; then it plays the story against it and leaves everything running.
 
+mod guest;
 mod owner;
 mod stage;
 mod story;

@@ -8,8 +8,8 @@ mod room;
 mod scenario;
 
 pub use bot::{Bot, Patched, condition_is, incidents, stopped};
-pub use desk::{Desk, OPERATOR, OPERATOR_NAMESPACE, Setup, config, install};
-pub use node_desk::NodeDesk;
+pub use desk::{Desk, MANIFESTS, OPERATOR, OPERATOR_NAMESPACE, Setup, config, install};
+pub use node_desk::{NODE_NAMESPACES, NodeDesk};
 pub use room::Room;
 pub use scenario::{Scenario, run, run_in_turn};
 

@@ -90,7 +90,7 @@ async fn a_bot_becomes_ready_and_every_printer_column_shows(desk: Arc<Desk>) -> 
     room.kubectl(&["wait", "--for=condition=Ready", "arbbot/bot", "--timeout=30s"]).await?;
     let priced = |bot: &ArbBot| {
         let bot = bot.status.as_ref().and_then(|status| status.bot.as_ref());
-        bot.is_some_and(|bot| bot.pnl.is_some() && bot.position.as_ref().is_some_and(|p| p.leverage != ""))
+        bot.is_some_and(|bot| bot.pnl.is_some() && bot.position.as_ref().is_some_and(|p| !p.leverage.is_empty()))
     };
     bot.wait("position and P&L are in status", priced).await?;
     for (output, columns) in [

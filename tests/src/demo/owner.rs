@@ -10,6 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::guest::Guest;
 use super::stage::Stage;
 use crate::harness::{Desk, NodeDesk, Setup};
 use crate::kubectl::Kubectl;
@@ -18,7 +19,8 @@ use crate::progress::Progress;
 
 const LOG: &str = "demo.log";
 const LOCK: &str = "demo.lock";
-const END_DEADLINE: Duration = Duration::from_secs(60);
+/// In a cluster that was not started here bots are deleted first, which takes its time.
+const END_DEADLINE: Duration = Duration::from_secs(180);
 /// The owner's last line on standard output starts with this.
 const READY: &str = "ready ";
 const ACCOUNTS: usize = 4;
@@ -56,6 +58,7 @@ pub async fn own(fast: bool) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let directory = super::directory();
     let _lock = lock(&directory)?;
+    let guest = Guest::arrive().await?;
     let mut environment = tokio::select! {
         started = raise(&directory, fast) => started?,
         _ = terminate.recv() => return Ok(()),
@@ -63,9 +66,13 @@ pub async fn own(fast: bool) -> Result<()> {
     let mut check = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
+            _ = terminate.recv() => break,
             _ = check.tick() => environment.check().context("the cluster is broken and was ended")?,
         }
+    }
+    match guest {
+        Some(guest) => guest.leave().await.context("some of the demo stays in the cluster"),
+        None => Ok(()),
     }
 }
 

@@ -22,7 +22,8 @@ use crate::objects;
 use crate::progress::Progress;
 use crate::witness::Witness;
 
-const DESK: &str = "desk-a";
+/// Namespace of the bots.
+pub const DESK: &str = "desk-a";
 const KILLED: &str = "btc-carry";
 const RESTRICTED: &str = "eth-carry";
 const POLICY: &str = "eth-brake";

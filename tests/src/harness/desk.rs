@@ -20,6 +20,8 @@ use crate::programs::{self, Programs};
 
 /// Namespace of the operator.
 pub const OPERATOR_NAMESPACE: &str = "arbbot-system";
+/// What installs it.
+pub const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests");
 /// Name of its Deployment.
 pub const OPERATOR: &str = "arbbot-operator";
 
@@ -146,8 +148,7 @@ impl Desk {
 /// # Errors
 /// It is not ready in time.
 pub async fn install(kubectl: &Kubectl) -> Result<()> {
-    let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests").display().to_string();
-    kubectl.run(&["apply", "--server-side", "-k", &manifests]).await?;
+    kubectl.run(&["apply", "--server-side", "-k", MANIFESTS]).await?;
     let crds = ["crd/arbbots.arbbot.io", "crd/arbpolicies.arbbot.io"];
     kubectl.run(&["wait", "--for=condition=Established", "--timeout=30s", crds[0], crds[1]]).await?;
     rolled_out(kubectl).await

@@ -14,6 +14,8 @@ use crate::kubectl::Kubectl;
 use crate::programs::{self, Programs};
 use crate::{images, objects};
 
+/// Namespaces that it makes, besides the operator's.
+pub const NODE_NAMESPACES: &[&str] = &[NAMESPACE];
 /// Namespace of the exchange.
 const NAMESPACE: &str = "exchange";
 const SIMULATOR: &str = "exchange-simulator";
