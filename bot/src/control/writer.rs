@@ -58,7 +58,7 @@ impl StatusTask {
             let stopping = shutdown.is_cancelled();
             let status = self.compose(&mut conditions);
             log_transitions(&mut logged, &conditions);
-            if self.is_due(&status, written.as_ref()) {
+            if !self.awaits_acknowledgement() && self.is_due(&status, written.as_ref()) {
                 match self.write(&status).await {
                     Ok(()) => {
                         failures = 0;
@@ -111,6 +111,17 @@ impl StatusTask {
             return true;
         }
         status != last && self.clock.boottime() >= *at + FIGURES_EVERY
+    }
+
+    /// Whether the gate is ahead of what the control task has made durable. Its acknowledgement comes within
+    /// milliseconds and is the next write; a write before it would only delay it.
+    fn awaits_acknowledgement(&self) -> bool {
+        let facts = self.control.borrow();
+        let (generation, policies) = self.gate.versions();
+        let applied = facts.policies.iter().map(|policy| (&policy.name, policy.generation));
+        generation.is_some()
+            && (generation != facts.generation
+                || !applied.eq(policies.iter().map(|policy| (&policy.name, policy.generation))))
     }
 
     async fn write(&self, status: &ArbBotStatus) -> Result<(), WriteError> {

@@ -269,6 +269,13 @@ impl Gate {
         (state.control.clone(), self.contact(&state))
     }
 
+    /// Generation of the ArbBot in force, and the policies in force.
+    #[must_use]
+    pub fn versions(&self) -> (Option<i64>, Vec<PolicyVersion>) {
+        let state = self.state();
+        (state.generation, state.policies.clone())
+    }
+
     /// Every restriction in force, for people.
     #[must_use]
     pub fn restrictions(&self) -> Vec<Restriction> {
