@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 fn main() -> ExitCode {
     run(
-        8,
+        12,
         scenarios![
             a_bad_value_is_refused_with_a_message_that_names_the_field,
             an_immutable_field_is_refused_with_a_message_that_says_what_to_do,
@@ -108,7 +108,7 @@ async fn a_kill_is_never_refused(desk: Arc<Desk>) -> Result<()> {
     for mode in ["Active", "ReduceOnly", "Halted"] {
         let name = format!("bot-{}", mode.to_lowercase());
         let bot = room.bot(&name, json!({"spec": {"mode": mode}})).await?;
-        let patch = ["patch", &format!("arbbot/{name}"), "--type=merge", "--field-manager=arb-incident", "-p", kill];
+        let patch = ["patch", "arbbot", &name, "--type=merge", "--field-manager=arb-incident", "-p", kill];
         room.kubectl(&patch).await?;
         let spec = bot.get().await?.spec;
         ensure!(spec.kill_switch.engaged && spec.kill_switch.reason == "unspecified", "{:?}", spec.kill_switch);
