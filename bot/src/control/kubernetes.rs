@@ -70,6 +70,8 @@ struct State {
     standing: Option<Standing>,
     status_remembered: bool,
     releases: u64,
+    /// A release that the engine has not yet heard of.
+    release_unheard: bool,
 }
 
 impl ControlTask {
@@ -80,8 +82,14 @@ impl ControlTask {
         let own = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
         let mut bots = watcher(bots, own).default_backoff().boxed();
         let mut policies = watcher(policies, watcher::Config::default()).default_backoff().boxed();
-        let mut state =
-            State { observed: Observed::default(), key: None, standing: None, status_remembered: false, releases: 0 };
+        let mut state = State {
+            observed: Observed::default(),
+            key: None,
+            standing: None,
+            status_remembered: false,
+            releases: 0,
+            release_unheard: false,
+        };
         state.observed.bot_seen(first);
         loop {
             let changed = tokio::select! {
@@ -181,21 +189,27 @@ impl ControlTask {
         let all: Vec<&ArbPolicy> = policies.iter().collect();
         let matching = control::matching(&bot, all.iter().copied());
         let changed = self.latches.observe(&control::engagements(&bot, &matching), self.clock.now());
-        self.close_or_open(&bot, &matching, state);
+        self.set_gate(&bot, &matching, state.releases);
         self.metrics.control_apply.observe(began.elapsed().as_secs_f64());
         self.metrics.control_changes.inc();
-        self.keep(&changed).await;
+        // The latch takes its place at the disk before the orders of the saga do; cancels wait for neither.
+        tokio::join!(self.keep(&changed), async { self.tell_engine(&bot, state) });
         self.release(state, &bot, &all, &matching).await;
         self.publish(&bot, &matching);
         self.ready.send_replace(true);
         self.spec.send_replace(bot);
     }
 
-    /// Sets the gate, then tells the engine.
-    fn close_or_open(&mut self, bot: &ArbBot, matching: &[&ArbPolicy], state: &State) {
+    /// `releases`: how many incidents were released. Until the engine has heard of the last one, and keeps entry closed
+    /// by itself until positions are compared, it is closed here.
+    fn set_gate(&self, bot: &ArbBot, matching: &[&ArbPolicy], releases: u64) {
         let mut restrictions = control::spec_restrictions(bot);
         restrictions.extend(matching.iter().map(|policy| control::policy_restriction(policy)));
         restrictions.extend(self.latches.restrictions());
+        if self.view.borrow().releases != releases {
+            let why = "released; positions are compared before entry opens";
+            restrictions.push(Restriction::entry("reconciliation", Entry::ReduceOnly, why));
+        }
         let spec = &bot.spec;
         let versions = matching
             .iter()
@@ -207,8 +221,11 @@ impl ControlTask {
         let generation = bot.metadata.generation;
         self.gate.set_control(&spec.risk.limits, &spec.control_timeouts, restrictions, generation, versions);
         self.gate.set(Slot::Claim, self.claim_restriction(bot));
+    }
+
+    fn tell_engine(&self, bot: &ArbBot, state: &State) {
         self.tell(Event::Control(ControlChange {
-            generation,
+            generation: bot.metadata.generation,
             params: params(bot),
             incidents: self.latches.began(),
             releases: state.releases,
@@ -292,11 +309,11 @@ impl ControlTask {
     /// Follows the saga, and releases what a human has released once its kill is finished.
     async fn follow_saga(&mut self, state: &mut State) {
         let view = self.view.borrow_and_update().clone();
-        if view.incidents != self.latches.began() {
-            return;
-        }
-        let changed = self.latches.progress(&view.proof);
-        if changed.is_empty() {
+        let heard_of_release = view.releases == state.releases && std::mem::take(&mut state.release_unheard);
+        // A proof from before the last incident began says nothing of it.
+        let current = view.incidents == self.latches.began();
+        let changed = if current { self.latches.progress(&view.proof) } else { Vec::new() };
+        if changed.is_empty() && !heard_of_release {
             return;
         }
         for incident in &changed {
@@ -314,6 +331,9 @@ impl ControlTask {
         let (bot, policies): (ArbBot, Vec<ArbPolicy>) = (bot.clone(), policies.into_iter().cloned().collect());
         let all: Vec<&ArbPolicy> = policies.iter().collect();
         let matching = control::matching(&bot, all.iter().copied());
+        if heard_of_release {
+            self.set_gate(&bot, &matching, state.releases);
+        }
         self.release(state, &bot, &all, &matching).await;
         self.publish(&bot, &matching);
     }
@@ -342,12 +362,14 @@ impl ControlTask {
                     tracing::info!(incident = %id, "released");
                     self.latches.release(id);
                     state.releases += 1;
+                    state.release_unheard = true;
                 }
                 Ok(Err(error)) => tracing::error!(incident = %id, reason = error.reason(), %error, "not released"),
             }
         }
         if !releasable.is_empty() {
-            self.close_or_open(bot, matching, state);
+            self.set_gate(bot, matching, state.releases);
+            self.tell_engine(bot, state);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Carries the engine's commands out: ledger, gate, exchange, in this order; feeds the answers back as events.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ use crate::telemetry::server::Heartbeat;
 const TICK: Duration = Duration::from_millis(100);
 /// Age at which a product's rules and state are read again.
 const PRODUCT_AGE: Duration = Duration::from_secs(5);
+/// How long what becomes known of orders is gathered before it is written.
+const GATHER: Duration = Duration::from_millis(250);
 /// How long the intent of any other order waits for the disk.
 const INTENT: Duration = Duration::from_secs(2);
 /// How long the intent of a kill order waits for the disk.
@@ -76,6 +79,15 @@ enum Entry {
         seen: OrderState,
         epoch: i64,
     },
+}
+
+impl Entry {
+    fn client_order_id(&self) -> &str {
+        match self {
+            Self::Update(update) => &update.client_order_id,
+            Self::Import { seen, .. } => &seen.client_order_id,
+        }
+    }
 }
 
 impl<E: Exchange> Driver<E> {
@@ -292,16 +304,32 @@ fn outcome(result: &Result<Placed, ExchangeError>) -> OrderOutcome {
     }
 }
 
-/// Writes entries in their order until the channel closes.
+/// Writes what becomes known of orders until the channel closes: for each order only the latest, because every state is
+/// cumulative. Nothing waits for these writes, and the disk belongs to latches and intents first.
 async fn record(ledger: Ledger, mut queue: mpsc::UnboundedReceiver<Entry>) {
-    while let Some(entry) = queue.recv().await {
-        let result = match &entry {
-            Entry::Update(update) => ledger.order(update).await,
-            Entry::Import { seen, epoch } => ledger.import(seen, *epoch).await,
-        };
-        if let Err(error) = result {
-            // The exchange's history has the same facts; the next start reads them from there.
-            tracing::error!(reason = error.reason(), %error, "the ledger did not take an order's state");
+    let mut open = true;
+    while open {
+        let mut latest = BTreeMap::new();
+        let until = tokio::time::Instant::now() + GATHER;
+        loop {
+            match tokio::time::timeout_at(until, queue.recv()).await {
+                Ok(Some(entry)) => drop(latest.insert(entry.client_order_id().to_owned(), entry)),
+                Ok(None) => open = false,
+                Err(_) => {}
+            }
+            if !open || tokio::time::Instant::now() >= until {
+                break;
+            }
+        }
+        for entry in latest.values() {
+            let result = match entry {
+                Entry::Update(update) => ledger.order(update).await,
+                Entry::Import { seen, epoch } => ledger.import(seen, *epoch).await,
+            };
+            if let Err(error) = result {
+                // The exchange's history has the same facts; the next start reads them from there.
+                tracing::error!(reason = error.reason(), %error, "the ledger did not take an order's state");
+            }
         }
     }
 }

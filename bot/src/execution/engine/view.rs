@@ -38,6 +38,8 @@ pub struct View {
     pub mode: Option<EffectiveMode>,
     /// Incidents that the engine knows to have begun.
     pub incidents: u64,
+    /// Releases that the engine knows of.
+    pub releases: u64,
     pub open_orders: u32,
     pub unknown_orders: u32,
     /// Working orders on the account that are not this bot's.
@@ -103,6 +105,7 @@ impl Engine {
             generation: self.generation,
             mode: self.mode,
             incidents: self.incidents,
+            releases: self.releases,
             open_orders: u32::try_from(self.orders.live().count()).unwrap_or(u32::MAX),
             unknown_orders: u32::try_from(self.orders.live().filter(|o| o.state == State::Unknown).count())
                 .unwrap_or(u32::MAX),
