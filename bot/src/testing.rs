@@ -36,9 +36,9 @@ pub fn future_product() -> Product {
 }
 
 pub fn spot_leg(owned: Decimal) -> Leg {
-    Leg { product: spot_product(), owned, buys: dec!(0), sells: dec!(0), mid: Some(dec!(60000)) }
+    Leg { product: spot_product(), owned, deficit: dec!(0), buys: dec!(0), sells: dec!(0), mid: Some(dec!(60000)) }
 }
 
 pub fn future_leg(owned: Decimal) -> Leg {
-    Leg { product: future_product(), owned, buys: dec!(0), sells: dec!(0), mid: Some(dec!(60000)) }
+    Leg { product: future_product(), owned, deficit: dec!(0), buys: dec!(0), sells: dec!(0), mid: Some(dec!(60000)) }
 }

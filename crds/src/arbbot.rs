@@ -207,7 +207,7 @@ pub struct Coinbase {
     pub ca_bundle: Option<CaBundle>,
     /// This bot's share of the user's rate limit; a fifth of it is kept for cancels and closes. Hot. Default 10.
     #[serde(default = "requests_per_second")]
-    #[schemars(range(min = 2, max = 30), extend("format" = "int32"))]
+    #[schemars(range(min = 5, max = 30), extend("format" = "int32"))]
     pub requests_per_second: u32,
 }
 
@@ -287,6 +287,10 @@ pub struct FundingCarry {
     pub target_notional: DecimalString,
     /// How its orders are placed. Hot.
     #[serde(default)]
+    #[x_kube(validation = Rule::new("duration(self.maxRest) >= duration('5s') && duration(self.maxRest) <= duration('10m')")
+        .message("strategy.fundingCarry.orders.maxRest must be between 5s and 10m: it bounds how long an order outlives its bot"))]
+    #[x_kube(validation = Rule::new("duration(self.legTimeout) >= duration('1s')")
+        .message("strategy.fundingCarry.orders.legTimeout must be at least 1s"))]
     pub orders: Orders,
 }
 

@@ -126,6 +126,8 @@ pub enum Reason {
     Reconciled,
     /// The exchange shows less than the bot owns.
     PositionDeficit,
+    /// The exchange shows more than the bot owns; what is not proven ours is never touched.
+    PositionExcess,
     /// An order that this bot may have sent is neither proven placed nor proven not placed.
     OrdersUnknown,
 

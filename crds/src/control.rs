@@ -187,6 +187,8 @@ pub struct Engagement {
     pub action: KillAction,
     /// Why.
     pub reason: String,
+    /// What the source releases: an earlier incident of its own.
+    pub release: Option<IncidentId>,
 }
 
 /// Every kill switch that is engaged on a bot now, its own first. `policies` are those that match.
@@ -201,12 +203,14 @@ pub fn engagements(bot: &ArbBot, policies: &[&ArbPolicy]) -> Vec<Engagement> {
         source: bot_source(bot),
         action: own.action,
         reason: own.reason.clone(),
+        release: own.release.parse().ok(),
     });
     let of_policies = policies.iter().filter(|policy| policy.spec.kill_switch.engaged).map(|policy| Engagement {
         id: id(&policy.metadata.uid, policy.metadata.generation),
         source: policy_source(policy),
         action: policy.spec.kill_switch.action,
         reason: policy.spec.kill_switch.reason.clone(),
+        release: policy.spec.kill_switch.release.parse().ok(),
     });
     own.into_iter().chain(of_policies).collect()
 }

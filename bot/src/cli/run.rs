@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,6 +11,7 @@ use arbbot_crds::ArbBot;
 use arbbot_crds::control::{Entry, Restriction};
 use arbbot_crds::incident::uid8;
 use arbbot_crds::names;
+use arbbot_crds::status::EffectiveMode;
 use clap::Args;
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
@@ -83,6 +85,16 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let clock = Clock::system();
     let bot = own_bot(&client, &args).await?;
     let (ledger, recovered) = Ledger::open(&args.ledger_dir, &binding(&bot), clock.clone()).await?;
+    let head = bot.status.as_ref().and_then(|status| status.bot.as_ref()?.ledger.clone());
+    if let Some(head) = head
+        && !ledger.continues(&head).await?
+    {
+        tracing::error!(
+            entries = head.entries,
+            "the ledger does not continue what status anchored: it was lost, cut or replaced; the exchange's history \
+             and the latches in status are read instead"
+        );
+    }
     if let Some(note) = &recovered.note {
         tracing::warn!(note, "the ledger was opened");
     }
@@ -208,6 +220,7 @@ impl Program {
             spec,
             ready,
             metrics: metrics.clone(),
+            unkept: AtomicBool::new(false),
         };
         let session = SessionTask {
             clock: clock.clone(),
@@ -263,12 +276,16 @@ impl Program {
         tasks.spawn(ended("status", writer.run(status, stop_rest.clone())));
         tasks.spawn(ended("log level", follow_log_level(log, spec_seen, stop_rest.clone())));
         tasks.spawn(ended("venue", forward(venue_events, events, stop_rest.clone())));
-        let engine_task = tokio::spawn(driver.run(stop_trading.clone()));
+        let mut engine_task = tokio::spawn(driver.run(stop_trading.clone()));
 
         let failed = tokio::select! {
             _ = stop.recv() => None,
             _ = interrupt.recv() => None,
             ended = tasks.join_next() => ended,
+            ended = &mut engine_task => {
+                ended.context("the engine failed")?;
+                anyhow::bail!("the engine ended by itself");
+            }
         };
         tracing::info!("stopping: orders are being cancelled");
         stop_orders(&gate, view_seen).await;
@@ -298,11 +315,16 @@ async fn ended(name: &'static str, task: impl Future<Output = ()>) -> (&'static 
 /// Closes the gate and waits until no order works; a running kill is left to the next pod.
 async fn stop_orders(gate: &Gate, mut view: watch::Receiver<View>) {
     gate.set(Slot::Process, vec![Restriction::entry("shutdown", Entry::Halted, "the pod is being stopped")]);
-    let gone = view.wait_for(|view| view.open_orders == 0);
+    let gone = view.wait_for(|view| {
+        let halted = matches!(view.mode, Some(EffectiveMode::Halted | EffectiveMode::Flatten));
+        halted && view.open_orders == 0 && view.proof.orders_gone.first.is_some()
+    });
     if timeout(STOP_WITHIN, gone).await.is_err() {
         let open = view.borrow().open_orders;
-        tracing::error!(open, "orders may still work; they expire by themselves at the exchange");
+        tracing::error!(open, "the exchange has not confirmed that no order works; what rests expires by itself");
     }
+    // From here on nothing is sent, whatever is under way: the next pod may begin.
+    gate.not_the_trader();
 }
 
 /// Since when the order history is to be read: the first order that ledger or status know.

@@ -50,11 +50,12 @@ impl ContactTask {
                 ok = self.tick(&timeouts) => ok,
             };
             failures = if ok { 0 } else { failures.saturating_add(1) };
+            // Shorter timeouts count at once; nothing else of the spec asks for a contact.
+            let other_timeouts = self.spec.wait_for(|bot| bot.spec.control_timeouts != timeouts);
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = tokio::time::sleep(pause(&timeouts, failures)) => {}
-                // Shorter timeouts count at once.
-                _ = self.spec.changed() => {}
+                _ = other_timeouts => {}
             }
         }
         if let Err(error) = self.lease.release().await {

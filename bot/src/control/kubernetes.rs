@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arbbot_crds::arbbot::ArbBot;
@@ -61,6 +62,8 @@ pub struct ControlTask {
     pub spec: watch::Sender<ArbBot>,
     pub ready: watch::Sender<bool>,
     pub metrics: Metrics,
+    /// Whether a latch is open that no disk took.
+    pub unkept: AtomicBool,
 }
 
 /// What changes while the task runs.
@@ -72,6 +75,8 @@ struct State {
     releases: u64,
     /// A release that the engine has not yet heard of.
     release_unheard: bool,
+    /// A release that the disk did not take; tried again with every contact.
+    release_failed: bool,
 }
 
 impl ControlTask {
@@ -89,6 +94,7 @@ impl ControlTask {
             status_remembered: false,
             releases: 0,
             release_unheard: false,
+            release_failed: false,
         };
         state.observed.bot_seen(first);
         loop {
@@ -97,7 +103,11 @@ impl ControlTask {
                 () = shutdown.cancelled() => return,
                 event = bots.next() => self.bot_event(&mut state, event),
                 event = policies.next() => self.policy_event(&mut state, event),
-                Some(round) = self.rounds.recv() => self.round(&mut state, round),
+                Some(round) = self.rounds.recv() => {
+                    let changed = self.round(&mut state, round);
+                    self.try_again(&mut state).await;
+                    changed
+                }
                 Ok(()) = self.view.changed() => {
                     self.follow_saga(&mut state).await;
                     false
@@ -229,6 +239,7 @@ impl ControlTask {
             params: params(bot),
             incidents: self.latches.began(),
             releases: state.releases,
+            kill_began: self.latches.oldest(),
         }));
     }
 
@@ -296,14 +307,32 @@ impl ControlTask {
         });
     }
 
-    /// Makes latches durable. A kill never waits for the disk longer than the ledger's own deadline.
+    /// Makes latches durable. A kill never waits for the disk longer than the ledger's own deadline; what no disk took
+    /// is tried again with every contact.
     async fn keep(&self, changed: &[IncidentRecord]) {
         for incident in changed {
             if let Err(error) = self.ledger.open_incident(incident).await {
+                self.unkept.store(true, Ordering::Relaxed);
                 tracing::error!(incident = %incident.id, reason = error.reason(), %error,
                     "the latch is not durable; it holds in memory and in status");
             }
         }
+    }
+
+    /// What the disk refused before: latches that are not durable, releases that were not written.
+    async fn try_again(&mut self, state: &mut State) {
+        if self.unkept.swap(false, Ordering::Relaxed) {
+            self.keep(&self.latches.records()).await;
+        }
+        if !state.release_failed {
+            return;
+        }
+        let Some((bot, policies)) = state.observed.complete() else { return };
+        let (bot, policies): (ArbBot, Vec<ArbPolicy>) = (bot.clone(), policies.into_iter().cloned().collect());
+        let all: Vec<&ArbPolicy> = policies.iter().collect();
+        let matching = control::matching(&bot, all.iter().copied());
+        self.release(state, &bot, &all, &matching).await;
+        self.publish(&bot, &matching);
     }
 
     /// Follows the saga, and releases what a human has released once its kill is finished.
@@ -354,6 +383,7 @@ impl ControlTask {
 
     async fn release(&mut self, state: &mut State, bot: &ArbBot, all: &[&ArbPolicy], matching: &[&ArbPolicy]) {
         let releasable = self.latches.releasable(bot, all);
+        let released_before = state.releases;
         for id in &releasable {
             // A release that is not durable would latch again after a restart: it is tried again on the next change.
             match timeout(CALL, self.ledger.release_incident(id, self.clock.now())).await {
@@ -367,6 +397,7 @@ impl ControlTask {
                 Ok(Err(error)) => tracing::error!(incident = %id, reason = error.reason(), %error, "not released"),
             }
         }
+        state.release_failed = state.releases - released_before < releasable.len() as u64;
         if !releasable.is_empty() {
             self.set_gate(bot, matching, state.releases);
             self.tell_engine(bot, state);

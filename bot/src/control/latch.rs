@@ -63,9 +63,15 @@ impl Latches {
         for record in self.open.values_mut() {
             let engagement = engagements.iter().find(|engagement| engagement.id.source == record.id.source);
             let engaged = engagement.is_some();
-            let continues = record.source_engaged && engaged;
+            // The release of the open incident stands in the spec: somebody let go, released and engaged again before
+            // this bot looked.
+            let released = engagement.is_some_and(|e| e.release.as_ref().is_some_and(|r| r.releases(&record.id)));
+            let continues = record.source_engaged && engaged && !released;
             let action = engagement.filter(|_| continues).map_or(record.action, |e| record.action.max(e.action));
             if record.source_engaged != (engaged && continues) || record.action != action {
+                if record.action != action {
+                    record.phase = IncidentPhase::CancellingOrders;
+                }
                 record.source_engaged = continues;
                 record.action = action;
                 changed.push(record.clone());
@@ -165,6 +171,18 @@ impl Latches {
             .collect()
     }
 
+    /// When the oldest open incident began.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Timestamp> {
+        self.open.values().map(|record| record.engaged_at).min()
+    }
+
+    /// The records of all open latches.
+    #[must_use]
+    pub fn records(&self) -> Vec<IncidentRecord> {
+        self.open.values().cloned().collect()
+    }
+
     /// Counts the incidents that ever began.
     #[must_use]
     pub fn began(&self) -> u64 {
@@ -182,6 +200,7 @@ mod tests {
             source: "ArbBot/carry".into(),
             action: KillAction::Flatten,
             reason: "drill".into(),
+            release: None,
         }
     }
 
@@ -207,6 +226,16 @@ mod tests {
         latches.observe(&[], Timestamp::UNIX_EPOCH);
         latches.observe(&[engaged("aaaaaaaa-6")], Timestamp::UNIX_EPOCH);
         assert_eq!(ids(&latches), ["aaaaaaaa-3", "aaaaaaaa-6"]);
+    }
+
+    #[test]
+    fn a_release_that_the_bot_slept_through_does_not_cover_the_next_kill() {
+        let mut latches = Latches::default();
+        latches.observe(&[engaged("aaaaaaaa-3")], Timestamp::UNIX_EPOCH);
+        // Released in generation 4, engaged again in 5; only 5 was seen.
+        let again = Engagement { release: "aaaaaaaa-3".parse().ok(), ..engaged("aaaaaaaa-5") };
+        latches.observe(&[again], Timestamp::UNIX_EPOCH);
+        assert_eq!(ids(&latches), ["aaaaaaaa-3", "aaaaaaaa-5"]);
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub struct SessionFacts {
     pub verified_at: Option<Time>,
     /// Why there is no session, or why a newer key is not in use.
     pub problem: Option<(Reason, String)>,
+    /// Why the exchange no longer accepts the key in use.
+    pub refused: Option<String>,
     /// Whether a verified key is in use.
     pub open: bool,
 }
@@ -92,7 +94,7 @@ pub fn compose(facts: Facts<'_>, conditions: &mut Vec<Condition>, now: &Time) ->
 }
 
 fn bot_status(facts: Facts<'_>) -> BotStatus {
-    let Facts { control, session, view, in_force, ledger, pod_uid, node, .. } = facts;
+    let Facts { control, session, view, in_force, contact, ledger, pod_uid, node, .. } = facts;
     let up = |link| match view.links.iter().find(|(l, _)| *l == link) {
         Some((_, None)) => LinkState::Up,
         _ => LinkState::Down,
@@ -100,7 +102,7 @@ fn bot_status(facts: Facts<'_>) -> BotStatus {
     BotStatus {
         applied_generation: control.generation,
         applied_policies: control.policies.clone(),
-        effective_mode: Some(in_force.mode()),
+        effective_mode: Some(under_contact(in_force.mode(), contact)),
         open_orders: Some(view.open_orders),
         position: Some(PositionStatus {
             future_contracts: view.future_owned_contracts.normalize().to_string(),
@@ -126,6 +128,15 @@ fn bot_status(facts: Facts<'_>) -> BotStatus {
         pod_uid: Some(pod_uid.to_owned()),
         node: Some(node.to_owned()),
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+    }
+}
+
+/// The mode with what lost contact takes from it.
+fn under_contact(mode: EffectiveMode, contact: Contact) -> EffectiveMode {
+    match contact {
+        Contact::Fresh => mode,
+        Contact::Late | Contact::Stale => mode.max(EffectiveMode::ReduceOnly),
+        Contact::Lost => mode.max(EffectiveMode::Halted),
     }
 }
 
@@ -219,7 +230,7 @@ fn reason_of(facts: Facts<'_>, source: &str) -> Reason {
 
 fn limit_reason(view: &View) -> Reason {
     match &view.limit_exceeded {
-        Some(why) if why.contains("less than one contract") => Reason::LimitBelowOneContract,
+        Some((_, figures)) if figures.contains("less than one contract") => Reason::LimitBelowOneContract,
         _ => Reason::LimitExceeded,
     }
 }
@@ -252,7 +263,12 @@ fn flat(facts: Facts<'_>) -> Said {
     let type_ = ConditionType::Flat;
     let view = facts.view;
     if engine_follows(facts) && view.proof.flat.confirmed {
-        return say(type_, true, Reason::NoPosition, "the exchange has shown twice: no order and no position");
+        return say(
+            type_,
+            true,
+            Reason::NoPosition,
+            "the exchange has shown twice: no order and no position of this bot",
+        );
     }
     if !view.seen_exchange {
         return say(type_, ConditionStatus::Unknown, Reason::NotConfirmed, "the exchange has not yet been read");
@@ -277,13 +293,14 @@ fn flat(facts: Facts<'_>) -> Said {
 fn within_limits(facts: Facts<'_>) -> Said {
     let type_ = ConditionType::WithinRiskLimits;
     match &facts.view.limit_exceeded {
-        Some(why) => {
-            // The figure moves with the market; the name of the limit is what a person acts on.
-            let limit = why.split(':').next().unwrap_or_default();
-            let limit = limit.split(" is ").next().unwrap_or_default();
+        // The figures move with the market; the name of the limit is what a person acts on.
+        Some((limit, _)) => {
             let message =
                 format!("spec.risk.limits.{limit} is exceeded or too small: raise it, or reduce the position");
             say(type_, false, limit_reason(facts.view), message)
+        }
+        None if !facts.view.prices_fresh => {
+            say(type_, ConditionStatus::Unknown, Reason::NotConfirmed, "without fresh prices it cannot be said")
         }
         None => say(type_, true, Reason::WithinLimits, "inside every limit"),
     }
@@ -291,6 +308,9 @@ fn within_limits(facts: Facts<'_>) -> Said {
 
 fn credentials(facts: Facts<'_>) -> Said {
     let type_ = ConditionType::CredentialsValid;
+    if let Some(why) = &facts.session.refused {
+        return say(type_, false, Reason::KeyRefused, why.clone());
+    }
     match (&facts.session.problem, facts.session.open) {
         (None, true) => say(type_, true, Reason::KeyAccepted, "the exchange accepted the key"),
         (Some((reason, why)), true) if is_about_key(*reason) => {
@@ -339,8 +359,9 @@ fn reconciled(facts: Facts<'_>) -> Said {
             say(type_, ConditionStatus::Unknown, Reason::NotConfirmed, "the exchange has not yet been compared")
         }
         Reconciliation::Differs(why) => {
+            let reason = if facts.view.has_deficit { Reason::PositionDeficit } else { Reason::PositionExcess };
             let message = format!("{why}: find out who traded on the account; nothing is sold that is not proven ours");
-            say(type_, false, Reason::PositionDeficit, message)
+            say(type_, false, reason, message)
         }
         Reconciliation::Matches if facts.view.unknown_orders > 0 => {
             say(type_, false, Reason::OrdersUnknown, "an order is neither proven placed nor proven not placed")

@@ -14,10 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::control::report::SessionFacts;
-use crate::exchange::VenueEvent;
 use crate::exchange::coinbase::rest::Coinbase;
 use crate::exchange::coinbase::session::{Session, Settings};
+use crate::exchange::{Exchange as _, ExchangeError, VenueEvent};
 
+/// How often the key in use is checked.
+const CHECK_EVERY: Duration = Duration::from_secs(10);
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Longest pause between attempts to open a session.
@@ -43,10 +45,12 @@ impl SessionTask {
         let mut session: Option<Session> = None;
         let mut tried: Option<(Settings, [u8; 32])> = None;
         let mut attempts = 0_u32;
+        let mut retry_key = false;
+        let mut checked = self.clock.boottime();
         loop {
             let settings = self.settings();
             let wanted = (settings.clone(), Session::inputs_hash(&settings));
-            if session.is_none() || tried.as_ref() != Some(&wanted) {
+            if session.is_none() || tried.as_ref() != Some(&wanted) || std::mem::take(&mut retry_key) {
                 let open = Session::open(settings.clone(), self.clock.clone(), self.events.clone());
                 let opened = tokio::select! {
                     () = shutdown.cancelled() => return,
@@ -66,17 +70,40 @@ impl SessionTask {
                     }
                     Err(error) => {
                         tracing::warn!(reason = %error.reason(), %error, kept = session.is_some(), "no new session");
+                        // A key that was not refused for good is tried again.
+                        retry_key = error.reason() == Reason::ExchangeUnreachable;
                         self.show_problem(error.reason(), error.to_string());
                     }
                 }
                 tried = Some(wanted);
             }
-            let pause = if attempts == 0 || session.is_some() { LOOK_EVERY } else { retry(attempts) };
+            let pause = if attempts == 0 || (session.is_some() && !retry_key) { LOOK_EVERY } else { retry(attempts) };
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
                 _ = self.spec.changed() => {}
             }
+            if let Some(open) = &session {
+                self.check(open, &mut checked).await;
+            }
+        }
+    }
+
+    /// Asks now and then whether the key in use is still accepted: a revoked key must show.
+    async fn check(&self, session: &Session, checked: &mut Duration) {
+        if self.clock.boottime() < *checked + CHECK_EVERY {
+            return;
+        }
+        *checked = self.clock.boottime();
+        match session.exchange().key_permissions().await {
+            Err(error @ ExchangeError::Refused { .. }) => {
+                self.facts.send_modify(|facts| facts.refused = Some(error.to_string()));
+            }
+            Ok(_) => {
+                self.facts.send_if_modified(|facts| facts.refused.take().is_some());
+            }
+            // Whether the exchange can be reached at all is the engine's to say.
+            Err(_) => {}
         }
     }
 
@@ -108,6 +135,7 @@ impl SessionTask {
             account: Some(session.permissions().portfolio.clone()),
             verified_at: Some(Time(self.clock.now())),
             problem: None,
+            refused: None,
             open: true,
         });
     }

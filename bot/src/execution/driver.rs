@@ -342,7 +342,7 @@ fn entry(order: &Order) -> Entry {
         State::NotPlaced => RecordStatus::NotPlaced,
         State::Venue(status) => status.into(),
     };
-    if order.is_adopted() {
+    if order.adopted {
         let seen = OrderState {
             order_id: order.order_id.clone().unwrap_or_default(),
             client_order_id: order.order.client_order_id.clone(),

@@ -21,7 +21,7 @@ use crate::execution::kill::Attempts;
 use crate::execution::orders::{Order, Orders, State, parse_id};
 use crate::execution::proof::Proof;
 use crate::risk::exposure::Leg;
-use crate::risk::{Exposure, Permit};
+use crate::risk::{Class, Exposure, Permit};
 
 pub use view::{Reconciliation, View};
 
@@ -42,6 +42,8 @@ const SNAPSHOT_EVERY: Duration = Duration::from_secs(10);
 const SNAPSHOT_SOON: Duration = Duration::from_millis(700);
 /// Least time between the beginnings of two snapshots.
 const SNAPSHOT_PAUSE: Duration = Duration::from_millis(20);
+/// Pause of a leg after an order of it was refused.
+const PAUSE: Duration = Duration::from_millis(500);
 /// Pause after a snapshot that failed.
 const SNAPSHOT_RETRY: Duration = Duration::from_secs(1);
 
@@ -65,6 +67,8 @@ pub struct ControlChange {
     pub incidents: u64,
     /// Counts the incidents that were released: after one, positions are compared before entry opens.
     pub releases: u64,
+    /// When the oldest open kill began, on the wall clock: its deadline counts from there, across restarts.
+    pub kill_began: Option<Timestamp>,
 }
 
 /// All orders, holdings and products, as the venue showed them between `started` and now.
@@ -185,6 +189,9 @@ pub struct Engine {
     /// Since when entry is halted, and since when the position is to be flattened.
     halted_since: Option<Duration>,
     flatten_since: Option<Duration>,
+    kill_began: Option<Timestamp>,
+    /// When the futures session was last seen closed: no deadline runs meanwhile.
+    session_closed_at: Option<Duration>,
     /// Since when one leg is behind the other.
     behind_since: Option<Duration>,
     last_refusal: Option<String>,
@@ -223,6 +230,8 @@ impl Engine {
             changed_at: Duration::ZERO,
             halted_since: None,
             flatten_since: None,
+            kill_began: None,
+            session_closed_at: None,
             behind_since: None,
             last_refusal: None,
         }
@@ -250,7 +259,10 @@ impl Engine {
             Event::Venue(VenueEvent::Order(seen)) | Event::Order(Ok(seen)) => self.seen(&seen, now, commands),
             Event::Order(Err(_)) => self.next_snapshot = self.next_snapshot.min(now.boot + SNAPSHOT_SOON),
             Event::Placed { client_order_id, result } => self.placed(&client_order_id, result, now, commands),
-            Event::NotSent { client_order_id } => self.end(&client_order_id, State::NotPlaced, commands),
+            Event::NotSent { client_order_id } => {
+                self.not_in_the_book(&client_order_id, now);
+                self.end(&client_order_id, State::NotPlaced, commands);
+            }
             Event::Snapshot(result) => self.snapshot(*result, now, commands),
         }
     }
@@ -265,6 +277,7 @@ impl Engine {
             self.next_snapshot = now.boot;
         }
         self.releases = change.releases;
+        self.kill_began = change.kill_began;
         self.generation = change.generation;
         self.params = change.params;
         self.incidents = change.incidents;
@@ -273,7 +286,7 @@ impl Engine {
     fn seen(&mut self, seen: &OrderState, now: Now, commands: &mut Vec<Command>) {
         let filled_before = self.orders.get(&seen.client_order_id).map(|order| order.filled);
         if let Some(id) = self.orders.apply(seen) {
-            self.changed(self.orders.get(&id).is_none_or(Order::may_rest), now);
+            self.changed(self.orders.get(&id).is_none_or(Order::holds_up_a_halt), now);
             if filled_before.is_some_and(|before| seen.filled > before)
                 && let Some(leg) = self.leg_mut(&seen.product)
             {
@@ -294,12 +307,14 @@ impl Engine {
             (known, created) => known.or(created),
         };
         self.changed(true, now);
+        // The user channel does not say how large it is; the listing does.
+        self.next_snapshot = self.next_snapshot.min(now.boot + SNAPSHOT_SOON);
         commands.push(Command::Record(seen.client_order_id.clone()));
     }
 
     /// An order changed: what the exchange has proven may no longer hold.
-    fn changed(&mut self, may_rest: bool, now: Now) {
-        self.proof.broken(may_rest);
+    fn changed(&mut self, holds_up_a_halt: bool, now: Now) {
+        self.proof.broken(holds_up_a_halt);
         self.changed_at = now.boot;
     }
 
@@ -321,10 +336,12 @@ impl Engine {
             }
             Ok(Placed::Rejected { reason, message }) => {
                 self.refused(&product, format!("{reason}: {message}"), now);
+                self.not_in_the_book(id, now);
                 self.end(id, State::Rejected, commands);
             }
             Err(error) if error.proves_not_placed() => {
                 self.refused(&product, error.to_string(), now);
+                self.not_in_the_book(id, now);
                 self.end(id, State::NotPlaced, commands);
             }
             Err(error) => {
@@ -341,9 +358,21 @@ impl Engine {
 
     fn refused(&mut self, product: &str, why: String, now: Now) {
         if let Some(leg) = self.leg_mut(product) {
-            leg.not_before = now.boot + Duration::from_millis(500);
+            leg.not_before = now.boot + PAUSE;
         }
         self.last_refusal = Some(why);
+    }
+
+    /// An order never reached the book: the next of its leg waits a moment, and a kill's does not widen for it.
+    fn not_in_the_book(&mut self, id: &str, now: Now) {
+        let Some(order) = self.orders.get(id) else { return };
+        let (product, kill) = (order.order.product.clone(), order.class == Class::Kill);
+        if let Some(leg) = self.leg_mut(&product) {
+            leg.not_before = leg.not_before.max(now.boot + PAUSE);
+            if kill {
+                leg.attempts.not_in_the_book();
+            }
+        }
     }
 
     fn end(&mut self, id: &str, state: State, commands: &mut Vec<Command>) {
@@ -376,14 +405,17 @@ impl Engine {
         }
         self.foreign_orders = self.count_foreign(&snapshot.orders);
         self.spot.product = Some(snapshot.spot);
+        if snapshot.future.future.as_ref().is_some_and(|details| !details.session_open) {
+            self.session_closed_at = Some(now.boot);
+        }
         self.future.product = Some(snapshot.future);
         self.reconcile(&snapshot.holdings, owned_before == self.owned());
         self.holdings = Some(snapshot.holdings);
-        let may_rest = |id: &str| self.orders.get(id).is_none_or(Order::may_rest);
+        let holds_up = |id: &str| self.orders.get(id).is_none_or(Order::holds_up_a_halt);
         let shown_working = snapshot.orders.iter().any(|order| {
-            !order.status.is_terminal() && self.is_ours(&order.client_order_id) && may_rest(&order.client_order_id)
+            !order.status.is_terminal() && self.is_ours(&order.client_order_id) && holds_up(&order.client_order_id)
         });
-        let orders_gone = !shown_working && !self.orders.live().any(Order::may_rest);
+        let orders_gone = !shown_working && !self.orders.live().any(Order::holds_up_a_halt);
         let flat = self.is_flat(now) && self.orders.live().next().is_none();
         self.proof.snapshot(snapshot.started.boot, snapshot.started.wall, orders_gone, flat);
         self.snapshots += 1;
@@ -419,6 +451,7 @@ impl Engine {
             let product = state.product.clone()?;
             Some(Leg {
                 owned: self.orders.owned(&product.id),
+                deficit: state.deficit,
                 buys: self.orders.outstanding(&product.id, crate::exchange::Side::Buy),
                 sells: self.orders.outstanding(&product.id, crate::exchange::Side::Sell),
                 mid: state.touch(now.boot).map(|touch| touch.mid()),

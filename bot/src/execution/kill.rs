@@ -37,6 +37,11 @@ impl Attempts {
         self.not_before = now + RETRY;
     }
 
+    /// Notes that the last order never reached the book: it says nothing of the price.
+    pub fn not_in_the_book(&mut self) {
+        self.sent = self.sent.saturating_sub(1);
+    }
+
     /// Notes that the last order filled something: the next may follow at once, no wider.
     pub fn filled(&mut self) {
         *self = Self::default();
@@ -60,9 +65,10 @@ pub struct Terms {
 #[derive(Clone, Copy, Debug)]
 pub struct KillLeg<'a> {
     pub leg: &'a Leg,
+    /// Fresh prices.
     pub touch: Option<Touch>,
-    /// What the venue shows less than the bot owns, in units; never closed.
-    pub deficit: Decimal,
+    /// The last known mid price, however old: slices an order that goes at market.
+    pub last_mid: Option<Decimal>,
     /// Whether an order of this leg is on its way and younger than [`STUCK_AFTER`].
     pub busy: bool,
     pub attempts: Attempts,
@@ -75,13 +81,13 @@ pub fn close_future(future: KillLeg<'_>, terms: Terms, now: Duration) -> Option<
     if !session_open {
         return None;
     }
-    close(future, future.leg.owned.abs(), OrderKind::ClosePosition, terms, now)
+    close(future, future.leg.held().abs(), OrderKind::ClosePosition, terms, now)
 }
 
 /// What to send next for the spot leg: what is not needed as the hedge of the contracts that are left.
 #[must_use]
 pub fn close_spot(spot: KillLeg<'_>, future: &Leg, terms: Terms, now: Duration) -> Option<Wanted> {
-    let excess_base = if future.owned.is_zero() { spot.leg.owned } else { delta_base(spot.leg, future) };
+    let excess_base = delta_base(spot.leg, future);
     if excess_base <= Decimal::ZERO {
         return None;
     }
@@ -93,12 +99,12 @@ fn close(leg: KillLeg<'_>, wanted: Decimal, at_market: OrderKind, terms: Terms, 
     if leg.busy || now < leg.attempts.not_before {
         return None;
     }
-    let size = wanted.min(leg.leg.reducible(side)).min(leg.leg.owned.abs() - leg.deficit);
+    let size = wanted.min(leg.leg.reducible(side));
     let late = terms.since >= terms.deadline;
     let product = &leg.leg.product;
     let (size, kind) = match leg.touch {
         Some(touch) if !late => {
-            let bps = terms.slippage_bps * Decimal::from(leg.attempts.sent + 1);
+            let bps = terms.slippage_bps.max(Decimal::ONE) * Decimal::from(leg.attempts.sent + 1);
             let limit_price = taking_price(product, touch, side, bps.min(Decimal::from(5_000)));
             let size = slice(product, size, touch.mid(), terms.max_order_notional)?;
             // A rest that is large enough at the mid price may be too small at the limit price.
@@ -107,7 +113,7 @@ fn close(leg: KillLeg<'_>, wanted: Decimal, at_market: OrderKind, terms: Terms, 
         }
         Some(touch) => (slice(product, size, touch.mid(), terms.max_order_notional)?, at_market),
         None if late || terms.since >= BLIND_AFTER => {
-            (slice(product, size, Decimal::ZERO, terms.max_order_notional)?, at_market)
+            (slice(product, size, leg.last_mid.unwrap_or_default(), terms.max_order_notional)?, at_market)
         }
         None => return None,
     };
@@ -116,9 +122,9 @@ fn close(leg: KillLeg<'_>, wanted: Decimal, at_market: OrderKind, terms: Terms, 
 
 /// Whether a leg counts as flat: no contract, or spot that the venue is too coarse to sell.
 #[must_use]
-pub fn is_flat(leg: &Leg, deficit: Decimal) -> bool {
-    let left = leg.owned.abs() - deficit;
-    left <= Decimal::ZERO || left < smallest(&leg.product, leg.mid.unwrap_or_default())
+pub fn is_flat(leg: &Leg) -> bool {
+    let left = leg.held().abs();
+    left.is_zero() || left < smallest(&leg.product, leg.mid.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -142,7 +148,7 @@ mod tests {
 
     fn kill_leg(leg: &Leg) -> KillLeg<'_> {
         let touch = Some(Touch { best_bid: dec!(59995), best_ask: dec!(60005) });
-        KillLeg { leg, touch, deficit: dec!(0), busy: false, attempts: Attempts::default() }
+        KillLeg { leg, touch, last_mid: Some(dec!(60000)), busy: false, attempts: Attempts::default() }
     }
 
     #[test]
@@ -186,15 +192,19 @@ mod tests {
         let spot = spot_leg(dec!(0.2));
         let blind = KillLeg { touch: None, ..kill_leg(&spot) };
         assert_eq!(close_spot(blind, &future_leg(dec!(0)), terms(1), NOW), None);
-        assert_eq!(close_spot(blind, &future_leg(dec!(0)), terms(6), NOW).unwrap().kind, OrderKind::Market);
+        let market = close_spot(blind, &future_leg(dec!(0)), terms(6), NOW).unwrap();
+        assert_eq!(market.kind, OrderKind::Market);
+        assert!(market.size * dec!(60000) <= dec!(5000), "the last known price still slices it");
     }
 
     #[test]
     fn what_the_venue_does_not_show_is_not_closed() {
-        let future = future_leg(dec!(-5));
-        let short = KillLeg { deficit: dec!(3), ..kill_leg(&future) };
-        assert_eq!(close_future(short, terms(0), NOW).unwrap().size, dec!(2));
-        assert!(is_flat(&future, dec!(5)) && !is_flat(&future, dec!(3)));
+        let short = |deficit| Leg { deficit, ..future_leg(dec!(-5)) };
+        assert_eq!(close_future(kill_leg(&short(dec!(3))), terms(0), NOW).unwrap().size, dec!(2));
+        assert!(is_flat(&short(dec!(5))) && !is_flat(&short(dec!(3))));
+        // Liquidated, or closed by hand: spot no longer hedges anything.
+        let spot = close_spot(kill_leg(&spot_leg(dec!(0.05))), &short(dec!(5)), terms(0), NOW).unwrap();
+        assert_eq!(spot.size, dec!(0.05));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use rust_decimal::Decimal;
 
 use crate::exchange::{NewOrder, OrderKind, OrderState, OrderStatus, Side};
+use crate::execution::kill::STUCK_AFTER;
 use crate::ledger::{OrderRecord, RecordStatus};
 use crate::risk::Class;
 
@@ -64,8 +65,10 @@ pub struct Order {
     pub minted_at: Duration,
     /// CLOCK_BOOTTIME after which its request can no longer be accepted.
     pub token_expires: Duration,
-    /// When its cancel, or for an order that takes its state, was last asked for.
-    asked_at: Option<Duration>,
+    /// Whether only the venue remembered it; how it is executed is then not known.
+    pub adopted: bool,
+    cancel_asked_at: Option<Duration>,
+    query_asked_at: Option<Duration>,
     absent: u32,
 }
 
@@ -84,7 +87,9 @@ impl Order {
             fees_quote: Decimal::ZERO,
             minted_at: now,
             token_expires: now + crate::risk::gate::TOKEN_LIFE,
-            asked_at: None,
+            adopted: false,
+            cancel_asked_at: None,
+            query_asked_at: None,
             absent: 0,
         }
     }
@@ -104,18 +109,21 @@ impl Order {
     /// Whether it may work at the exchange: it rests, or nothing but its existence is known.
     #[must_use]
     pub fn may_rest(&self) -> bool {
-        self.rests() || self.is_adopted()
+        self.rests() || self.adopted
     }
 
-    /// Whether only the venue remembered it.
+    /// Whether a halt must wait for its end: it may work, or it was not sent by the saga.
     #[must_use]
-    pub fn is_adopted(&self) -> bool {
-        self.minted_at == Duration::ZERO
+    pub fn holds_up_a_halt(&self) -> bool {
+        self.may_rest() || self.class != Class::Kill
     }
 
     fn apply(&mut self, seen: &OrderState) -> bool {
         let before = (self.state, self.filled, self.fees_quote, self.order_id.is_some());
         self.order_id = Some(seen.order_id.clone());
+        if let (true, Some(size)) = (self.adopted, seen.size) {
+            self.order.size = size;
+        }
         // Cumulative figures never go back, and what is over stays over: channels may be late or repeat themselves.
         if seen.filled >= self.filled {
             self.filled = seen.filled;
@@ -212,6 +220,7 @@ impl Orders {
         let mut adopted = Order::intended(order, class, epoch, now);
         // It was minted by an earlier process: it counts for no rate of this one.
         adopted.minted_at = Duration::ZERO;
+        adopted.adopted = true;
         adopted.apply(seen);
         self.insert(adopted);
     }
@@ -235,7 +244,8 @@ impl Orders {
             let class = record.class.or_else(|| parse_id(&record.client_order_id).map(|id| id.class));
             let mut recovered = Order::intended(order, class.unwrap_or(Class::Enter), record.epoch, now);
             // Minted by an earlier process: it counts for no rate of this one.
-            recovered.minted_at = Duration::from_nanos(1);
+            recovered.minted_at = Duration::ZERO;
+            recovered.adopted = record.class.is_none();
             recovered.order_id = record.order_id.clone();
             recovered.filled = record.filled;
             recovered.average_price = record.average_price;
@@ -263,7 +273,8 @@ impl Orders {
         let mut proven = Vec::new();
         for (id, order) in &mut self.orders {
             let proof_counts = started >= order.token_expires + NOT_PLACED_AFTER;
-            if order.state != State::Unknown || !proof_counts || shown.iter().any(|seen| &seen.client_order_id == id) {
+            let unanswered = matches!(order.state, State::Unknown | State::Intended);
+            if !unanswered || !proof_counts || shown.iter().any(|seen| &seen.client_order_id == id) {
                 continue;
             }
             order.absent += 1;
@@ -278,10 +289,12 @@ impl Orders {
     /// The venue's ids of the orders that `wanted` picks and whose cancel is due; notes that it was asked for.
     pub fn take_cancels(&mut self, now: Duration, wanted: impl Fn(&Order) -> bool) -> Vec<String> {
         let mut ids = Vec::new();
-        for order in self.orders.values_mut().filter(|order| !order.state.is_terminal() && order.may_rest()) {
-            let due = order.asked_at.is_none_or(|at| now >= at + CANCEL_AGAIN);
+        for order in self.orders.values_mut().filter(|order| !order.state.is_terminal()) {
+            // An order that takes ends by itself; one that has not after so long is cancelled like any other.
+            let cancellable = order.may_rest() || now >= order.minted_at + STUCK_AFTER;
+            let due = cancellable && order.cancel_asked_at.is_none_or(|at| now >= at + CANCEL_AGAIN);
             if let (true, true, Some(id)) = (due, wanted(order), &order.order_id) {
-                order.asked_at = Some(now);
+                order.cancel_asked_at = Some(now);
                 ids.push(id.clone());
             }
         }
@@ -292,9 +305,9 @@ impl Orders {
     pub fn take_queries(&mut self, now: Duration) -> Vec<String> {
         let mut ids = Vec::new();
         for order in self.orders.values_mut().filter(|order| !order.state.is_terminal() && !order.rests()) {
-            let due = now >= order.asked_at.unwrap_or(order.minted_at) + QUERY_AFTER;
+            let due = now >= order.query_asked_at.unwrap_or(order.minted_at) + QUERY_AFTER;
             if let (true, Some(id)) = (due, &order.order_id) {
-                order.asked_at = Some(now);
+                order.query_asked_at = Some(now);
                 ids.push(id.clone());
             }
         }

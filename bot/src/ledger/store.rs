@@ -139,6 +139,8 @@ impl Transaction<'_> {
             Entry::Bound(binding) => self.bind(binding).await?,
             Entry::Adopted { bot_uid } => {
                 self.execute(sqlx::query("UPDATE binding SET bot_uid = ?").bind(bot_uid)).await?;
+                // The claim was the predecessor's.
+                self.execute(sqlx::query("DELETE FROM claim")).await?;
             }
             Entry::Intent(order) => {
                 if self.order(&order.client_order_id).await?.is_some() {

@@ -60,7 +60,8 @@ struct Books {
 impl Books {
     fn apply(&mut self, entry: Entry) -> Result<(), LedgerError> {
         match entry {
-            Entry::Bound(_) | Entry::Adopted { .. } => {}
+            Entry::Bound(_) => {}
+            Entry::Adopted { .. } => self.claim = None,
             Entry::Intent(order) | Entry::Imported(order) => {
                 self.orders.insert(order.client_order_id.clone(), order);
             }

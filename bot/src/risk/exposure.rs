@@ -10,6 +10,8 @@ pub struct Leg {
     pub product: Product,
     /// Signed sum of the fills of the bot's own orders.
     pub owned: Decimal,
+    /// How much of it the venue does not show; it is never sold or bought back.
+    pub deficit: Decimal,
     /// What working and unknown buy orders may still fill.
     pub buys: Decimal,
     /// What working and unknown sell orders may still fill.
@@ -19,6 +21,13 @@ pub struct Leg {
 }
 
 impl Leg {
+    /// What is owned and at the venue, signed.
+    #[must_use]
+    pub fn held(&self) -> Decimal {
+        let size = (self.owned.abs() - self.deficit).max(Decimal::ZERO);
+        if self.owned.is_sign_negative() { -size } else { size }
+    }
+
     /// The leg with another order on top.
     #[must_use]
     pub fn with(&self, side: Side, size: Decimal) -> Self {
@@ -39,7 +48,7 @@ impl Leg {
     /// Largest and smallest position over every subset of the orders, in base currency.
     fn range_base(&self) -> (Decimal, Decimal) {
         let unit = self.product.unit_base;
-        ((self.owned - self.sells) * unit, (self.owned + self.buys) * unit)
+        ((self.held() - self.sells) * unit, (self.held() + self.buys) * unit)
     }
 
     /// How much an order on this side may take off the leg without raising or flipping it in any case.
@@ -49,16 +58,16 @@ impl Leg {
             Side::Buy => self.buys,
             Side::Sell => self.sells,
         };
-        let lowers = self.owned != Decimal::ZERO && self.owned.is_sign_positive() == (side == Side::Sell);
-        if lowers { (self.owned.abs() - outstanding).max(Decimal::ZERO) } else { Decimal::ZERO }
+        let lowers = self.reducing_side() == Some(side);
+        if lowers { (self.held().abs() - outstanding).max(Decimal::ZERO) } else { Decimal::ZERO }
     }
 
     /// The side that lowers the leg; None where there is nothing to lower.
     #[must_use]
     pub fn reducing_side(&self) -> Option<Side> {
-        match self.owned {
-            owned if owned.is_zero() => None,
-            owned if owned.is_sign_positive() => Some(Side::Sell),
+        match self.held() {
+            held if held.is_zero() => None,
+            held if held.is_sign_positive() => Some(Side::Sell),
             _ => Some(Side::Buy),
         }
     }
@@ -73,7 +82,7 @@ impl Leg {
 /// Difference between the legs as it stands: positive when spot is ahead. In base currency.
 #[must_use]
 pub fn delta_base(spot: &Leg, future: &Leg) -> Decimal {
-    spot.owned * spot.product.unit_base + future.owned * future.product.unit_base
+    spot.held() * spot.product.unit_base + future.held() * future.product.unit_base
 }
 
 /// Largest |difference| between the legs over every subset of the orders that may fill. In base currency.

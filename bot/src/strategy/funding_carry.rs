@@ -54,8 +54,10 @@ pub fn decide(market: &Market<'_>) -> Vec<Quote> {
     }
     let short = -market.future.owned;
     let long = market.spot.owned * market.spot.product.unit_base / contract_base;
-    let target = (market.target_notional / contract_notional).floor();
-    if short > target || long > target + Decimal::ONE {
+    let ratio = market.target_notional / contract_notional;
+    let target = ratio.floor();
+    // A whole contract above, so that a price that crosses a contract's edge does not trade to and fro.
+    if short >= ratio + Decimal::ONE || long >= ratio + Decimal::TWO {
         return reduce(market, short, long, target);
     }
     let ceiling = target.min((market.max_position_notional / contract_notional).floor());

@@ -14,6 +14,9 @@ use crate::risk::gate::Contact;
 use crate::risk::{Class, Exposure, Gate, Slot, admit};
 use crate::strategy::funding_carry::{LegName, Market, Quote, decide, still_good};
 
+/// Pause of a leg after an order of it that takes.
+const TAKE_AGAIN: Duration = Duration::from_millis(250);
+
 impl Engine {
     /// Takes an event, tells the gate what the state of the exchange forbids, and returns what is to be done under
     /// the control that is then in force.
@@ -89,10 +92,14 @@ impl Engine {
     ) {
         if control.duty == Duty::Flatten {
             self.flatten(exposure, control, contact, now, commands);
-        } else if control.entry > Entry::Active || contact > Contact::Fresh {
+        } else if control.entry == Entry::Halted || contact >= Contact::Stale {
             self.repair(exposure, control, contact, now, commands);
         } else {
-            self.trade(exposure, control, contact, now, commands);
+            // Where nothing may raise a leg, exits go on and an imbalance is repaired.
+            let raise = control.entry == Entry::Active && contact == Contact::Fresh;
+            if !self.trade(raise, exposure, control, contact, now, commands) && !raise {
+                self.repair(exposure, control, contact, now, commands);
+            }
         }
     }
 
@@ -107,21 +114,21 @@ impl Engine {
         let terms = Terms {
             slippage_bps: self.params.kill_slippage_bps,
             max_order_notional: control.limits.max_order_notional.0,
-            since: self.flatten_since.map_or(Duration::ZERO, |since| now.boot.saturating_sub(since)),
+            since: self.kill_age(now),
             deadline: self.params.kill_deadline,
         };
         let future = KillLeg {
             leg: &exposure.future,
             touch: self.future.touch(now.boot),
-            deficit: self.future.deficit,
-            busy: self.busy(&exposure.future.product.id, now),
+            last_mid: self.future.touch.map(|(touch, _)| touch.mid()),
+            busy: self.busy(&exposure.future.product.id, now) || now.boot < self.future.not_before,
             attempts: self.future.attempts,
         };
         let spot = KillLeg {
             leg: &exposure.spot,
             touch: self.spot.touch(now.boot),
-            deficit: self.spot.deficit,
-            busy: self.busy(&exposure.spot.product.id, now),
+            last_mid: self.spot.touch.map(|(touch, _)| touch.mid()),
+            busy: self.busy(&exposure.spot.product.id, now) || now.boot < self.spot.not_before,
             attempts: self.spot.attempts,
         };
         let wanted = [close_future(future, terms, now.boot), close_spot(spot, &exposure.future, terms, now.boot)];
@@ -133,6 +140,14 @@ impl Engine {
                 leg.attempts.sent(now.boot);
             }
         }
+    }
+
+    /// Time since the kill began, as far as the exchange could be traded on since.
+    fn kill_age(&self, now: Now) -> Duration {
+        let here = self.flatten_since.map_or(Duration::ZERO, |since| now.boot.saturating_sub(since));
+        let began = self.kill_began.and_then(|at| Duration::try_from(now.wall.duration_since(at)).ok());
+        let age = began.map_or(here, |began| began.max(here));
+        self.session_closed_at.map_or(age, |closed| age.min(now.boot.saturating_sub(closed)))
     }
 
     /// Whether an order of the product is on its way and not yet stuck.
@@ -176,16 +191,18 @@ impl Engine {
         }
     }
 
+    /// Follows the strategy; without `raise` only its exits. Returns whether it wants anything.
     fn trade(
         &mut self,
+        raise: bool,
         exposure: &Exposure,
         control: &Control,
         contact: Contact,
         now: Now,
         commands: &mut Vec<Command>,
-    ) {
+    ) -> bool {
         let (Some(spot_touch), Some(future_touch)) = (self.spot.touch(now.boot), self.future.touch(now.boot)) else {
-            return;
+            return false;
         };
         let market = Market {
             spot: &exposure.spot,
@@ -196,11 +213,13 @@ impl Engine {
             max_position_notional: control.limits.max_position_notional.0,
             max_order_notional: control.limits.max_order_notional.0,
         };
-        let quotes = decide(&market);
+        let mut quotes = decide(&market);
+        quotes.retain(|quote| raise || !quote.class.raises());
         let behind = quotes.iter().any(|quote| quote.behind);
         self.behind_since = behind.then(|| self.behind_since.unwrap_or(now.boot));
         let take = self.behind_since.is_some_and(|since| now.boot >= since + self.params.leg_timeout);
         self.cancel_what_is_no_longer_wanted(&market, &quotes, take, now, commands);
+        let wants = !quotes.is_empty();
         for quote in quotes {
             let product = self.product_of(quote.leg, exposure);
             let occupied = self.orders.live().any(|order| order.order.product == product);
@@ -223,6 +242,7 @@ impl Engine {
                 break;
             }
         }
+        wants
     }
 
     fn product_of(&self, leg: LegName, exposure: &Exposure) -> String {
@@ -295,7 +315,14 @@ impl Engine {
                 self.next_sequence += 1;
                 self.owned_since = self.owned_since.or(Some(now.wall));
                 self.orders.insert(Order::intended(order, class, epoch, now.boot));
-                self.changed(matches!(permit.order().kind, OrderKind::PostOnly { .. }), now);
+                self.changed(class != Class::Kill, now);
+                if !matches!(permit.order().kind, OrderKind::PostOnly { .. })
+                    && class != Class::Kill
+                    && let Some(leg) = self.leg_mut(&permit.order().product)
+                {
+                    // An order that takes nothing is not sent again at once.
+                    leg.not_before = now.boot + TAKE_AGAIN;
+                }
                 commands.push(Command::Place { permit, epoch });
                 true
             }
@@ -313,8 +340,8 @@ impl Engine {
         let proving = control.entry == Entry::Halted
             && !(if flat_wanted { self.proof.flat.confirmed } else { self.proof.orders_gone.confirmed });
         let unanswered = self.orders.live().any(|order| order.state == State::Unknown || order.order_id.is_none());
-        let settled =
-            self.snapshot_last < self.changed_at && !self.orders.live().any(|order| flat_wanted || order.may_rest());
+        let settled = self.snapshot_last < self.changed_at
+            && !self.orders.live().any(|order| flat_wanted || order.holds_up_a_halt());
         let mut due = self.next_snapshot;
         if proving && settled {
             // What the bot knows says that it is done: the exchange is asked at once.
@@ -338,7 +365,8 @@ impl Engine {
     /// The first listing reaches back to the first order; later ones to the oldest order that may still change.
     fn list_since(&self, now: Now) -> Option<k8s_openapi::jiff::Timestamp> {
         if self.snapshots == 0 {
-            return self.owned_since;
+            // The venue's clock may be behind this one.
+            return self.owned_since.and_then(|since| since.checked_sub(Duration::from_secs(3600)).ok());
         }
         let margin = Duration::from_secs(600);
         let oldest = self.orders.oldest_live().unwrap_or(now.boot).saturating_sub(margin);

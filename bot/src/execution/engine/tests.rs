@@ -87,7 +87,8 @@ impl World {
         let limits = RiskLimits { max_order_notional: 700.into(), ..RiskLimits::default() };
         let generation = Some(self.generation);
         self.gate.set_control(&limits, &ControlTimeouts::default(), restrictions, generation, Vec::new());
-        let change = ControlChange { generation, params: params(), incidents: self.incidents, releases: 0 };
+        let change =
+            ControlChange { generation, params: params(), incidents: self.incidents, releases: 0, kill_began: None };
         self.give(Event::Control(change));
     }
 
@@ -346,7 +347,7 @@ fn a_release_keeps_entry_closed_until_positions_are_compared() {
     world.generation += 1;
     let generation = Some(world.generation);
     world.gate.set_control(&RiskLimits::default(), &ControlTimeouts::default(), Vec::new(), generation, Vec::new());
-    let change = ControlChange { generation, params: params(), incidents: 1, releases: 1 };
+    let change = ControlChange { generation, params: params(), incidents: 1, releases: 1, kill_began: None };
     let before = world.accepted.len();
     world.give(Event::Control(change));
     world.pass(Duration::from_secs(2));

@@ -59,8 +59,10 @@ pub struct View {
     pub proof: Proof,
     pub is_flat: bool,
     pub reconciliation: Reconciliation,
+    /// Whether the venue shows less than the bot owns.
+    pub has_deficit: bool,
     /// Which limit is exceeded, and by how much.
-    pub limit_exceeded: Option<String>,
+    pub limit_exceeded: Option<(&'static str, String)>,
     /// The futures session is closed; when it opens again, if the venue says so.
     pub session_closed: Option<Option<Timestamp>>,
     /// Why a product cannot be traded.
@@ -97,7 +99,7 @@ impl Engine {
             pnl_quote = value(&exposure.spot)
                 .zip(value(&exposure.future))
                 .map(|(spot, future)| spot + future - self.orders.fees_quote());
-            if is_flat(&exposure.spot, self.spot.deficit) {
+            if is_flat(&exposure.spot) {
                 dust_base = exposure.spot.owned;
             }
         }
@@ -121,6 +123,7 @@ impl Engine {
             proof: self.proof,
             is_flat: self.is_flat(now),
             reconciliation: self.reconciliation.clone(),
+            has_deficit: !(self.spot.deficit + self.future.deficit).is_zero(),
             limit_exceeded: self.limit_exceeded(control, now),
             session_closed: self.session_closed(),
             product_unavailable: self.product_unavailable(),
@@ -148,11 +151,14 @@ impl Engine {
             Reconciliation::Pending => {
                 restrictions.push(closed("reconciliation", "positions are not yet compared".to_owned()));
             }
-            Reconciliation::Differs(why) => restrictions.push(closed("reconciliation", why.clone())),
+            Reconciliation::Differs(_) => {
+                restrictions.push(closed("reconciliation", "the exchange shows another position".to_owned()));
+            }
         }
         let session_closed = self.session_closed().map(|_| "the futures session is closed".to_owned());
         let reasons = [
-            ("limits", self.limit_exceeded(control, now)),
+            // Without the figure: it moves with every price.
+            ("limits", self.limit_exceeded(control, now).map(|(limit, _)| format!("{limit} is exceeded or too small"))),
             ("product", self.product_unavailable()),
             ("session", session_closed),
         ];
@@ -167,9 +173,7 @@ impl Engine {
 
     pub(super) fn is_flat(&self, now: Now) -> bool {
         match self.exposure(now) {
-            Some(exposure) => {
-                is_flat(&exposure.spot, self.spot.deficit) && is_flat(&exposure.future, self.future.deficit)
-            }
+            Some(exposure) => is_flat(&exposure.spot) && is_flat(&exposure.future),
             None => false,
         }
     }
@@ -195,28 +199,33 @@ impl Engine {
                 (self.spot.deficit, self.future.deficit) = (Decimal::ZERO, Decimal::ZERO);
                 self.reconciliation = Reconciliation::Matches;
             }
-            Some(difference) if self.mismatched_once && undisturbed => {
+            Some(difference) => {
+                // What the venue does not show is not closed, from the first sight on.
                 self.spot.deficit = (spot_owned - balance).max(Decimal::ZERO);
                 self.future.deficit = deficit(future_owned, contracts);
-                self.reconciliation = Reconciliation::Differs(difference);
+                if self.mismatched_once && undisturbed {
+                    self.reconciliation = Reconciliation::Differs(difference);
+                }
+                self.mismatched_once = true;
             }
-            Some(_) => self.mismatched_once = true,
         }
     }
 
-    fn limit_exceeded(&self, control: &Control, now: Now) -> Option<String> {
+    /// Name of the first limit that is exceeded, and the figures.
+    fn limit_exceeded(&self, control: &Control, now: Now) -> Option<(&'static str, String)> {
         let exposure = self.exposure(now)?;
         let limits = &control.limits;
         for leg in [&exposure.spot, &exposure.future] {
             let notional = leg.notional(leg.owned, leg.mid?);
             if notional > limits.max_position_notional.0 {
                 let (id, most) = (&leg.product.id, limits.max_position_notional);
-                return Some(format!("maxPositionNotional: {id} is {}, the limit is {most}", notional.round_dp(2)));
+                let figures = format!("{id} is {}, the limit is {most}", notional.round_dp(2));
+                return Some(("maxPositionNotional", figures));
             }
         }
         let notional = exposure.future.notional(exposure.future.owned, exposure.future.mid?);
         if notional > limits.max_leverage.0 * exposure.futures_collateral_quote {
-            return Some(format!("maxLeverage: the futures notional {} is too much", notional.round_dp(2)));
+            return Some(("maxLeverage", format!("the futures notional is {}", notional.round_dp(2))));
         }
         let contract = exposure.future.notional(Decimal::ONE, exposure.future.mid?);
         for (name, limit) in [
@@ -224,7 +233,8 @@ impl Engine {
             ("maxLegImbalanceNotional", limits.max_leg_imbalance_notional),
         ] {
             if limit.0 < contract {
-                return Some(format!("{name} is {limit}, less than one contract ({})", contract.round_dp(2)));
+                let figures = format!("{name} is {limit}, less than one contract ({})", contract.round_dp(2));
+                return Some((name, figures));
             }
         }
         None

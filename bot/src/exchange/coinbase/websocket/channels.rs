@@ -82,6 +82,15 @@ impl Channels {
             self.sequence = Some(number);
         }
         let mut heard = Heard { heartbeat: message.channel == "heartbeats", ..Heard::default() };
+        if heard.heartbeat {
+            // A quiet book is not a stale one: the connection lives, so what was told still holds.
+            let quiet = self.markets.iter().filter(|(_, market)| market.told.is_some());
+            let touch = |(product, market): (&String, &Market)| VenueEvent::Touch {
+                product: product.clone(),
+                touch: market.told,
+            };
+            heard.events.extend(quiet.map(touch));
+        }
         for event in message.events {
             match message.channel.as_str() {
                 "subscriptions" => self.confirmed(&event, &mut heard),
