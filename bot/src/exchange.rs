@@ -228,6 +228,8 @@ pub enum ExchangeError {
     Refused { status: u16, message: String },
     #[error("the exchange refused {call}: {message}")]
     BadRequest { call: String, message: String },
+    #[error("the exchange does not offer {product}: {message}; check spec.strategy.fundingCarry")]
+    NoProduct { product: String, message: String },
     #[error("the rate limit is exhausted for {call}; it is tried again")]
     RateLimited { call: String },
     #[error("no answer from the exchange to {call} within {seconds} s")]

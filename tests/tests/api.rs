@@ -120,15 +120,15 @@ async fn a_kill_is_never_refused(desk: Arc<Desk>) -> Result<()> {
 
 async fn a_kill_is_not_refused_on_an_object_that_a_newer_schema_would_refuse(desk: Arc<Desk>) -> Result<()> {
     let room = desk.room("newer-schema").await?;
-    let bot = room.bot("bot", json!({"spec": {"venue": {"coinbase": {"requestsPerSecond": 3}}}})).await?;
+    let bot = room.bot("bot", json!({"spec": {"venue": {"coinbase": {"requestsPerSecond": 6}}}})).await?;
     let field = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/venue/properties/coinbase/properties/requestsPerSecond/minimum";
-    let newer = json!([{"op": "replace", "path": field, "value": 5}]).to_string();
-    let older = json!([{"op": "replace", "path": field, "value": 2}]).to_string();
+    let newer = json!([{"op": "replace", "path": field, "value": 8}]).to_string();
+    let older = json!([{"op": "replace", "path": field, "value": 5}]).to_string();
     desk.kubectl.run(&["patch", "crd", "arbbots.arbbot.io", "--type=json", "-p", &newer]).await?;
     let refused = async {
         // The new schema is in force once it refuses what it should.
         let (mut object, _) = room.draft("other").await?;
-        object["spec"]["venue"]["coinbase"]["requestsPerSecond"] = json!(3);
+        object["spec"]["venue"]["coinbase"]["requestsPerSecond"] = json!(6);
         object["metadata"]["namespace"] = json!(room.name);
         for _ in 0..100 {
             let dry_run = ["create", "--dry-run=server", "-f", "-"];

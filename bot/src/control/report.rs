@@ -182,6 +182,9 @@ fn trading(facts: Facts<'_>) -> Said {
     if let Some(Standing::Waiting { why }) = &facts.control.standing {
         return say(type_, false, Reason::LeaseNotHeld, why.clone());
     }
+    if facts.control.generation.is_none() {
+        return say(type_, false, Reason::Starting, "the bot has not yet read its ArbBot and every ArbPolicy");
+    }
     if facts.contact > Contact::Fresh {
         return say(type_, false, Reason::ContactLost, "contact with the API server is lost: nothing raises a leg");
     }
@@ -205,7 +208,8 @@ fn priority(source: &str) -> u8 {
         "starting" => 6,
         "claim" => 5,
         "exchange" => 3,
-        "reconciliation" | "limits" | "product" | "session" => 2,
+        "product" => 4,
+        "reconciliation" | "limits" | "session" => 2,
         _ => 4,
     }
 }
@@ -344,6 +348,9 @@ fn connected(facts: Facts<'_>) -> Said {
             .clone()
             .unwrap_or((Reason::Starting, "the exchange has not yet been reached".to_owned()));
         return say(type_, false, reason, why);
+    }
+    if let Some(why) = &facts.view.product_unavailable {
+        return say(type_, false, Reason::ProductUnavailable, why.clone());
     }
     match facts.view.links.iter().find_map(|(link, down)| Some((*link, down.as_ref()?))) {
         None => say(type_, true, Reason::Connected, "REST and both WebSockets work"),

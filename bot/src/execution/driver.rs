@@ -247,12 +247,19 @@ impl<E: Exchange> Io<E> {
             return Ok((spot, future));
         }
         let (spot, future) = tokio::try_join!(
-            self.counted("product", exchange.product(&self.identity.spot_product)),
-            self.counted("product", exchange.product(&self.identity.future_product))
+            self.read_product(exchange, &self.identity.spot_product),
+            self.read_product(exchange, &self.identity.future_product)
         )?;
         let mut known = self.products.0.lock().unwrap_or_else(PoisonError::into_inner);
         *known = Some((spot.clone(), future.clone(), now));
         Ok((spot, future))
+    }
+
+    async fn read_product(&self, exchange: &E, id: &str) -> Result<Product, ExchangeError> {
+        self.counted("product", exchange.product(id)).await.map_err(|error| match error {
+            ExchangeError::BadRequest { message, .. } => ExchangeError::NoProduct { product: id.to_owned(), message },
+            error => error,
+        })
     }
 
     async fn counted<T>(

@@ -195,6 +195,8 @@ pub struct Engine {
     /// Since when one leg is behind the other.
     behind_since: Option<Duration>,
     last_refusal: Option<String>,
+    /// The exchange does not know a product of this bot.
+    no_product: Option<String>,
 }
 
 impl Engine {
@@ -234,6 +236,7 @@ impl Engine {
             session_closed_at: None,
             behind_since: None,
             last_refusal: None,
+            no_product: None,
         }
     }
 
@@ -388,6 +391,13 @@ impl Engine {
         self.snapshot_asked = None;
         let snapshot = match result {
             Ok(snapshot) => snapshot,
+            Err(error @ ExchangeError::NoProduct { .. }) => {
+                self.links.insert(Link::Rest, None);
+                self.no_product = Some(error.to_string());
+                self.next_snapshot = now.boot + SNAPSHOT_EVERY;
+                self.snapshot_not_before = self.next_snapshot;
+                return;
+            }
             Err(error) => {
                 self.links.insert(Link::Rest, Some(error.to_string()));
                 self.next_snapshot = now.boot + SNAPSHOT_RETRY;
@@ -396,6 +406,7 @@ impl Engine {
             }
         };
         self.links.insert(Link::Rest, None);
+        self.no_product = None;
         let owned_before = self.owned();
         for seen in &snapshot.orders {
             self.seen(seen, now, commands);

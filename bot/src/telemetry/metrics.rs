@@ -142,6 +142,7 @@ impl Metrics {
             Err(ExchangeError::Untrusted { .. }) => "Untrusted",
             Err(ExchangeError::Refused { .. }) => "Refused",
             Err(ExchangeError::BadRequest { .. }) => "BadRequest",
+            Err(ExchangeError::NoProduct { .. }) => "NoProduct",
             Err(ExchangeError::RateLimited { .. }) => "RateLimited",
             Err(ExchangeError::Timeout { .. }) => "Timeout",
             Err(ExchangeError::Server { .. }) => "Server",

@@ -241,6 +241,9 @@ impl Engine {
     }
 
     fn product_unavailable(&self) -> Option<String> {
+        if self.no_product.is_some() {
+            return self.no_product.clone();
+        }
         [&self.spot, &self.future]
             .into_iter()
             .filter_map(|leg| leg.product.as_ref())
