@@ -30,6 +30,9 @@ const TOGGLES: usize = 300;
 const KILLS: usize = 40;
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
+/// Between two patches, so that each meets a system at work and not one that is still busy with the patch before: a
+/// person in an incident does not send five a second.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// A bot and the third client that watches it.
 struct Subject<'a> {
@@ -80,13 +83,16 @@ pub async fn run(directory: &Path, progress: &mut Progress) -> Result<Report> {
     let mut floor_acks = Vec::new();
     for number in 0..TOGGLES {
         progress.note(&format!("{number}"));
+        sleep(PAUSE).await;
         toggles.push(toggle(&subjects, number % BOTS).await?);
+        sleep(PAUSE).await;
         floor_acks.push(floor.acknowledge().await?);
     }
     progress.step(&format!("{KILLS} kills"));
     let mut kills = Vec::new();
     for number in 0..KILLS {
         progress.note(&format!("{number}"));
+        sleep(PAUSE).await;
         let (stop, released) = kill(&subjects, number % BOTS).await?;
         if let Some(earlier) = kills.iter_mut().rev().find(|kill: &&mut Stop| kill.subject == stop.subject) {
             earlier.until = released;
@@ -104,8 +110,9 @@ pub async fn run(directory: &Path, progress: &mut Progress) -> Result<Report> {
 }
 
 async fn subjects<'a>(room: &Room<'a>, observer: &Client) -> Result<Vec<Subject<'a>>> {
-    // Room to grow for the whole run, so that orders always rest.
+    // Room to grow for the whole run, so that orders always rest; the timeouts are the defaults, as in production.
     let changes = json!({"spec": {
+        "controlTimeouts": {"lease": "30s", "stale": "60s", "lost": "5m"},
         "strategy": {"fundingCarry": {"targetNotional": "300000"}},
         "risk": {"limits": {"maxPositionNotional": "300000", "maxOrdersPerMinute": 6000}},
     }});
