@@ -4,18 +4,28 @@ use std::time::Duration;
 
 use arbbot_crds::control::{Control, Duty, Entry};
 
-use super::{Command, Engine, Event, Now, SNAPSHOT_PAUSE, SNAPSHOT_SOON};
+use super::{Command, Engine, Event, LegState, Now, SNAPSHOT_PAUSE, SNAPSHOT_SOON};
 use crate::exchange::OrderKind;
 use crate::execution::grid::{joining_price, taking_price};
 use crate::execution::kill::{KillLeg, STUCK_AFTER, Terms, close_future, close_spot};
 use crate::execution::orders::{Order, State, mint_id};
 use crate::execution::repair::{Wanted, trim};
+use crate::risk::exposure::Leg;
 use crate::risk::gate::Contact;
 use crate::risk::{Class, Exposure, Gate, Slot, admit};
 use crate::strategy::funding_carry::{LegName, Market, Quote, decide, still_good};
 
 /// Pause of a leg after an order of it that takes.
 const TAKE_AGAIN: Duration = Duration::from_millis(250);
+
+/// What placing an order needs to know of the moment, and where the commands go.
+struct Turn<'a> {
+    exposure: &'a Exposure,
+    control: &'a Control,
+    contact: Contact,
+    now: Now,
+    commands: &'a mut Vec<Command>,
+}
 
 impl Engine {
     /// Takes an event, tells the gate what the state of the exchange forbids, and returns what is to be done under
@@ -37,7 +47,7 @@ impl Engine {
             && self.epoch.is_some()
             && let Some(exposure) = self.exposure(now)
         {
-            self.place_what_is_wanted(&exposure, control, contact, now, commands);
+            self.place_what_is_wanted(&mut Turn { exposure: &exposure, control, contact, now, commands });
         }
         self.look_again(control, now, commands);
     }
@@ -82,63 +92,49 @@ impl Engine {
         }
     }
 
-    fn place_what_is_wanted(
-        &mut self,
-        exposure: &Exposure,
-        control: &Control,
-        contact: Contact,
-        now: Now,
-        commands: &mut Vec<Command>,
-    ) {
+    fn place_what_is_wanted(&mut self, turn: &mut Turn<'_>) {
+        let (control, contact) = (turn.control, turn.contact);
         if control.duty == Duty::Flatten {
-            self.flatten(exposure, control, contact, now, commands);
+            self.flatten(turn);
         } else if control.entry == Entry::Halted || contact >= Contact::Stale {
-            self.repair(exposure, control, contact, now, commands);
+            self.repair(turn);
         } else {
             // Where nothing may raise a leg, exits go on and an imbalance is repaired.
             let raise = control.entry == Entry::Active && contact == Contact::Fresh;
-            if !self.trade(raise, exposure, control, contact, now, commands) && !raise {
-                self.repair(exposure, control, contact, now, commands);
+            if !self.trade(raise, turn) && !raise {
+                self.repair(turn);
             }
         }
     }
 
-    fn flatten(
-        &mut self,
-        exposure: &Exposure,
-        control: &Control,
-        contact: Contact,
-        now: Now,
-        commands: &mut Vec<Command>,
-    ) {
+    fn flatten(&mut self, turn: &mut Turn<'_>) {
+        let Turn { exposure, control, now, .. } = *turn;
         let terms = Terms {
             slippage_bps: self.params.kill_slippage_bps,
             max_order_notional: control.limits.max_order_notional.0,
             since: self.kill_age(now),
             deadline: self.params.kill_deadline,
         };
-        let future = KillLeg {
-            leg: &exposure.future,
-            touch: self.future.touch(now.boot),
-            last_mid: self.future.touch.map(|(touch, _)| touch.mid()),
-            busy: self.busy(&exposure.future.product.id, now) || now.boot < self.future.not_before,
-            attempts: self.future.attempts,
-        };
-        let spot = KillLeg {
-            leg: &exposure.spot,
-            touch: self.spot.touch(now.boot),
-            last_mid: self.spot.touch.map(|(touch, _)| touch.mid()),
-            busy: self.busy(&exposure.spot.product.id, now) || now.boot < self.spot.not_before,
-            attempts: self.spot.attempts,
-        };
+        let future = self.kill_leg(&exposure.future, &self.future, now);
+        let spot = self.kill_leg(&exposure.spot, &self.spot, now);
         let wanted = [close_future(future, terms, now.boot), close_spot(spot, &exposure.future, terms, now.boot)];
         for wanted in wanted.into_iter().flatten() {
             let product = wanted.product.clone();
-            if self.place(wanted, Class::Kill, exposure, control, contact, now, commands)
+            if self.place(wanted, Class::Kill, turn)
                 && let Some(leg) = self.leg_mut(&product)
             {
                 leg.attempts.sent(now.boot);
             }
+        }
+    }
+
+    fn kill_leg<'a>(&self, leg: &'a Leg, state: &LegState, now: Now) -> KillLeg<'a> {
+        KillLeg {
+            leg,
+            touch: state.touch(now.boot),
+            last_mid: state.touch.map(|(touch, _)| touch.mid()),
+            busy: self.busy(&leg.product.id, now) || now.boot < state.not_before,
+            attempts: state.attempts,
         }
     }
 
@@ -162,14 +158,8 @@ impl Engine {
         order.minted_at.max(self.flatten_since.or(self.halted_since).unwrap_or_default())
     }
 
-    fn repair(
-        &mut self,
-        exposure: &Exposure,
-        control: &Control,
-        contact: Contact,
-        now: Now,
-        commands: &mut Vec<Command>,
-    ) {
+    fn repair(&mut self, turn: &mut Turn<'_>) {
+        let Turn { exposure, control, now, .. } = *turn;
         let too_late = self.halted_since.is_some_and(|since| now.boot >= since + self.params.leg_timeout);
         let busy = self.busy(&exposure.spot.product.id, now) || self.busy(&exposure.future.product.id, now);
         let waiting = now.boot < self.spot.not_before.max(self.future.not_before);
@@ -187,20 +177,13 @@ impl Engine {
             limits.max_slippage_bps.0,
         );
         if let Some(wanted) = wanted {
-            self.place(wanted, Class::Trim, exposure, control, contact, now, commands);
+            self.place(wanted, Class::Trim, turn);
         }
     }
 
     /// Follows the strategy; without `raise` only its exits. Returns whether it wants anything.
-    fn trade(
-        &mut self,
-        raise: bool,
-        exposure: &Exposure,
-        control: &Control,
-        contact: Contact,
-        now: Now,
-        commands: &mut Vec<Command>,
-    ) -> bool {
+    fn trade(&mut self, raise: bool, turn: &mut Turn<'_>) -> bool {
+        let Turn { exposure, control, now, .. } = *turn;
         let (Some(spot_touch), Some(future_touch)) = (self.spot.touch(now.boot), self.future.touch(now.boot)) else {
             return false;
         };
@@ -218,7 +201,7 @@ impl Engine {
         let behind = quotes.iter().any(|quote| quote.behind);
         self.behind_since = behind.then(|| self.behind_since.unwrap_or(now.boot));
         let take = self.behind_since.is_some_and(|since| now.boot >= since + self.params.leg_timeout);
-        self.cancel_what_is_no_longer_wanted(&market, &quotes, take, now, commands);
+        self.cancel_what_is_no_longer_wanted(&market, &quotes, take, now, turn.commands);
         let wants = !quotes.is_empty();
         for quote in quotes {
             let product = self.product_of(quote.leg, exposure);
@@ -232,10 +215,10 @@ impl Engine {
             }
             let take = take && quote.behind;
             let wanted = self.wanted(&market, quote, take, control, now);
-            let placed = self.place(wanted, quote.class, exposure, control, contact, now, commands);
+            let placed = self.place(wanted, quote.class, turn);
             if !placed && take {
                 // The limits do not let the smaller leg be completed: the larger one is trimmed instead.
-                self.repair(exposure, control, contact, now, commands);
+                self.repair(turn);
             }
             if placed {
                 // The exposure that the next quote is measured against has changed.
@@ -297,17 +280,8 @@ impl Engine {
     }
 
     /// Admits an order and hands it out. Returns whether it was admitted.
-    #[allow(clippy::too_many_arguments)]
-    fn place(
-        &mut self,
-        wanted: Wanted,
-        class: Class,
-        exposure: &Exposure,
-        control: &Control,
-        contact: Contact,
-        now: Now,
-        commands: &mut Vec<Command>,
-    ) -> bool {
+    fn place(&mut self, wanted: Wanted, class: Class, turn: &mut Turn<'_>) -> bool {
+        let Turn { exposure, control, contact, now, .. } = *turn;
         let Some(epoch) = self.epoch else { return false };
         let order = wanted.named(mint_id(&self.id.uid8, epoch, self.next_sequence, class));
         match admit(order.clone(), class, exposure, control, contact) {
@@ -323,7 +297,7 @@ impl Engine {
                     // An order that takes nothing is not sent again at once.
                     leg.not_before = now.boot + TAKE_AGAIN;
                 }
-                commands.push(Command::Place { permit, epoch });
+                turn.commands.push(Command::Place { permit, epoch });
                 true
             }
             Err(denied) => {
