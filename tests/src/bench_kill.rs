@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 /// Between two patches, so that each meets a system at work and not one that is still busy with the patch before: a
 /// person in an incident does not send five a second.
-const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A bot and the third client that watches it.
 struct Subject<'a> {

@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use arbbot_tests::bench_kill;
 use arbbot_tests::progress::Progress;
+use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -26,5 +27,10 @@ async fn main() -> ExitCode {
 
 async fn run(progress: &mut Progress) -> Result<String> {
     let directory = tempfile::Builder::new().prefix("arbbot-bench-").tempdir()?;
-    Ok(bench_kill::run(directory.path(), progress).await?.line())
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        report = bench_kill::run(directory.path(), progress) => Ok(report?.line()),
+        _ = interrupt.recv() => bail!("interrupted"),
+        _ = terminate.recv() => bail!("ended by SIGTERM"),
+    }
 }
