@@ -230,6 +230,8 @@ pub enum ExchangeError {
     BadRequest { call: String, message: String },
     #[error("the exchange does not offer {product}: {message}; check spec.strategy.fundingCarry")]
     NoProduct { product: String, message: String },
+    #[error("there is no session with the exchange; the condition CredentialsValid says why")]
+    NoSession,
     #[error("the rate limit is exhausted for {call}; it is tried again")]
     RateLimited { call: String },
     #[error("no answer from the exchange to {call} within {seconds} s")]

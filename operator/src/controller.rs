@@ -37,6 +37,9 @@ use crate::reconcile::{ReconcileError, reconcile};
 pub const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
 /// Reconciles at once.
 const CONCURRENCY: u16 = 16;
+/// A patch and what the bot says of it in the moments after are one reconcile. Nothing that saves money waits for it:
+/// a bot watches its own spec.
+const DEBOUNCE: Duration = Duration::from_millis(200);
 /// Pause between two looks for the CustomResourceDefinitions.
 const CRD_POLL: Duration = Duration::from_secs(5);
 /// kubectl's copy of the whole object: not needed in memory.
@@ -81,7 +84,7 @@ pub async fn run(
     let (gone, waiting) = mpsc::unbounded();
 
     let controller = Controller::for_stream(bot_stream(&client, namespace, bots_writer, &context, gone), bots.clone())
-        .with_config(Config::default().concurrency(CONCURRENCY))
+        .with_config(Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
         .watches_stream(policy_stream(&client, namespace, policies_writer), bots_of_namespace(bots.clone()))
         .watches_stream(pod_stream(&client, namespace, pods_writer, context.terminated.clone()), bot_of)
         .watches_stream(children::<ServiceAccount>(&client, namespace), bot_of)

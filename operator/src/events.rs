@@ -21,13 +21,15 @@ pub struct Report {
     pub reason: String,
     /// What happened, to what, and what to do.
     pub note: String,
+    /// What was under way: `Reconcile`, or the kill with its id, so that no later kill is folded into an earlier one.
+    pub action: String,
 }
 
 impl Report {
     /// Something expected has happened.
     #[must_use]
     pub fn normal(reason: Reason, note: impl Into<String>) -> Self {
-        Self { warning: false, reason: reason.to_string(), note: note.into() }
+        Self { warning: false, reason: reason.to_string(), note: note.into(), action: "Reconcile".to_owned() }
     }
 
     /// Something that a person should look at.
@@ -38,8 +40,15 @@ impl Report {
 
     /// A latch is gone from the bot's status.
     #[must_use]
-    pub fn released(note: impl Into<String>) -> Self {
-        Self { warning: false, reason: "Released".to_owned(), note: note.into() }
+    pub fn released(incident: &str) -> Self {
+        let note = format!("the latch of kill {incident} is released");
+        Self { warning: false, reason: "Released".to_owned(), note, action: format!("Kill {incident}") }
+    }
+
+    /// A kill began.
+    #[must_use]
+    pub fn engaged(incident: &str, note: impl Into<String>) -> Self {
+        Self { action: format!("Kill {incident}"), ..Self::normal(Reason::KillSwitchEngaged, note) }
     }
 }
 
@@ -82,7 +91,7 @@ impl Reports {
             type_: if report.warning { EventType::Warning } else { EventType::Normal },
             reason: report.reason.clone(),
             note: Some(shorten(&report.note, NOTE_BYTES).to_owned()),
-            action: "Reconcile".to_owned(),
+            action: report.action.clone(),
             secondary: None,
         };
         if let Err(error) = api::call("publish an Event", self.recorder.publish(&event, object)).await {

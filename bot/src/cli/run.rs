@@ -183,7 +183,12 @@ impl Program {
         let (venue, venue_events) = mpsc::channel(QUEUE);
         let (rounds, round_events) = mpsc::channel(16);
         let (view, view_seen) = watch::channel(first_view);
-        let (facts, facts_seen) = watch::channel(ControlFacts::default());
+        // What the earlier status remembers must be latched before the first word of this process replaces it.
+        let mut latches = Latches::recovered(recovered.incidents, recovered.released);
+        let remembered = status.as_ref().and_then(|status| status.kill_switch.as_ref());
+        let lost = latches.remember(remembered.map_or(&[][..], |kill| &kill.incidents));
+        let first_facts = ControlFacts { incidents: latches.status(), ..ControlFacts::default() };
+        let (facts, facts_seen) = watch::channel(first_facts);
         let (session_facts, session_seen) = watch::channel(SessionFacts::default());
         let (spec, spec_seen) = watch::channel(bot.clone());
         let (ready, ready_seen) = watch::channel(false);
@@ -211,7 +216,7 @@ impl Program {
             clock: clock.clone(),
             gate: Arc::clone(&gate),
             ledger: ledger.clone(),
-            latches: Latches::recovered(recovered.incidents, recovered.released),
+            latches,
             remembered_claim: recovered.claim,
             engine: events.clone(),
             view: view_seen.clone(),
@@ -220,7 +225,7 @@ impl Program {
             spec,
             ready,
             metrics: metrics.clone(),
-            unkept: AtomicBool::new(false),
+            unkept: AtomicBool::new(!lost.is_empty()),
         };
         let session = SessionTask {
             clock: clock.clone(),

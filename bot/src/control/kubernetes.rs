@@ -71,7 +71,6 @@ struct State {
     observed: Observed,
     key: Option<Key>,
     standing: Option<Standing>,
-    status_remembered: bool,
     releases: u64,
     /// A release that the engine has not yet heard of.
     release_unheard: bool,
@@ -91,7 +90,6 @@ impl ControlTask {
             observed: Observed::default(),
             key: None,
             standing: None,
-            status_remembered: false,
             releases: 0,
             release_unheard: false,
             release_failed: false,
@@ -184,12 +182,6 @@ impl ControlTask {
     async fn recompute(&mut self, state: &mut State) {
         let Some((bot, policies)) = state.observed.complete() else { return };
         let (bot, policies): (ArbBot, Vec<ArbPolicy>) = (bot.clone(), policies.into_iter().cloned().collect());
-        if !state.status_remembered {
-            state.status_remembered = true;
-            let incidents = bot.status.as_ref().and_then(|status| status.kill_switch.as_ref());
-            let lost = self.latches.remember(incidents.map_or(&[][..], |kill| &kill.incidents));
-            self.keep(&lost).await;
-        }
         let key = key(&bot, &policies);
         if state.key.as_ref() == Some(&key) {
             return;
@@ -284,6 +276,7 @@ impl ControlTask {
             unreadable_policies,
             incidents: self.latches.status(),
             claim,
+            release: bot.spec.kill_switch.release.clone(),
             standing: self.facts.borrow().standing.clone(),
         };
         let open = i64::try_from(facts.incidents.len()).unwrap_or(i64::MAX);

@@ -2,6 +2,7 @@
 
 use arbbot_crds::conditions::{ConditionStatus, ConditionType, Reason, set_condition};
 use arbbot_crds::control::{Control, Duty, Entry, Restriction};
+use arbbot_crds::incident::IncidentId;
 use arbbot_crds::status::{
     AppliedPolicy, ArbBotStatus, BotStatus, CredentialsStatus, EffectiveMode, IncidentStatus, KillSwitchStatus,
     LeaseStatus, LedgerStatus, LinkState, LinksStatus, PnlStatus, PositionStatus,
@@ -11,6 +12,7 @@ use rust_decimal::Decimal;
 
 use crate::control::lease::Standing;
 use crate::exchange::Link;
+use crate::execution::engine::NOT_YET_CONNECTED;
 use crate::execution::engine::{Reconciliation, View};
 use crate::risk::gate::Contact;
 
@@ -23,6 +25,8 @@ pub struct ControlFacts {
     /// Policies whose selector cannot be read; they are obeyed.
     pub unreadable_policies: Vec<String>,
     pub incidents: Vec<IncidentStatus>,
+    /// `spec.killSwitch.release`.
+    pub release: String,
     pub claim: Claim,
     pub standing: Option<Standing>,
 }
@@ -108,7 +112,7 @@ fn bot_status(facts: Facts<'_>) -> BotStatus {
             future_contracts: view.future_owned_contracts.normalize().to_string(),
             spot_base: view.spot_owned_base.normalize().to_string(),
             notional_quote: money(view.notional_quote),
-            leverage: money(view.leverage),
+            leverage: format!("{:.4}", view.leverage.round_dp(4)),
             dust: if view.dust_base.is_zero() { String::new() } else { view.dust_base.normalize().to_string() },
         }),
         pnl: view.pnl_quote.map(|pnl| PnlStatus { total_quote: money(pnl), fees_quote: money(view.fees_quote) }),
@@ -197,9 +201,26 @@ fn trading(facts: Facts<'_>) -> Said {
             (Some((_, problem)), "exchange") => problem,
             _ => &restriction.why,
         };
-        (reason_of(facts, &restriction.source), format!("{}: {why}", restriction.source))
+        let reason = reason_of(facts, &restriction.source);
+        let message = format!("{}: {why}", restriction.source);
+        (reason, if reason == Reason::KillSwitchEngaged { message + &how_to_release(facts) } else { message })
     });
     say(type_, false, reason, why)
+}
+
+/// What frees the open latches, and why what is in the spec does not.
+fn how_to_release(facts: Facts<'_>) -> String {
+    let open: Vec<_> =
+        facts.control.incidents.iter().map(|incident| format!("{} on {}", incident.id, incident.source)).collect();
+    if open.is_empty() {
+        return String::new();
+    }
+    let release = &facts.control.release;
+    let known = release.parse::<IncidentId>().is_ok_and(|release| {
+        facts.control.incidents.iter().any(|open| open.id.parse().is_ok_and(|open| release.releases(&open)))
+    });
+    let wrong = if release.is_empty() || known { String::new() } else { format!("; release {release:?} names none") };
+    format!("; to release, once finished: engaged false and release {}{wrong}", open.join(", "))
 }
 
 /// Which of two equally strong restrictions a person should hear of.
@@ -354,6 +375,9 @@ fn connected(facts: Facts<'_>) -> Said {
     }
     match facts.view.links.iter().find_map(|(link, down)| Some((*link, down.as_ref()?))) {
         None => say(type_, true, Reason::Connected, "REST and both WebSockets work"),
+        Some((_, cause)) if !facts.view.seen_exchange && cause == NOT_YET_CONNECTED => {
+            say(type_, false, Reason::Starting, "the connections to the exchange are being opened")
+        }
         Some((Link::Rest, cause)) => say(type_, false, Reason::ExchangeUnreachable, cause.clone()),
         Some((link, cause)) => say(type_, false, Reason::WebSocketDown, format!("{link}: {cause}")),
     }

@@ -223,11 +223,7 @@ impl<E: Exchange> Io<E> {
     }
 
     async fn take_snapshot(&self, since: Option<Timestamp>) -> Result<Snapshot, ExchangeError> {
-        let no_session = || ExchangeError::Unreachable {
-            url: "the exchange".to_owned(),
-            cause: "there is no session yet; the condition CredentialsValid says why".to_owned(),
-        };
-        let exchange = self.exchange.load_full().ok_or_else(no_session)?;
+        let exchange = self.exchange.load_full().ok_or(ExchangeError::NoSession)?;
         let started = Now { boot: self.clock.boottime(), wall: self.clock.now() };
         let ids = [self.identity.spot_product.clone(), self.identity.future_product.clone()];
         let (orders, holdings, products) = tokio::join!(

@@ -27,6 +27,8 @@ use crate::risk::{Class, Exposure};
 pub use event::{Command, ControlChange, Event, Identity, Now, Params, Snapshot};
 pub use view::{Reconciliation, View};
 
+/// Why a connection is down before it was first opened.
+pub const NOT_YET_CONNECTED: &str = "not yet connected";
 /// Prices older than this do not count.
 pub const TOUCH_FRESH: Duration = Duration::from_secs(10);
 /// A full snapshot at least this often.
@@ -114,7 +116,7 @@ impl Engine {
     #[must_use]
     pub fn new(id: Identity, params: Params, orders: Orders, owned_since: Option<Timestamp>) -> Self {
         let next_sequence = orders.highest_sequence() + 1;
-        let down = |link| (link, Some("not yet connected".to_owned()));
+        let down = |link| (link, Some(NOT_YET_CONNECTED.to_owned()));
         Self {
             id,
             params,
@@ -301,6 +303,11 @@ impl Engine {
         self.snapshot_asked = None;
         let snapshot = match result {
             Ok(snapshot) => snapshot,
+            Err(ExchangeError::NoSession) => {
+                self.next_snapshot = now.boot + SNAPSHOT_SOON;
+                self.snapshot_not_before = self.next_snapshot;
+                return;
+            }
             Err(error @ ExchangeError::NoProduct { .. }) => {
                 self.links.insert(Link::Rest, None);
                 self.no_product = Some(error.to_string());

@@ -143,6 +143,7 @@ impl Metrics {
             Err(ExchangeError::Refused { .. }) => "Refused",
             Err(ExchangeError::BadRequest { .. }) => "BadRequest",
             Err(ExchangeError::NoProduct { .. }) => "NoProduct",
+            Err(ExchangeError::NoSession) => "NoSession",
             Err(ExchangeError::RateLimited { .. }) => "RateLimited",
             Err(ExchangeError::Timeout { .. }) => "Timeout",
             Err(ExchangeError::Server { .. }) => "Server",

@@ -176,10 +176,10 @@ fn incidents(bot: &ArbBot, now: Timestamp, ctx: &Context) -> Vec<Report> {
     let engaged = open.iter().filter(is_new).map(|incident| {
         let text =
             format!("kill {} of {}: {}; action {}", incident.id, incident.source, incident.reason, incident.action);
-        Report::normal(Reason::KillSwitchEngaged, text)
+        Report::engaged(&incident.id, text)
     });
     let closed = before.iter().flatten().filter(|id| open.iter().all(|incident| incident.id != **id));
-    engaged.chain(closed.map(|id| Report::released(format!("the latch of kill {id} is released")))).collect()
+    engaged.chain(closed.map(|id| Report::released(id))).collect()
 }
 
 /// What people are told of the bot's own conditions: each trouble once, when it begins or its reason changes.

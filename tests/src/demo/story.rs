@@ -191,8 +191,6 @@ impl Scene {
             policies.any(|policy| policy.name == POLICY && policy.generation >= generation)
         };
         let acknowledged = self.sees(stage, actor, "the acknowledgement", sent, applied).await?;
-        let closed = |bot: &ArbBot| condition_is(bot, ConditionType::Trading, "False");
-        let claimed_orders_gone = Some(self.sees(stage, actor, "Trading=False", sent, closed).await?);
         let page = self.status_page(actor).await?;
         let stopped = stopped(&page, |state| {
             let policies = state["policies"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -217,7 +215,7 @@ impl Scene {
             orders: journal.open_orders(sent),
             orders_gone,
             flat: None,
-            claimed_orders_gone,
+            claimed_orders_gone: None,
             claimed_flat: None,
         })
     }
@@ -257,13 +255,16 @@ fn positions(portfolio: &Portfolio) -> String {
 /// What a person can do now.
 fn lines(stage: &Stage, incident: &str) -> String {
     let kubeconfig = stage.kubeconfig.display();
-    let kubectl = stage.kubectl.display();
+    let cache = stage.kubeconfig.with_file_name("kube-cache");
+    let cache = cache.display();
+    let bin = stage.kubectl.parent().unwrap_or(&stage.kubectl).display();
     let patch = format!("kubectl -n {DESK} patch --type=merge --field-manager={MANAGER_INCIDENT}");
     format!(
         r#"Everything keeps running; `make demo-down` ends it. To play with it:
 
   export KUBECONFIG={kubeconfig}
-  alias kubectl={kubectl}
+  export KUBECACHEDIR={cache}
+  export PATH={bin}:$PATH
   kubectl get arbbots -n {DESK} --watch
 
   # kill: cancel everything and flatten; wait until the exchange has confirmed it
@@ -272,11 +273,14 @@ fn lines(stage: &Stage, incident: &str) -> String {
   # revert the patch: the kill stays latched
   {patch} arbbot/{RESTRICTED} -p '{{"spec":{{"killSwitch":{{"engaged":false}}}}}}'
   kubectl -n {DESK} get arbbot/{RESTRICTED} -o jsonpath='{{.status.killSwitch.incidents}}{{"\n"}}'
-  # release: name the incident; {KILLED} trades again
+  # release: name the incident of {KILLED}; it trades again ({RESTRICTED}: copy the id from the line before)
   {patch} arbbot/{KILLED} -p '{{"spec":{{"killSwitch":{{"engaged":false,"release":"{incident}"}}}}}}'
   # reduce: nothing raises a leg
   {patch} arbbot/{KILLED} -p '{{"spec":{{"mode":"ReduceOnly"}}}}'
   {patch} arbbot/{KILLED} -p '{{"spec":{{"mode":"Active"}}}}'
+  # a policy: every bot that its selector matches; here {RESTRICTED}
+  {patch} arbpolicy/{POLICY} -p '{{"spec":{{"mode":"Active"}}}}'
+  {patch} arbpolicy/{POLICY} -p '{{"spec":{{"killSwitch":{{"engaged":true}}}}}}'
   # tighten a limit: takes effect between two orders, without a restart
   {patch} arbbot/{KILLED} -p '{{"spec":{{"risk":{{"limits":{{"maxPositionNotional":"5000"}}}}}}}}'"#
     )

@@ -32,9 +32,9 @@ pub fn table(kill: &Act, reduce: &Act) -> String {
     table.set_header([
         "ms since the patch was sent",
         "kill btc-carry:\nseen from outside",
-        "\nthe bot's word",
+        "kill btc-carry:\nthe bot's word",
         "ReduceOnly eth-carry by policy:\nseen from outside",
-        "\nthe bot's word",
+        "ReduceOnly eth-carry:\nthe bot's word",
     ]);
     let mut row = |name: &str, cells: [String; 4]| {
         let [a, b, c, d] = cells;
@@ -45,7 +45,7 @@ pub fn table(kill: &Act, reduce: &Act) -> String {
     let none = || String::new();
     row("patch sent", ["0.0".into(), none(), "0.0".into(), none()]);
     row(
-        "accepted by the API server",
+        "answer of the API server received",
         [since(kill, Some(kill.accepted)), none(), since(reduce, Some(reduce.accepted)), none()],
     );
     let entry = |act: &Act| match act.last_raising {
@@ -60,13 +60,13 @@ pub fn table(kill: &Act, reduce: &Act) -> String {
         "acknowledged in status",
         [since(kill, Some(kill.acknowledged)), none(), since(reduce, Some(reduce.acknowledged)), none()],
     );
-    let orders = |act: &Act, what: &str| format!("{} ({} {what})", since(act, act.orders_gone), act.orders);
+    let orders = |act: &Act| format!("{} (of {} resting)", since(act, act.orders_gone), act.orders);
     row(
         "orders gone",
         [
-            orders(kill, "rested"),
+            orders(kill),
             since(kill, kill.claimed_orders_gone),
-            orders(reduce, "rested"),
+            orders(reduce),
             since(reduce, reduce.claimed_orders_gone),
         ],
     );
@@ -75,6 +75,6 @@ pub fn table(kill: &Act, reduce: &Act) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     format!(
-        "{table}\nOrders and positions from outside are the exchange's journal. The bot claims Halted and Flat only\nafter the exchange has confirmed them twice, 2 s apart."
+        "{table}\nOrders and positions from outside are the exchange's journal. The bot says Halted once the\nexchange has shown that none of its orders works, and Flat once it has shown twice, 2 s apart, that nothing is left."
     )
 }
