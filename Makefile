@@ -1,7 +1,7 @@
 # The commands of the project; `make` lists them.
 #
-# First runs are long because everything is compiled from source once: Kubernetes (about 5 minutes for its API server
-# on 2 cores, 10 with a node; kept in ~/.cache/arbbot for every clone) and this workspace (about 3 minutes).
+# First runs are long because everything is compiled from source once: Kubernetes (about 8 minutes on 2 cores, less
+# without a node; kept in ~/.cache/arbbot for every clone) and this workspace (about 3 minutes).
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
