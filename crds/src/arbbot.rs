@@ -43,6 +43,7 @@ use crate::status::ArbBotStatus;
     printcolumn = r#"{"name":"P&L","type":"string","description":"Quote currency, fees included, funding excluded","jsonPath":".status.bot.pnl.totalQuote"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
     printcolumn = r#"{"name":"Reason","type":"string","priority":1,"description":"Why Ready is what it is","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
+    printcolumn = r#"{"name":"Incident","type":"string","priority":1,"description":"Open latch of a kill","jsonPath":".status.killSwitch.incidents[*].id"}"#,
     printcolumn = r#"{"name":"Contracts","type":"string","priority":1,"description":"Futures position","jsonPath":".status.bot.position.futureContracts"}"#,
     printcolumn = r#"{"name":"Spot","type":"string","priority":1,"description":"Spot position in base currency","jsonPath":".status.bot.position.spotBase"}"#,
     printcolumn = r#"{"name":"Leverage","type":"string","priority":1,"jsonPath":".status.bot.position.leverage"}"#,
@@ -52,7 +53,7 @@ use crate::status::ArbBotStatus;
 #[serde(rename_all = "camelCase")]
 pub struct ArbBotSpec {
     /// Incident field. Active trades; ReduceOnly lets nothing raise a leg; Halted closes entry, cancels every resting
-    /// order and keeps the position. Hot. Default Active.
+    /// order and keeps the position; Stopped closes the position maker-first, then ends the pod. Hot. Default Active.
     #[serde(default)]
     pub mode: Mode,
 
@@ -105,8 +106,19 @@ pub struct ArbBotSpec {
     #[serde(default)]
     pub pod_template: PodTemplate,
 
-    /// What happens to an open position when the ArbBot is deleted: Flatten closes it first, Orphan cancels the orders
-    /// and leaves it. May be patched during the deletion. Hot. Default Flatten.
+    /// How long a drain may take, under `mode: Stopped` or a deletion. While the futures session is closed the time
+    /// stands still. Hot. Default 10m.
+    #[serde(default = "drain_timeout")]
+    pub drain_timeout: DurationString,
+
+    /// What a drain does that takes longer than `drainTimeout`: Hold keeps the bot up with what is left, ReduceOnly;
+    /// Flatten closes the rest as a kill does. Hot. Default Hold.
+    #[serde(default)]
+    pub on_drain_timeout: OnDrainTimeout,
+
+    /// What happens to an open position when the ArbBot is deleted: Drain closes it maker-first within `drainTimeout`,
+    /// Flatten closes it as a kill does, Orphan cancels the orders and leaves it. May be patched during the deletion.
+    /// Hot. Default Drain.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 }
@@ -118,6 +130,8 @@ pub enum Mode {
     Active,
     ReduceOnly,
     Halted,
+    /// Drains maker-first until flat, then scales to zero. Under another source's Halted it waits.
+    Stopped,
 }
 
 /// The kill switch of a bot. `engaged: true` alone is a valid kill.
@@ -441,6 +455,19 @@ pub struct PodTemplate {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Display)]
 pub enum DeletionPolicy {
     #[default]
+    Drain,
     Flatten,
     Orphan,
+}
+
+/// What a drain does that takes longer than `drainTimeout`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Display)]
+pub enum OnDrainTimeout {
+    #[default]
+    Hold,
+    Flatten,
+}
+
+const fn drain_timeout() -> DurationString {
+    DurationString(std::time::Duration::from_secs(600))
 }

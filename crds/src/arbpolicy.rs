@@ -1,6 +1,6 @@
 //! `ArbPolicy`: one patch for every bot of a desk.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::core::{ParseExpressionError, Selector, SelectorExt};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -19,6 +19,7 @@ use crate::limits::LimitCeilings;
     plural = "arbpolicies",
     doc = "ArbPolicy restricts every ArbBot of its namespace that its selector matches. The most restrictive of a bot's spec and all its policies wins.",
     namespaced,
+    status = "ArbPolicyStatus",
     derive = "PartialEq",
     shortname = "abp",
     // Not "arbbot": kubectl expands a category before it looks for a singular name, and
@@ -26,7 +27,12 @@ use crate::limits::LimitCeilings;
     category = "arb",
     printcolumn = r#"{"name":"Mode","type":"string","jsonPath":".spec.mode"}"#,
     printcolumn = r#"{"name":"Engaged","type":"boolean","description":"Whether its kill switch is engaged","jsonPath":".spec.killSwitch.engaged"}"#,
+    printcolumn = r#"{"name":"Matched","type":"integer","description":"Bots that it selects","jsonPath":".status.bots.matched"}"#,
+    printcolumn = r#"{"name":"Acknowledged","type":"integer","description":"Of these, bots that obey its present generation","jsonPath":".status.bots.acknowledged"}"#,
+    printcolumn = r#"{"name":"Halted","type":"integer","description":"Of these, bots whose halt the exchange has confirmed","jsonPath":".status.bots.halted"}"#,
+    printcolumn = r#"{"name":"Flat","type":"integer","description":"Of these, bots without order and position","jsonPath":".status.bots.flat"}"#,
     printcolumn = r#"{"name":"Reason","type":"string","priority":1,"jsonPath":".spec.killSwitch.reason"}"#,
+    printcolumn = r#"{"name":"Status","type":"string","priority":1,"description":"Why Ready is what it is","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
@@ -46,6 +52,42 @@ pub struct ArbPolicySpec {
     /// Ceilings on the bots' limits.
     #[serde(default)]
     pub risk: PolicyRisk,
+}
+
+/// Status of an ArbPolicy: what its bots say, counted by the operator. `kubectl wait` on a desk reads the conditions.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ArbPolicyStatus {
+    /// metadata.generation that was counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// ControlApplied, Halted and Flat: True when it is so for every bot that the policy selects, and it selects at
+    /// least one. Ready, Reconciling and Stalled as kstatus reads them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// How many bots.
+    #[serde(default)]
+    pub bots: PolicyBots,
+}
+
+/// How many of a policy's bots.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PolicyBots {
+    /// Selected by the policy.
+    #[schemars(range(min = 0), extend("format" = "int32"))]
+    pub matched: u32,
+    /// Of these, obey its present generation by their own word.
+    #[schemars(range(min = 0), extend("format" = "int32"))]
+    pub acknowledged: u32,
+    /// Of these, are halted: the exchange has confirmed that no order works.
+    #[schemars(range(min = 0), extend("format" = "int32"))]
+    pub halted: u32,
+    /// Of these, have neither order nor position.
+    #[schemars(range(min = 0), extend("format" = "int32"))]
+    pub flat: u32,
 }
 
 /// The kill switch of a policy. `engaged: true` alone is a valid kill.

@@ -150,8 +150,37 @@ pub enum Reason {
     ApplyFailed,
     /// The finalizer waits for the position to be closed.
     DeletionWaitsForFlat,
+    /// A deletion or a drain waits because something holds the bot Halted; the message names the source and both ways
+    /// out.
+    DeletionBlockedByHalted,
+    /// The position is being closed maker-first.
+    Draining,
+    /// The drain has taken longer than `drainTimeout` and what is left is held.
+    DrainTimedOut,
+    /// Drained and scaled to zero, as the mode Stopped demands.
+    Stopped,
+    /// The annotation arbbot.io/paused keeps the operator from changing the bot's children; safety goes on.
+    ReconciliationPaused,
+    /// The operator may not do what it must in the bot's namespace.
+    Forbidden,
+    /// The installed CustomResourceDefinition is older than the operator.
+    CrdOutdated,
     /// Nothing is to be done.
     UpToDate,
+
+    // ArbPolicy
+    /// It is so for every bot that the policy selects.
+    AllBots,
+    /// It is not yet so for every bot that the policy selects; the message names some that are missing.
+    SomeBots,
+    /// The policy selects no bot.
+    NoBots,
+    /// The policy's selector cannot be read; every bot of the namespace obeys the policy.
+    SelectorInvalid,
+
+    // Events only
+    /// Something was loosened; the message names the field, both values and the field manager.
+    Loosened,
 }
 
 /// Longest message that fits a condition and an Event.

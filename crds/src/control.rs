@@ -29,7 +29,7 @@ impl From<Mode> for Entry {
     fn from(mode: Mode) -> Self {
         match mode {
             Mode::Active => Self::Active,
-            Mode::ReduceOnly => Self::ReduceOnly,
+            Mode::ReduceOnly | Mode::Stopped => Self::ReduceOnly,
             Mode::Halted => Self::Halted,
         }
     }
@@ -41,8 +41,19 @@ pub enum Duty {
     /// Nothing: the position may stay.
     #[default]
     Hold,
-    /// Close the position.
+    /// Close the position maker-first. Under a halted entry it waits.
+    Drain,
+    /// Close the position as a kill does, under a halted entry too.
     Flatten,
+}
+
+impl From<Mode> for Duty {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Active | Mode::ReduceOnly | Mode::Halted => Self::Hold,
+            Mode::Stopped => Self::Drain,
+        }
+    }
 }
 
 impl From<KillAction> for Duty {
@@ -74,6 +85,12 @@ impl Restriction {
     #[must_use]
     pub fn entry(source: impl Into<String>, entry: Entry, why: impl Into<String>) -> Self {
         Self { source: source.into(), entry, duty: Duty::Hold, ceilings: LimitCeilings::default(), why: why.into() }
+    }
+
+    /// A mode of a spec or a policy.
+    #[must_use]
+    pub fn mode(source: impl Into<String>, mode: Mode, why: impl Into<String>) -> Self {
+        Self { duty: mode.into(), ..Self::entry(source, mode.into(), why) }
     }
 
     /// A kill: entry halted, and the duty that its action demands.
@@ -112,9 +129,10 @@ impl Control {
     pub fn mode(&self) -> EffectiveMode {
         match (self.entry, self.duty) {
             (_, Duty::Flatten) => EffectiveMode::Flatten,
+            (Entry::Halted, _) => EffectiveMode::Halted,
+            (_, Duty::Drain) => EffectiveMode::Drain,
             (Entry::Active, Duty::Hold) => EffectiveMode::Active,
             (Entry::ReduceOnly, Duty::Hold) => EffectiveMode::ReduceOnly,
-            (Entry::Halted, Duty::Hold) => EffectiveMode::Halted,
         }
     }
 }
@@ -137,8 +155,10 @@ pub fn spec_restrictions(bot: &ArbBot) -> Vec<Restriction> {
     let deleted = bot.metadata.deletion_timestamp.is_some();
     [
         (spec.mode != Mode::Active)
-            .then(|| Restriction::entry("spec.mode", spec.mode.into(), format!("spec.mode is {}", spec.mode))),
+            .then(|| Restriction::mode("spec.mode", spec.mode, format!("spec.mode is {}", spec.mode))),
         kill.engaged.then(|| Restriction::kill("spec.killSwitch", kill.action, kill.reason.clone())),
+        (deleted && spec.deletion_policy == DeletionPolicy::Drain)
+            .then(|| Restriction::mode("deletion", Mode::Stopped, "deleted with deletionPolicy Drain")),
         (deleted && spec.deletion_policy == DeletionPolicy::Flatten)
             .then(|| Restriction::kill("deletion", KillAction::Flatten, "deleted with deletionPolicy Flatten")),
         (deleted && spec.deletion_policy == DeletionPolicy::Orphan)
@@ -163,7 +183,7 @@ pub fn policy_restriction(policy: &ArbPolicy) -> Restriction {
     Restriction {
         source: name,
         entry: if kill.engaged { Entry::Halted } else { spec.mode.into() },
-        duty: if kill.engaged { kill.action.into() } else { Duty::Hold },
+        duty: Duty::from(spec.mode).max(if kill.engaged { kill.action.into() } else { Duty::Hold }),
         ceilings: spec.risk.limits.clone(),
         why,
     }

@@ -15,5 +15,5 @@ pub mod names;
 pub mod status;
 
 pub use arbbot::{ArbBot, ArbBotSpec};
-pub use arbpolicy::{ArbPolicy, ArbPolicySpec};
+pub use arbpolicy::{ArbPolicy, ArbPolicySpec, ArbPolicyStatus};
 pub use status::ArbBotStatus;

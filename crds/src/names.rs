@@ -11,6 +11,10 @@ pub const LABEL_BOT: &str = "arbbot.io/bot";
 /// Finalizer on an ArbBot: held until `spec.deletionPolicy` is carried out.
 pub const FINALIZER: &str = "arbbot.io/position";
 
+/// Annotation on an ArbBot with the value "true": the operator leaves the bot's children alone. Control, claim, fencing,
+/// deletion and status go on.
+pub const ANNOTATION_PAUSED: &str = "arbbot.io/paused";
+
 /// Annotation that the operator writes on a bot's Lease once the pod with this uid is shown terminated.
 pub const ANNOTATION_TERMINATED: &str = "arbbot.io/terminated";
 
@@ -32,6 +36,9 @@ pub const CREDENTIALS_DIR: &str = "/etc/arbbot/credentials";
 pub const CA_DIR: &str = "/etc/arbbot/ca";
 /// Where a bot's pod mounts the PersistentVolumeClaim of its ledger.
 pub const LEDGER_DIR: &str = "/var/lib/arbbot";
+
+/// Lease of the operator's leader, in the operator's namespace.
+pub const LEADER_LEASE: &str = "arbbot-operator-leader";
 
 /// Name of a bot's ServiceAccount, Role, RoleBinding, Deployment, Service and Lease.
 pub fn child_name(bot: &str) -> String {

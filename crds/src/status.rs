@@ -37,6 +37,11 @@ pub struct ArbBotStatus {
     /// Which account and product this bot alone may trade. Operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<ClaimStatus>,
+    /// The last ten incidents, newest first, also after they are released. Operator.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
+    pub incidents: Vec<IncidentHistory>,
 }
 
 /// What a bot obeys, as people read it.
@@ -48,6 +53,8 @@ pub enum EffectiveMode {
     Active,
     /// Nothing raises a leg.
     ReduceOnly,
+    /// Nothing raises a leg, and the position is closed maker-first.
+    Drain,
     /// Entry closed, orders cancelled, position kept.
     Halted,
     /// Entry closed, orders cancelled, position closed.
@@ -85,6 +92,9 @@ pub struct BotStatus {
     /// State of each connection to the exchange.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub links: Option<LinksStatus>,
+    /// The drain under way: under `mode: Stopped` of spec or policy, or a deletion with `deletionPolicy: Drain`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainStatus>,
     /// The Lease that makes this pod the one trader.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<LeaseStatus>,
@@ -103,6 +113,37 @@ pub struct BotStatus {
     /// Version of the bot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+}
+
+/// A drain under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainStatus {
+    /// When it began.
+    pub started_at: Time,
+    /// How far it is.
+    pub phase: DrainPhase,
+    /// When `onDrainTimeout` applies. Absent while the time stands still, because the futures session is closed or
+    /// something holds the bot Halted, and once the drain has finished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Time>,
+}
+
+/// How far a drain is.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema, Display, EnumString,
+)]
+pub enum DrainPhase {
+    /// Another source holds the bot Halted; the drain waits for its end.
+    HeldByHalt,
+    /// The futures session is closed; the drain waits for its opening.
+    FuturesSessionClosed,
+    /// The position is being closed maker-first.
+    ClosingPosition,
+    /// `drainTimeout` is over; what is left is held, or closed as a kill does, as `onDrainTimeout` says.
+    TimedOut,
+    /// No order and no position, confirmed by the exchange.
+    Finished,
 }
 
 /// A policy that a bot obeys.
@@ -270,6 +311,37 @@ pub struct EffectiveSource {
     pub name: String,
     /// What it demands, and why.
     pub message: String,
+}
+
+/// One incident, from its beginning to its release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IncidentHistory {
+    /// Id of the incident.
+    pub id: String,
+    /// KillSwitch.
+    pub kind: IncidentKind,
+    /// Which object's kill switch: ArbBot/<name> or ArbPolicy/<name>.
+    pub source: String,
+    /// Why, as the source says it.
+    #[serde(default)]
+    pub reason: String,
+    /// When the bot closed its gate.
+    pub started_at: Time,
+    /// When the exchange had confirmed what the kill demands: no order works, and flat where it flattens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contained_at: Option<Time>,
+    /// When its latch was released.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved_at: Option<Time>,
+}
+
+/// What kind of incident it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, Display)]
+pub enum IncidentKind {
+    /// A kill switch was engaged.
+    #[default]
+    KillSwitch,
 }
 
 /// Which account and product one bot alone may trade.

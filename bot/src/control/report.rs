@@ -123,6 +123,7 @@ fn bot_status(facts: Facts<'_>) -> BotStatus {
             market_web_socket: up(Link::MarketWebSocket),
             user_web_socket: up(Link::UserWebSocket),
         }),
+        drain: None,
         lease: match &control.standing {
             Some(Standing::Trader { epoch }) => Some(LeaseStatus { holder: pod_uid.to_owned(), epoch: *epoch }),
             _ => None,

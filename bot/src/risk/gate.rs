@@ -340,7 +340,7 @@ pub(in crate::risk) fn allowed(class: Class, control: &Control, contact: Contact
     let allowed = match class {
         Class::Enter | Class::Hedge => control.entry == Entry::Active && control.duty == Duty::Hold,
         Class::Trim => true,
-        Class::Reduce => control.entry <= Entry::ReduceOnly && control.duty == Duty::Hold,
+        Class::Reduce => control.entry <= Entry::ReduceOnly && control.duty < Duty::Flatten,
         Class::Kill => control.duty == Duty::Flatten,
     };
     if allowed { Ok(()) } else { Err(Denied::Mode { class, mode: control.mode().to_string() }) }

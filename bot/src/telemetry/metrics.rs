@@ -80,7 +80,7 @@ impl Metrics {
             denied: counters(r, "denied_total", "Orders that the gate denied, by reason", &["reason"])?,
             status_writes: counters(r, "status_writes_total", "Writes of the status, by outcome", &["outcome"])?,
             entry: gauge(r, "entry", "Entry in force: 0 Active, 1 ReduceOnly, 2 Halted")?,
-            duty: gauge(r, "duty", "Duty in force: 0 Hold, 1 Flatten")?,
+            duty: gauge(r, "duty", "Duty in force: 0 Hold, 1 Drain, 2 Flatten")?,
             link_up: add(
                 r,
                 IntGaugeVec::new(opts("link_up", "Whether a connection to the exchange is up"), &["link"]),
@@ -176,7 +176,8 @@ impl Metrics {
         });
         self.duty.set(match control.duty {
             Duty::Hold => 0,
-            Duty::Flatten => 1,
+            Duty::Drain => 1,
+            Duty::Flatten => 2,
         });
     }
 
@@ -263,7 +264,7 @@ mod tests {
             r#"arbbot_link_up{link="Rest"} 1"#,
             r#"arbbot_link_up{link="UserWebSocket"} 0"#,
             "arbbot_entry 2",
-            "arbbot_duty 1",
+            "arbbot_duty 2",
             "arbbot_position_contracts -3",
             "arbbot_position_base 0.03",
             "arbbot_contact_age_seconds 1.5",

@@ -91,6 +91,7 @@ fn is_settled(fetched: &Fetched, now: Timestamp) -> bool {
         .as_ref()
         .is_some_and(|lease| contact::holder(lease).is_some() && contact::expiry(lease) > Some(now));
     match bot.spec.deletion_policy {
+        DeletionPolicy::Drain => confirmed(ConditionType::Flat),
         DeletionPolicy::Flatten => confirmed(ConditionType::Flat) && confirmed(ConditionType::Halted),
         DeletionPolicy::Orphan => confirmed(ConditionType::Halted) || (fetched.pods.is_empty() && !somebody_trades),
     }
@@ -106,7 +107,7 @@ fn waiting(fetched: &Fetched, since: SignedDuration) -> Verdict {
         None => format!("{type_} is not reported yet"),
     };
     let mut message = match bot.spec.deletion_policy {
-        DeletionPolicy::Flatten => format!(
+        DeletionPolicy::Drain | DeletionPolicy::Flatten => format!(
             "the deletion waits until the exchange confirms that no order works and the position is closed: {}, {}. Either let the bot reach the exchange, then it goes on by itself; or keep the position: kubectl patch arbbot {name} -n {namespace} --type merge -p '{{\"spec\":{{\"deletionPolicy\":\"Orphan\"}}}}'",
             said(ConditionType::Halted),
             said(ConditionType::Flat)

@@ -2,7 +2,7 @@
 
 use arbbot_crds::ArbBot;
 use arbbot_crds::arbbot::Mode;
-use arbbot_crds::control::{self, Entry, Restriction, policy_restriction, spec_restrictions};
+use arbbot_crds::control::{self, Duty, Entry, Restriction, policy_restriction, spec_restrictions};
 use arbbot_crds::status::{EffectiveSource, EffectiveStatus};
 
 use super::fetch::Fetched;
@@ -17,10 +17,11 @@ pub fn effective(fetched: &Fetched) -> EffectiveStatus {
     restrictions.extend(fetched.policies.iter().map(|policy| policy_restriction(policy)));
     restrictions.extend(latches(&fetched.bot));
     let control = control::effective(&fetched.bot.spec.risk.limits, &restrictions);
-    let mode = match control.entry {
-        Entry::Active => Mode::Active,
-        Entry::ReduceOnly => Mode::ReduceOnly,
-        Entry::Halted => Mode::Halted,
+    let mode = match (control.entry, control.duty) {
+        (Entry::Halted, _) => Mode::Halted,
+        (_, Duty::Drain | Duty::Flatten) => Mode::Stopped,
+        (Entry::Active, Duty::Hold) => Mode::Active,
+        (Entry::ReduceOnly, Duty::Hold) => Mode::ReduceOnly,
     };
     let mut sources: Vec<_> = restrictions
         .into_iter()
