@@ -10,6 +10,7 @@ pub mod decimal;
 pub mod duration;
 pub mod incident;
 pub mod limits;
+pub mod loosen;
 pub mod manifest;
 pub mod names;
 pub mod status;

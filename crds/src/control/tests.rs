@@ -10,7 +10,7 @@ fn entry() -> impl Strategy<Value = Entry> {
 }
 
 fn duty() -> impl Strategy<Value = Duty> {
-    prop_oneof![Just(Duty::Hold), Just(Duty::Flatten)]
+    prop_oneof![Just(Duty::Hold), Just(Duty::Drain), Just(Duty::Flatten)]
 }
 
 fn decimal() -> impl Strategy<Value = DecimalString> {
