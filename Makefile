@@ -51,8 +51,8 @@ images: build ## Write the container images to target/images
 	@$(DEBUG)/demo images
 
 .PHONY: manifests
-manifests: ## Generate the CustomResourceDefinitions from crds/src
-	$(CARGO) run --quiet --package arbbot-crds --bin crdgen -- crds
+manifests: ## Generate CustomResourceDefinitions and docs/conditions.md from crds/src
+	$(CARGO) run --quiet --package arbbot-crds --bin crdgen -- .
 	manifests/generate
 
 .PHONY: tools
