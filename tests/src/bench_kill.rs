@@ -66,7 +66,7 @@ struct Account {
 /// Something does not work, or the run was vacuous.
 pub async fn run(directory: &Path, progress: &mut Progress) -> Result<Report> {
     let programs = Programs::built()?;
-    let setup = Setup { programs: &programs, directory, accounts: BOTS + 2, fsync: true };
+    let setup = Setup { programs: &programs, directory, accounts: BOTS + 2, fsync: true, audit: false };
     let desk = Desk::start(setup, |step| {
         progress.step(step);
         Ok(())

@@ -8,6 +8,7 @@
 //! The programs are the pinned ones of `tests/tools` (`make tools`). Any number of clusters run side by side,
 //! one per directory. With `ARBBOT_KUBECONFIG` set nothing is started and that cluster is used instead.
 
+mod audit_policy;
 mod certificates;
 mod control_plane;
 mod detached;
@@ -59,12 +60,14 @@ pub struct Options {
     pub kind: Kind,
     /// Whether etcd waits for the disk. `false` is faster and for tests that do not measure writes.
     pub fsync: bool,
+    /// Whether the API server writes down who did what: [`Cluster::audit_log`].
+    pub audit: bool,
 }
 
 impl Options {
-    /// etcd with fsync, as in production.
+    /// etcd with fsync, as in production; no audit log.
     pub fn new(directory: impl Into<PathBuf>, kind: Kind) -> Self {
-        Self { directory: directory.into(), kind, fsync: true }
+        Self { directory: directory.into(), kind, fsync: true, audit: false }
     }
 
     pub fn without_fsync(mut self) -> Self {
@@ -103,7 +106,7 @@ impl Cluster {
         let directory = make_directory(&options.directory)?;
         let lock = record::lock(&directory)?;
         let mut own = Own::prepare(&directory, options.kind, lock)?;
-        own.start(options.fsync).await?;
+        own.start(&options).await?;
         own.record().write(&directory)?;
         let kubectl = own.home.tools.kubectl()?;
         Ok(Self { kubeconfig: own.home.kubeconfig(), kubectl, own: Some(own) })
@@ -144,6 +147,11 @@ impl Cluster {
         tokio::task::spawn_blocking(move || record.import_image(&archive)).await?
     }
 
+    /// What the API server wrote down, if it was told to; `None` for an external cluster.
+    pub fn audit_log(&self) -> Option<PathBuf> {
+        self.own.as_ref().map(|own| audit_policy::log(&own.home.directory)).filter(|log| log.exists())
+    }
+
     /// An error if one of the cluster's programs has ended, with the end of its log.
     pub fn check(&mut self) -> Result<()> {
         self.own.as_mut().map_or(Ok(()), |own| own.home.processes.check())
@@ -178,12 +186,12 @@ impl Own {
         Ok(Self { node, home, kind, _lock: lock })
     }
 
-    async fn start(&mut self, fsync: bool) -> Result<()> {
+    async fn start(&mut self, options: &Options) -> Result<()> {
         let home = &mut self.home;
         if let Some(node) = &self.node {
             node.start_containerd(home)?;
         }
-        let client = control_plane::start(home, fsync).await?;
+        let client = control_plane::start(home, options).await?;
         if let Some(node) = &self.node {
             node.start(home, &client).await?;
         }

@@ -1,6 +1,7 @@
 //! The test harness: a real Kubernetes for tests and demos.
 
 pub mod api_proxy;
+pub mod audit;
 pub mod bench_kill;
 pub mod child;
 pub mod clock;

@@ -193,7 +193,8 @@ impl ProcessNode {
         self.shared.running().values().filter(|running| running.child.is_running()).cloned().collect()
     }
 
-    /// Lets the pods of a bot that start from now on reach the API server another way.
+    /// Lets the pods of a bot that start from now on reach the API server another way; without a name, those of the
+    /// namespace that are no bot's.
     pub fn route(&self, namespace: &str, bot: &str, server: ApiServer) {
         self.shared.routes().insert(format!("{namespace}/{bot}"), server);
     }

@@ -19,7 +19,7 @@ const NAMESPACE: &str = "desk-a";
 async fn a_kill_works_in_containers_that_may_do_nothing_else() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let programs = Programs::build()?;
-    let setup = Setup { programs: &programs, directory: directory.path(), accounts: 2, fsync: false };
+    let setup = Setup { programs: &programs, directory: directory.path(), accounts: 2, fsync: false, audit: false };
     let desk = NodeDesk::start(setup, |_| Ok(())).await?;
     let account = exchange::accounts(&desk.data)?.remove(0);
     let admin = Admin::new(&desk.admin, &desk.data)?;

@@ -168,7 +168,7 @@ fn running(place: &Place) -> Result<Record> {
 impl UpArguments {
     fn options(&self) -> Result<Options> {
         let kind = if self.control_plane_only { Kind::ControlPlaneOnly } else { Kind::Node };
-        Ok(Options { directory: self.place.directory()?, kind, fsync: !self.no_fsync })
+        Ok(Options { fsync: !self.no_fsync, ..Options::new(self.place.directory()?, kind) })
     }
 }
 

@@ -10,7 +10,7 @@ use rustix::net::sockopt::set_socket_reuseport;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with};
 
 use super::home::Home;
-use super::kubeconfig_client;
+use super::{Options, audit_policy, kubeconfig_client};
 use crate::command;
 
 /// Service addresses exist only inside a cluster, so every cluster can use the same ones.
@@ -57,9 +57,9 @@ impl Endpoint {
 
 /// Starts etcd and the API server, waits until it serves, then starts the controller manager.
 /// Returns a client with all rights.
-pub async fn start(home: &mut Home, fsync: bool) -> Result<Client> {
-    start_etcd(home, fsync)?;
-    start_api_server(home)?;
+pub async fn start(home: &mut Home, options: &Options) -> Result<Client> {
+    start_etcd(home, options.fsync)?;
+    start_api_server(home, options.audit)?;
     home.certificates.kubeconfig(
         &home.kubeconfig(),
         "arbbot",
@@ -105,7 +105,7 @@ fn start_etcd(home: &mut Home, fsync: bool) -> Result<()> {
     home.start("etcd", "etcd", arguments)
 }
 
-fn start_api_server(home: &mut Home) -> Result<()> {
+fn start_api_server(home: &mut Home, audit: bool) -> Result<()> {
     let file = |name: &str| home.certificates.file(name).display().to_string();
     let address = home.endpoint.address;
     home.certificates.server("apiserver", &[address, Ipv4Addr::LOCALHOST.into(), KUBERNETES_SERVICE])?;
@@ -135,6 +135,9 @@ fn start_api_server(home: &mut Home) -> Result<()> {
     } else {
         // A loopback address is not valid in Endpoints, and no pod is there to use them.
         arguments.push("--endpoint-reconciler-type=none".into());
+    }
+    if audit {
+        arguments.extend(audit_policy::flags(&home.state("audit")?, &audit_policy::log(&home.directory))?);
     }
     // In etcd's directory, because the sockets are named relative to it.
     home.start("kube-apiserver", "etcd", arguments)

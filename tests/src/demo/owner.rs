@@ -91,7 +91,7 @@ impl Environment {
 }
 
 async fn raise(directory: &Path, fast: bool) -> Result<Environment> {
-    let setup = Setup { programs: &Programs::built()?, directory, accounts: ACCOUNTS, fsync: true };
+    let setup = Setup { programs: &Programs::built()?, directory, accounts: ACCOUNTS, fsync: true, audit: false };
     let (environment, stage) = if fast {
         let desk = Desk::start(setup, say).await?;
         let exchange = desk.exchange.authority().to_owned();

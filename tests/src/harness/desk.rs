@@ -11,6 +11,8 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 
 use super::room::Room;
+use crate::api_proxy::ApiProxy;
+use crate::audit;
 use crate::cluster::{Cluster, Kind, Options};
 use crate::exchange::{self, Account, Exchange};
 use crate::kubectl::Kubectl;
@@ -47,6 +49,8 @@ pub struct Setup<'a> {
     pub accounts: usize,
     /// Whether etcd waits for the disk.
     pub fsync: bool,
+    /// Whether the API server writes down who did what.
+    pub audit: bool,
 }
 
 impl Desk {
@@ -55,9 +59,9 @@ impl Desk {
     /// # Errors
     /// Something does not start; the message says what and where its log is.
     pub async fn start(setup: Setup<'_>, mut step: impl FnMut(&str) -> Result<()>) -> Result<Self> {
-        let Setup { programs, directory, accounts, fsync } = setup;
+        let Setup { programs, directory, accounts, fsync, audit } = setup;
         step("Kubernetes: etcd, kube-apiserver, kube-controller-manager")?;
-        let options = Options { directory: directory.to_owned(), kind: Kind::ControlPlaneOnly, fsync };
+        let options = Options { directory: directory.to_owned(), kind: Kind::ControlPlaneOnly, fsync, audit };
         let cluster = Cluster::start(options).await?;
         let kubectl = Kubectl::new(cluster.kubectl(), cluster.kubeconfig_path());
         let kube = config(cluster.kubeconfig_path()).await?;
@@ -120,6 +124,26 @@ impl Desk {
         let authority = std::fs::read_to_string(self.exchange.directory().join("ca.crt"))?;
         room.apply(&objects::authority(&authority)).await?;
         Ok(room)
+    }
+
+    /// What the accounts of pods have asked the API server so far, oldest first.
+    ///
+    /// # Errors
+    /// The desk was started without an audit log, or in somebody else's cluster.
+    pub fn audit(&self) -> Result<Vec<audit::Request>> {
+        let cluster = self.cluster.lock().map_err(|_| anyhow!("a check of the cluster has panicked"))?;
+        audit::read(&cluster.audit_log().context("this cluster has no audit log: start the desk with `audit`")?)
+    }
+
+    /// Lets the operator reach the API server through a proxy, from now on, and restarts it.
+    ///
+    /// # Errors
+    /// It is not ready again in time.
+    pub async fn put_operator_behind(&self, proxy: &ApiProxy) -> Result<()> {
+        self.node.route(OPERATOR_NAMESPACE, "", proxy.server().clone());
+        let restart = format!("deployment/{OPERATOR}");
+        self.kubectl.run(&["-n", OPERATOR_NAMESPACE, "rollout", "restart", &restart]).await?;
+        rolled_out(&self.kubectl).await
     }
 
     /// The operator's log.

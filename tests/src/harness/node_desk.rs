@@ -42,9 +42,9 @@ impl NodeDesk {
     /// # Errors
     /// Something does not start; the message says what.
     pub async fn start(setup: Setup<'_>, mut step: impl FnMut(&str) -> Result<()>) -> Result<Self> {
-        let Setup { programs, directory, accounts, fsync } = setup;
+        let Setup { programs, directory, accounts, fsync, audit } = setup;
         step("Kubernetes with a node: kubelet, containerd, kube-proxy, CoreDNS")?;
-        let options = Options { directory: directory.to_owned(), kind: Kind::Node, fsync };
+        let options = Options { directory: directory.to_owned(), kind: Kind::Node, fsync, audit };
         let cluster = Cluster::start(options).await?;
         let kubectl = Kubectl::new(cluster.kubectl(), cluster.kubeconfig_path());
         let client = Client::try_from(config(cluster.kubeconfig_path()).await?)?;

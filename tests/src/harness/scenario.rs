@@ -81,6 +81,6 @@ fn run_at_once<const N: usize>(at_once: usize, accounts: usize, scenarios: [Scen
 
 async fn start(directory: &Path, accounts: usize) -> Result<Arc<Desk>> {
     let programs = Programs::build()?;
-    let setup = Setup { programs: &programs, directory, accounts, fsync: false };
+    let setup = Setup { programs: &programs, directory, accounts, fsync: false, audit: true };
     Ok(Arc::new(Desk::start(setup, |_| Ok(())).await?))
 }
