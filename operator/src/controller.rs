@@ -13,6 +13,7 @@ use futures::channel::mpsc;
 use futures::{FutureExt, Stream, StreamExt};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::ListParams;
 use kube::core::PartialObjectMeta;
@@ -92,6 +93,7 @@ pub async fn run(
         .watches_stream(children::<RoleBinding>(&client, namespace), bot_of)
         .watches_stream(children::<Service>(&client, namespace), bot_of)
         .watches_stream(children::<PersistentVolumeClaim>(&client, namespace), bot_of)
+        .watches_stream(children::<NetworkPolicy>(&client, namespace), bot_of)
         .watches_stream(children::<Deployment>(&client, namespace), bot_of)
         .reconcile_on(waiting)
         .graceful_shutdown_on(shutdown.clone().cancelled_owned());

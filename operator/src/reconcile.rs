@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use arbbot_crds::ArbBot;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
 
@@ -15,19 +16,27 @@ pub mod apply;
 pub mod build;
 pub mod contact;
 pub mod delete;
+pub mod drain;
 pub mod effective;
 pub mod error;
 pub mod fetch;
 #[cfg(test)]
 mod fixtures;
+pub mod incidents;
+#[cfg(test)]
+mod kstatus;
+pub mod pause;
 pub mod pods;
+pub mod remedy;
+pub mod replicas;
 pub mod report;
 pub mod validate;
 pub mod verdict;
 
 pub use error::ReconcileError;
 
-use build::{Applied, Resources};
+use apply::ApplyError;
+use build::Resources;
 use delete::Deletion;
 use fetch::Fetched;
 
@@ -58,10 +67,17 @@ pub async fn reconcile(bot: &ArbBot, ctx: &Context) -> Result<Action, ReconcileE
     }
 }
 
-async fn prepare(fetched: &Fetched, ctx: &Context) -> Result<Resources<Applied>, ReconcileError> {
+/// Brings the children to what they should be and returns the Deployment, unless reconciliation is paused and there is
+/// none.
+async fn prepare(fetched: &Fetched, ctx: &Context) -> Result<Option<Deployment>, ReconcileError> {
     let bot = validate::validate(&fetched.bot, &ctx.bot_image)?;
-    let prepared = build::build(&bot, &fetched.children);
-    Ok(apply::apply(&bot, prepared, fetched.children.clone(), ctx).await?)
+    if verdict::is_paused(&fetched.bot) {
+        return Ok(pause::keep_safe(fetched, ctx).await.map_err(ApplyError::Api)?);
+    }
+    let replicas = replicas::replicas(&fetched.bot, &fetched.policies(), fetched.live_replicas());
+    let prepared = build::build(&bot, replicas, &fetched.children);
+    let Resources { deployment, .. } = apply::apply(&bot, prepared, fetched.children.clone(), ctx).await?;
+    Ok(Some(deployment))
 }
 
 /// Up to a tenth later, so that bots of one rollout do not stay in step.

@@ -149,8 +149,8 @@ async fn the_first_reconcile_makes_the_bot_ready_and_the_second_writes_nothing()
     let writes = std::mem::take(&mut server.lock().unwrap().writes);
     assert_eq!(writes[0], BOT_PATH, "the finalizer comes before any child");
     assert!(writes.iter().any(|path| path.ends_with("/persistentvolumeclaims/arbbot-carry-ledger")));
-    assert_eq!(writes.len(), 8, "finalizer, six children, status: {writes:?}");
-    assert!(writes[6].contains("/deployments/"), "the workload is the last child: {writes:?}");
+    assert_eq!(writes.len(), 9, "finalizer, seven children, status: {writes:?}");
+    assert!(writes[7].contains("/deployments/"), "the workload is the last child: {writes:?}");
 
     let bot = server.lock().unwrap().bot();
     let status = bot.status.clone().unwrap();

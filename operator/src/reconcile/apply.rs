@@ -60,11 +60,13 @@ pub async fn apply(
     ctx: &Context,
 ) -> Result<Resources<Applied>, ApplyError> {
     // Destructured without `..`: a new child does not compile until it is applied here.
-    let Resources { service_account, role, role_binding, service, ledger_claim, deployment, state: _ } = prepared;
+    let Resources { service_account, role, role_binding, service, ledger_claim, network_policy, deployment, state: _ } =
+        prepared;
     own(bot, live.service_account.as_ref())?;
     own(bot, live.role.as_ref())?;
     own(bot, live.role_binding.as_ref())?;
     own(bot, live.service.as_ref())?;
+    own(bot, live.network_policy.as_ref())?;
     own(bot, live.deployment.as_ref())?;
     own_or_adopt(bot, live.ledger_claim.as_ref())?;
     Ok(Resources {
@@ -73,6 +75,7 @@ pub async fn apply(
         role_binding: one(role_binding, live.role_binding, ctx).await?,
         service: one(service, live.service, ctx).await?,
         ledger_claim: one(ledger_claim, live.ledger_claim, ctx).await?,
+        network_policy: one(network_policy, live.network_policy, ctx).await?,
         deployment: one(deployment, live.deployment, ctx).await?,
         state: PhantomData,
     })

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use arbbot_crds::names::{LABEL_BOT, LABEL_BOT_UID, MANAGER_OPERATOR, child_name};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::ObjectMeta;
 
@@ -14,6 +15,7 @@ use super::validate::ValidatedBot;
 
 mod deployment;
 mod ledger_claim;
+mod network_policy;
 mod role;
 mod role_binding;
 mod service;
@@ -36,20 +38,22 @@ pub struct Resources<State> {
     pub role_binding: RoleBinding,
     pub service: Service,
     pub ledger_claim: PersistentVolumeClaim,
+    pub network_policy: NetworkPolicy,
     pub deployment: Deployment,
     pub(super) state: PhantomData<State>,
 }
 
 /// Builds every child. `live` is looked at only where a child's spec cannot be changed any more.
 #[must_use]
-pub fn build(bot: &ValidatedBot, live: &Children) -> Resources<Prepared> {
+pub fn build(bot: &ValidatedBot, replicas: i32, live: &Children) -> Resources<Prepared> {
     Resources {
         service_account: service_account::build(bot),
         role: role::build(bot),
         role_binding: role_binding::build(bot),
         service: service::build(bot),
         ledger_claim: ledger_claim::build(bot, live.ledger_claim.as_ref()),
-        deployment: deployment::build(bot),
+        network_policy: network_policy::build(bot),
+        deployment: deployment::build(bot, replicas),
         state: PhantomData,
     }
 }
@@ -94,14 +98,23 @@ mod tests {
     use serde_json::{Value, json};
 
     fn all(bot: &ValidatedBot) -> Vec<Value> {
-        let Resources { service_account, role, role_binding, service, ledger_claim, deployment, state: _ } =
-            build(bot, &Children::default());
+        let Resources {
+            service_account,
+            role,
+            role_binding,
+            service,
+            ledger_claim,
+            network_policy,
+            deployment,
+            state: _,
+        } = build(bot, 1, &Children::default());
         vec![
             json!(service_account),
             json!(role),
             json!(role_binding),
             json!(service),
             json!(ledger_claim),
+            json!(network_policy),
             json!(deployment),
         ]
     }
@@ -120,7 +133,7 @@ mod tests {
 
     #[test]
     fn the_role_reaches_only_the_bots_own_objects() {
-        let resources = build(&validated(&bot("")), &Children::default());
+        let resources = build(&validated(&bot("")), 1, &Children::default());
         for rule in resources.role.rules.unwrap() {
             let resources = rule.resources.clone().unwrap();
             let names = rule.resource_names.clone().unwrap_or_default();

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use arbbot_crds::ArbBot;
 use arbbot_crds::arbbot::DeletionPolicy;
 use arbbot_crds::conditions::{ConditionType, Reason, find};
 use arbbot_crds::names::{FINALIZER, LABEL_BOT_UID, MANAGER_OPERATOR, ledger_claim_name};
+use arbbot_crds::{ArbBot, ArbPolicy};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
@@ -14,8 +14,8 @@ use serde_json::json;
 
 use super::apply::{Child, is_ours};
 use super::fetch::{Children, Fetched};
-use super::verdict::Verdict;
-use super::{contact, pods};
+use super::verdict::{Verdict, is_acknowledged};
+use super::{contact, drain, pods, remedy};
 use crate::api::{ApiError, call, call_unless_gone};
 use crate::context::Context;
 use crate::events::Report;
@@ -81,15 +81,18 @@ fn is_settled(fetched: &Fetched, now: Timestamp) -> bool {
     if never_ran || (!granted && owned_since.is_none()) {
         return true; // it never could trade; one that starts only now reads first that it is being deleted
     }
+    let somebody_trades = fetched
+        .lease
+        .as_ref()
+        .is_some_and(|lease| contact::holder(lease).is_some() && contact::expiry(lease) > Some(now));
+    if fetched.is_at_rest() && !somebody_trades {
+        return true; // drained before: there is nobody to say it again, and nothing to say it about
+    }
     let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
     // The deletion raised the generation: what the bot said of an earlier one is not about the deletion.
     let confirmed = |type_| {
         find(conditions, type_).is_some_and(|c| c.status == "True" && c.observed_generation >= bot.metadata.generation)
     };
-    let somebody_trades = fetched
-        .lease
-        .as_ref()
-        .is_some_and(|lease| contact::holder(lease).is_some() && contact::expiry(lease) > Some(now));
     match bot.spec.deletion_policy {
         DeletionPolicy::Drain => confirmed(ConditionType::Flat),
         DeletionPolicy::Flatten => confirmed(ConditionType::Flat) && confirmed(ConditionType::Halted),
@@ -97,35 +100,81 @@ fn is_settled(fetched: &Fetched, now: Timestamp) -> bool {
     }
 }
 
-/// What keeps the deletion, and both ways out.
+/// What keeps the deletion, and the ways out.
 fn waiting(fetched: &Fetched, since: SignedDuration) -> Verdict {
-    let bot = &fetched.bot;
-    let (name, namespace) = (bot.name_any(), bot.namespace().unwrap_or_default());
+    let trouble = fetched
+        .children
+        .deployment
+        .as_ref()
+        .and_then(|d| pods::diagnose(d, &fetched.pods, &fetched.pod_events))
+        .and_then(|verdict| verdict.why().map(|why| why.message.clone()));
+    let is_late = since > STALLED_AFTER;
+    if let Some(verdict) = draining(fetched, trouble.is_some(), is_late) {
+        return verdict;
+    }
+    let mut message = unconfirmed(&fetched.bot);
+    if let Some(trouble) = trouble {
+        message = format!("{message}. The bot does not run: {trouble}");
+    }
+    if is_late {
+        Verdict::stalled(Reason::DeletionWaitsForFlat, message)
+    } else {
+        Verdict::reconciling(Reason::DeletionWaitsForFlat, message)
+    }
+}
+
+/// Where the drain of a deletion is. None: it is not under way, or the pod that would do it does not run.
+fn draining(fetched: &Fetched, has_trouble: bool, is_late: bool) -> Option<Verdict> {
+    let (bot, policies) = (&fetched.bot, fetched.policies());
+    // Until the bot has read the deletion it may still turn out to be flat.
+    if drain::is_held(bot, &policies) && (is_acknowledged(bot) || is_late) {
+        return Some(blocked(bot, &policies));
+    }
+    let reported = drain::reported(bot).filter(|_| drain::is_demanded(bot, &policies));
+    match reported {
+        Some(reported) if drain::has_timed_out(bot, reported) => {
+            Some(drain::timed_out(bot, &format!("; or delete it as it is: {}", policy_patch(bot, "Orphan"))))
+        }
+        Some(reported) if !has_trouble => {
+            Some(Verdict::reconciling(Reason::Draining, drain::step(bot, &policies, reported)))
+        }
+        _ => None,
+    }
+}
+
+/// Something holds the bot Halted, and a drain may not trade then: both ways out.
+fn blocked(bot: &ArbBot, policies: &[&ArbPolicy]) -> Verdict {
+    let (who, lift) = remedy::describe(&remedy::holds(bot, policies));
+    let lift = if lift.is_empty() { "let the bot reach the exchange".to_owned() } else { lift };
+    let text = format!(
+        "the deletion drains the position, but {who} holds the bot Halted. Either end the halt, then the drain goes on: {lift}; or do not wait for it: {} closes the position as a kill does (Orphan instead of Flatten keeps it)",
+        policy_patch(bot, "Flatten")
+    );
+    Verdict::stalled(Reason::DeletionBlockedByHalted, text)
+}
+
+fn policy_patch(bot: &ArbBot, policy: &str) -> String {
+    remedy::patch_bot(bot, &format!(r#"{{"deletionPolicy":"{policy}"}}"#))
+}
+
+/// What the exchange has not confirmed yet, and both ways out.
+fn unconfirmed(bot: &ArbBot) -> String {
     let conditions = bot.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     let said = |type_: ConditionType| match find(conditions, type_) {
         Some(c) => format!("{type_}={} ({}: {})", c.status, c.reason, c.message),
         None => format!("{type_} is not reported yet"),
     };
-    let mut message = match bot.spec.deletion_policy {
+    match bot.spec.deletion_policy {
         DeletionPolicy::Drain | DeletionPolicy::Flatten => format!(
-            "the deletion waits until the exchange confirms that no order works and the position is closed: {}, {}. Either let the bot reach the exchange, then it goes on by itself; or keep the position: kubectl patch arbbot {name} -n {namespace} --type merge -p '{{\"spec\":{{\"deletionPolicy\":\"Orphan\"}}}}'",
+            "the deletion waits until the exchange confirms that no order works and the position is closed: {}, {}. Either let the bot reach the exchange, then it goes on by itself; or keep the position: {}",
             said(ConditionType::Halted),
-            said(ConditionType::Flat)
+            said(ConditionType::Flat),
+            policy_patch(bot, "Orphan")
         ),
         DeletionPolicy::Orphan => format!(
             "the deletion waits until the exchange confirms that no order works: {}. Either let the bot reach the exchange, then it goes on by itself; or cancel the orders there by hand, delete the bot's pod and Lease, and remove the finalizer {FINALIZER}",
             said(ConditionType::Halted)
         ),
-    };
-    let trouble =
-        fetched.children.deployment.as_ref().and_then(|d| pods::diagnose(d, &fetched.pods, &fetched.pod_events));
-    if let Some(Verdict::Stalled(why) | Verdict::Reconciling(why)) = trouble {
-        message = format!("{message}. The bot does not run: {}", why.message);
-    }
-    if since > STALLED_AFTER {
-        Verdict::stalled(Reason::DeletionWaitsForFlat, message)
-    } else {
-        Verdict::reconciling(Reason::DeletionWaitsForFlat, message)
     }
 }
 
@@ -133,11 +182,13 @@ fn waiting(fetched: &Fetched, since: SignedDuration) -> Verdict {
 async fn tear_down(fetched: &Fetched, ctx: &Context) -> Result<Deletion, ApiError> {
     let bot = &fetched.bot;
     // Destructured without `..`: a new child does not compile until its end is decided here.
-    let Children { service_account, role, role_binding, service, ledger_claim: _, deployment } = &fetched.children;
+    let Children { service_account, role, role_binding, service, ledger_claim: _, network_policy, deployment } =
+        &fetched.children;
     if delete(bot, deployment.as_ref(), ctx).await? || !pods_have_ended(bot, ctx).await? {
         return Ok(Deletion::TearingDown(POLL));
     }
     delete(bot, service.as_ref(), ctx).await?;
+    delete(bot, network_policy.as_ref(), ctx).await?;
     delete(bot, role_binding.as_ref(), ctx).await?;
     delete(bot, role.as_ref(), ctx).await?;
     delete(bot, service_account.as_ref(), ctx).await?;
@@ -238,8 +289,11 @@ async fn set_finalizers(bot: &ArbBot, finalizers: Vec<String>, ctx: &Context) ->
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::{bot_with_status, lease};
+    use super::super::fixtures::{self, bot_with_status, deployment, lease, policy};
     use super::*;
+    use arbbot_crds::arbbot::Mode;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use std::sync::Arc;
 
     const FLAT: &str = r#"
 claim: {account: a, product: p, granted: true}
@@ -252,13 +306,23 @@ conditions:
     fn fetched(status: &str, policy: DeletionPolicy) -> Fetched {
         let mut bot = bot_with_status(status);
         bot.spec.deletion_policy = policy;
-        Fetched {
-            bot,
-            children: Children::default(),
-            lease: None,
-            policies: Vec::new(),
-            pods: Vec::new(),
-            pod_events: Vec::new(),
+        bot.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        fixtures::fetched(bot)
+    }
+
+    /// A bot that runs, has read its deletion, and reports this step of its drain.
+    fn drains(phase: &str, more: &str) -> Fetched {
+        let status = format!(
+            "{{claim: {{account: a, product: p, granted: true}}, bot: {{podUid: pod-1, appliedGeneration: 3, drain: {{startedAt: '2026-01-01T00:00:00Z', phase: {phase}}}}}{more}}}"
+        );
+        fetched(&status, DeletionPolicy::Drain)
+    }
+
+    fn stalled(verdict: Verdict) -> (bool, Reason, String) {
+        match verdict {
+            Verdict::Stalled(why) => (true, why.reason, why.message),
+            Verdict::Reconciling(why) => (false, why.reason, why.message),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -303,9 +367,73 @@ conditions:
     #[test]
     fn a_waiting_deletion_names_both_ways_out_and_stalls_after_a_minute() {
         let waits = fetched("claim: {account: a, product: p, granted: true}", DeletionPolicy::Flatten);
-        let Verdict::Reconciling(why) = waiting(&waits, SignedDuration::from_secs(59)) else { panic!() };
-        assert!(why.message.contains(r#"-p '{"spec":{"deletionPolicy":"Orphan"}}'"#), "{}", why.message);
-        assert!(why.message.contains("reach the exchange"));
+        let (needs_person, _, message) = stalled(waiting(&waits, SignedDuration::from_secs(59)));
+        assert!(!needs_person && message.contains(r#"-p '{"spec":{"deletionPolicy":"Orphan"}}'"#), "{message}");
+        assert!(message.contains("reach the exchange"));
         assert!(matches!(waiting(&waits, SignedDuration::from_secs(61)), Verdict::Stalled(_)));
+    }
+
+    #[test]
+    fn a_drain_needs_only_flat_and_has_its_own_time() {
+        let only_flat = FLAT.replace("type: Halted, status: \"True\"", "type: Halted, status: \"False\"");
+        assert!(settled(&fetched(&only_flat, DeletionPolicy::Drain)));
+        let (needs_person, reason, message) =
+            stalled(waiting(&drains("ClosingPosition", ""), SignedDuration::from_mins(9)));
+        assert!(!needs_person && reason == Reason::Draining, "{message}");
+        let (needs_person, reason, message) = stalled(waiting(&drains("TimedOut", ""), SignedDuration::from_mins(11)));
+        assert!(needs_person && reason == Reason::DrainTimedOut);
+        for way in [r#"{"spec":{"onDrainTimeout":"Flatten"}}"#, r#"{"spec":{"deletionPolicy":"Orphan"}}"#] {
+            assert!(message.contains(way), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_deletion_under_halted_names_the_source_and_both_ways_out() {
+        let blocked = |fetched: &Fetched| {
+            let (needs_person, reason, message) = stalled(waiting(fetched, SignedDuration::from_secs(1)));
+            assert!(needs_person && reason == Reason::DeletionBlockedByHalted, "{message}");
+            assert!(message.contains(r#"arbbot/carry -n desk --type=merge --field-manager=arb-incident -p '{"spec":{"deletionPolicy":"Flatten"}}'"#), "{message}");
+            assert!(message.len() < 1024, "it would be cut: {message}");
+            message
+        };
+        let mut by_policy = drains("HeldByHalt", "");
+        by_policy.policies = vec![Arc::new(policy("mode: Halted"))];
+        let message = blocked(&by_policy);
+        assert!(
+            message.contains("ArbPolicy/desk is Halted") && message.contains("kubectl patch arbpolicy/desk"),
+            "{message}"
+        );
+
+        let mut by_spec = drains("HeldByHalt", "");
+        by_spec.bot.spec.mode = Mode::Halted;
+        assert!(blocked(&by_spec).contains(r#"'{"spec":{"mode":"ReduceOnly"}}'"#));
+
+        let latch = ", killSwitch: {incidents: [{id: 0b9d6bcd-2, source: ArbBot/carry, phase: Finished, action: CancelOrders, engagedAt: '2026-01-01T00:00:00Z'}]}";
+        assert!(blocked(&drains("HeldByHalt", latch)).contains(r#""release":"0b9d6bcd-2""#));
+    }
+
+    #[test]
+    fn a_bot_that_has_not_read_its_deletion_is_not_called_blocked() {
+        let mut unread = drains("ClosingPosition", "");
+        unread.bot.spec.mode = Mode::Halted;
+        unread.bot.metadata.generation = Some(4);
+        assert_eq!(stalled(waiting(&unread, SignedDuration::from_secs(1))).1, Reason::DeletionWaitsForFlat);
+        assert_eq!(stalled(waiting(&unread, SignedDuration::from_secs(61))).1, Reason::DeletionBlockedByHalted);
+    }
+
+    #[test]
+    fn a_bot_at_zero_is_deleted_by_its_last_word() {
+        let flat = "conditions: [{type: Flat, status: 'True', reason: NoPosition, message: m, observedGeneration: 3, lastTransitionTime: '2026-01-01T00:00:00Z'}]";
+        let mut at_rest = drains("Finished", &format!(", {flat}"));
+        at_rest.bot.metadata.generation = Some(4);
+        assert!(!settled(&at_rest), "no Deployment shows that it is at zero");
+        at_rest.children.deployment = Some(deployment(&at_rest.bot, 0));
+        for policy in [DeletionPolicy::Drain, DeletionPolicy::Flatten, DeletionPolicy::Orphan] {
+            at_rest.bot.spec.deletion_policy = policy;
+            assert!(settled(&at_rest));
+        }
+        at_rest.lease = Some(lease("pod-1", Timestamp::from_second(990).unwrap(), 300));
+        at_rest.bot.spec.deletion_policy = DeletionPolicy::Drain;
+        assert!(!settled(&at_rest), "somebody holds the Lease");
     }
 }

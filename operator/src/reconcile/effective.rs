@@ -1,22 +1,32 @@
 //! What spec, policies and open incidents together demand of a bot, for people to read (pure).
 
-use arbbot_crds::ArbBot;
 use arbbot_crds::arbbot::Mode;
-use arbbot_crds::control::{self, Duty, Entry, Restriction, policy_restriction, spec_restrictions};
+use arbbot_crds::control::{self, Control, Duty, Entry, Restriction, policy_restriction, spec_restrictions};
 use arbbot_crds::status::{EffectiveSource, EffectiveStatus};
-
-use super::fetch::Fetched;
+use arbbot_crds::{ArbBot, ArbPolicy};
 
 /// Most sources that the status holds.
 const SOURCES: usize = 64;
 
-/// The effective control of the bot.
+/// Everything that restricts the bot: its spec, a deletion, the policies that match, and open latches.
+pub fn restrictions<'a>(bot: &ArbBot, policies: impl IntoIterator<Item = &'a ArbPolicy>) -> Vec<Restriction> {
+    let mut restrictions = spec_restrictions(bot);
+    restrictions.extend(policies.into_iter().map(policy_restriction));
+    restrictions.extend(latches(bot));
+    restrictions
+}
+
+/// What the restrictions together amount to.
 #[must_use]
-pub fn effective(fetched: &Fetched) -> EffectiveStatus {
-    let mut restrictions = spec_restrictions(&fetched.bot);
-    restrictions.extend(fetched.policies.iter().map(|policy| policy_restriction(policy)));
-    restrictions.extend(latches(&fetched.bot));
-    let control = control::effective(&fetched.bot.spec.risk.limits, &restrictions);
+pub fn control(bot: &ArbBot, restrictions: &[Restriction]) -> Control {
+    control::effective(&bot.spec.risk.limits, restrictions)
+}
+
+/// The effective control of the bot as status shows it.
+#[must_use]
+pub fn status<'a>(bot: &ArbBot, policies: impl IntoIterator<Item = &'a ArbPolicy>) -> EffectiveStatus {
+    let restrictions = restrictions(bot, policies);
+    let control = control(bot, &restrictions);
     let mode = match (control.entry, control.duty) {
         (Entry::Halted, _) => Mode::Halted,
         (_, Duty::Drain | Duty::Flatten) => Mode::Stopped,
@@ -44,21 +54,13 @@ fn latches(bot: &ArbBot) -> impl Iterator<Item = Restriction> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use super::super::fixtures::{bot, bot_with_status};
+    use super::super::fixtures::{bot, bot_with_status, policy};
     use super::*;
-    use arbbot_crds::ArbPolicy;
-
-    fn fetched(bot: ArbBot, policies: &[&str]) -> Fetched {
-        let policies = policies.iter().map(|yaml| Arc::new(serde_yaml::from_str::<ArbPolicy>(yaml).unwrap())).collect();
-        Fetched { bot, policies, children: Default::default(), lease: None, pods: Vec::new(), pod_events: Vec::new() }
-    }
 
     #[test]
     fn the_most_restrictive_of_spec_and_policies_is_named() {
-        let policy = "{apiVersion: arbbot.io/v1alpha1, kind: ArbPolicy, metadata: {name: desk}, spec: {mode: Halted, risk: {limits: {maxOpenOrders: 2}}}}";
-        let effective = effective(&fetched(bot("  mode: ReduceOnly\n"), &[policy]));
+        let policy = policy("{mode: Halted, risk: {limits: {maxOpenOrders: 2}}}");
+        let effective = status(&bot("  mode: ReduceOnly\n"), [&policy]);
         assert_eq!((effective.mode, effective.limits.max_open_orders), (Mode::Halted, 2));
         let names: Vec<_> = effective.sources.iter().map(|source| source.name.as_str()).collect();
         assert_eq!(names, ["ArbPolicy/desk", "spec.mode"]);
@@ -69,13 +71,13 @@ mod tests {
         let latched = bot_with_status(
             "killSwitch: {incidents: [{id: 0b9d6bcd-2, source: ArbBot/carry, phase: Finished, action: Flatten, engagedAt: '2026-01-01T00:00:00Z'}]}",
         );
-        let effective = effective(&fetched(latched, &[]));
+        let effective = status(&latched, []);
         assert_eq!(effective.mode, Mode::Halted);
         assert_eq!(effective.sources[0].name, "incident/0b9d6bcd-2");
     }
 
     #[test]
     fn an_unrestricted_bot_has_no_sources() {
-        assert!(effective(&fetched(bot(""), &[])).sources.is_empty());
+        assert!(status(&bot(""), []).sources.is_empty());
     }
 }

@@ -8,12 +8,13 @@ use arbbot_crds::{ArbBot, ArbPolicy};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 
-use super::pods;
+use super::{pods, replicas};
 use crate::api::{ApiError, DEADLINE, call};
 use crate::context::Context;
 
@@ -25,6 +26,7 @@ pub struct Children {
     pub role_binding: Option<RoleBinding>,
     pub service: Option<Service>,
     pub ledger_claim: Option<PersistentVolumeClaim>,
+    pub network_policy: Option<NetworkPolicy>,
     pub deployment: Option<Deployment>,
 }
 
@@ -42,6 +44,26 @@ pub struct Fetched {
     pub pod_events: Vec<Event>,
 }
 
+impl Fetched {
+    /// The policies that apply, as the shared control functions take them.
+    #[must_use]
+    pub fn policies(&self) -> Vec<&ArbPolicy> {
+        self.policies.iter().map(AsRef::as_ref).collect()
+    }
+
+    /// Replicas that the Deployment asks for now.
+    #[must_use]
+    pub fn live_replicas(&self) -> Option<i32> {
+        self.children.deployment.as_ref().and_then(|deployment| deployment.spec.as_ref()?.replicas)
+    }
+
+    /// Whether the bot has drained and its Deployment is at zero: it stands still, and its last word stays true.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.live_replicas() == Some(0) && self.pods.is_empty() && replicas::has_drained(&self.bot)
+    }
+}
+
 /// Reads the bot and everything of it. None: it is gone, or another of the same name stands there.
 ///
 /// # Errors
@@ -55,13 +77,14 @@ pub async fn fetch(seen: &ArbBot, ctx: &Context, now: Timestamp) -> Result<Optio
 
     let child = child_name(&name);
     let claim = ledger_claim_name(&name);
-    let (bot, service_account, role, role_binding, service, ledger_claim, deployment, lease) = tokio::try_join!(
+    let (bot, service_account, role, role_binding, service, ledger_claim, network_policy, deployment, lease) = tokio::try_join!(
         get::<ArbBot>(ctx, &namespace, &name),
         get::<ServiceAccount>(ctx, &namespace, &child),
         get::<Role>(ctx, &namespace, &child),
         get::<RoleBinding>(ctx, &namespace, &child),
         get::<Service>(ctx, &namespace, &child),
         get::<PersistentVolumeClaim>(ctx, &namespace, &claim),
+        get::<NetworkPolicy>(ctx, &namespace, &child),
         get::<Deployment>(ctx, &namespace, &child),
         get::<Lease>(ctx, &namespace, &child),
     )?;
@@ -80,7 +103,7 @@ pub async fn fetch(seen: &ArbBot, ctx: &Context, now: Timestamp) -> Result<Optio
         Some(pod) => events_of(ctx, &namespace, pod).await?,
         None => Vec::new(),
     };
-    let children = Children { service_account, role, role_binding, service, ledger_claim, deployment };
+    let children = Children { service_account, role, role_binding, service, ledger_claim, network_policy, deployment };
     Ok(Some(Fetched { bot, children, lease, policies, pods, pod_events }))
 }
 

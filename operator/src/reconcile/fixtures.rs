@@ -1,11 +1,12 @@
 //! Minimal objects for tests.
 
-use arbbot_crds::ArbBot;
+use arbbot_crds::{ArbBot, ArbPolicy};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
+use super::fetch::Fetched;
 use super::validate::{ValidatedBot, validate};
 
 const BOT: &str = r"
@@ -43,4 +44,34 @@ pub fn validated(bot: &ArbBot) -> ValidatedBot {
 pub fn lease(holder: &str, renewed: Timestamp, seconds: i32) -> Lease {
     let spec = json!({"holderIdentity": holder, "leaseDurationSeconds": seconds, "renewTime": MicroTime(renewed)});
     serde_json::from_value(json!({"metadata": {"name": "arbbot-carry", "uid": "lease-uid"}, "spec": spec})).unwrap()
+}
+
+/// The policy `desk` of generation 5 with this spec, as YAML.
+pub fn policy(spec: &str) -> ArbPolicy {
+    let metadata = "{name: desk, namespace: desk, uid: 99999999-p, generation: 5}";
+    let mut policy: ArbPolicy = serde_yaml::from_str(&format!(
+        "{{apiVersion: arbbot.io/v1alpha1, kind: ArbPolicy, metadata: {metadata}, spec: {{}}}}"
+    ))
+    .unwrap();
+    policy.spec = serde_yaml::from_str(spec).unwrap();
+    policy
+}
+
+/// The bot alone: no children, no pods, no Lease, no policies.
+pub fn fetched(bot: ArbBot) -> Fetched {
+    Fetched {
+        bot,
+        children: Default::default(),
+        lease: None,
+        policies: Vec::new(),
+        pods: Vec::new(),
+        pod_events: Vec::new(),
+    }
+}
+
+/// Its Deployment as it is with this many replicas, all of them available.
+pub fn deployment(bot: &ArbBot, replicas: i32) -> k8s_openapi::api::apps::v1::Deployment {
+    let built = super::build::build(&validated(bot), replicas, &Default::default()).deployment;
+    let status = json!({"replicas": replicas, "availableReplicas": replicas, "updatedReplicas": replicas});
+    k8s_openapi::api::apps::v1::Deployment { status: serde_json::from_value(status).unwrap(), ..built }
 }

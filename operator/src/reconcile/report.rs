@@ -5,16 +5,16 @@ use std::time::Duration;
 use arbbot_crds::ArbBot;
 use arbbot_crds::conditions::{ConditionType, Reason, find, is_true};
 use arbbot_crds::status::{ArbBotStatus, IncidentStatus};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::Patch;
 use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 
-use super::build::{Applied, Resources};
 use super::fetch::Fetched;
-use super::verdict::{Verdict, is_acknowledged, is_available};
-use super::{ReconcileError, contact, effective, pods};
+use super::verdict::{Verdict, is_acknowledged, is_available, is_paused};
+use super::{ReconcileError, contact, drain, effective, incidents, pods, replicas};
 use crate::api::{self, ApiError};
 use crate::claim::Claim;
 use crate::context::Context;
@@ -37,13 +37,14 @@ pub async fn report(
     fetched: &Fetched,
     claim: &Claim,
     deletion: Option<Verdict>,
-    outcome: &Result<Resources<Applied>, ReconcileError>,
+    outcome: &Result<Option<Deployment>, ReconcileError>,
     now: Timestamp,
     ctx: &Context,
 ) -> Result<Duration, ApiError> {
     let bot = &fetched.bot;
     let verdict = deletion.unwrap_or_else(|| judge(fetched, claim, outcome));
-    let lost = contact::lost(bot, fetched.lease.as_ref(), now);
+    // A bot at zero is not out of contact: it stands still, and its last word stays true.
+    let lost = !fetched.is_at_rest() && contact::lost(bot, fetched.lease.as_ref(), now);
     let present = present(bot);
     let waited = ctx.generation_age(bot);
     if is_about_to_be_acknowledged(&verdict, &present) && waited < PATIENCE {
@@ -58,16 +59,17 @@ pub async fn report(
             ctx.reports.publish(bot, &report).await;
         }
     }
-    for report in troubles(bot, ctx).into_iter().chain(incidents(bot, now, ctx)) {
+    for report in troubles(bot, ctx).into_iter().chain(kills(bot, now, ctx)) {
         ctx.reports.publish(bot, &report).await;
     }
     Ok(next_look(fetched, &verdict, lost, now))
 }
 
 /// Ready, Reconciling or Stalled, and why.
-fn judge(fetched: &Fetched, claim: &Claim, outcome: &Result<Resources<Applied>, ReconcileError>) -> Verdict {
-    let resources = match outcome {
-        Ok(resources) => resources,
+fn judge(fetched: &Fetched, claim: &Claim, outcome: &Result<Option<Deployment>, ReconcileError>) -> Verdict {
+    let deployment = match outcome {
+        Ok(Some(deployment)) => deployment,
+        Ok(None) => return Verdict::Paused,
         Err(error) => return error.verdict(),
     };
     if let Some(holder) = &claim.held_by {
@@ -77,9 +79,12 @@ fn judge(fetched: &Fetched, claim: &Claim, outcome: &Result<Resources<Applied>, 
         );
         return Verdict::stalled(Reason::AccountShared, text);
     }
-    if !is_available(&resources.deployment) {
+    if deployment.spec.as_ref().and_then(|spec| spec.replicas) == Some(0) {
+        return at_zero(fetched);
+    }
+    if !is_available(deployment) {
         let starting = || Verdict::reconciling(Reason::Progressing, "the pod has just become ready");
-        return pods::diagnose(&resources.deployment, &fetched.pods, &fetched.pod_events).unwrap_or_else(starting);
+        return pods::diagnose(deployment, &fetched.pods, &fetched.pod_events).unwrap_or_else(starting);
     }
     if !is_acknowledged(&fetched.bot) {
         let generation = fetched.bot.metadata.generation.unwrap_or_default();
@@ -87,7 +92,20 @@ fn judge(fetched: &Fetched, claim: &Claim, outcome: &Result<Resources<Applied>, 
             format!("the bot has not yet acknowledged generation {generation}; see its condition ControlApplied");
         return Verdict::reconciling(Reason::NotAcknowledged, text);
     }
-    Verdict::Ready
+    drain::verdict(&fetched.bot, &fetched.policies()).unwrap_or(Verdict::Ready)
+}
+
+/// The Deployment asks for no pod: because the bot has drained, or because somebody did so by hand during a pause.
+fn at_zero(fetched: &Fetched) -> Verdict {
+    let drained = drain::is_demanded(&fetched.bot, &fetched.policies()) && replicas::has_drained(&fetched.bot);
+    match (drained, fetched.pods.is_empty()) {
+        (true, true) => Verdict::Stopped,
+        (true, false) => Verdict::reconciling(Reason::Draining, "Finished: the bot is flat; its pod is being ended"),
+        (false, _) => Verdict::reconciling(
+            Reason::PodNotReady,
+            "the Deployment is scaled to zero while reconciliation is paused; scale it up, or end the pause",
+        ),
+    }
 }
 
 /// Whether only the acknowledgement of a bot that was ready is missing.
@@ -106,21 +124,23 @@ fn present(bot: &ArbBot) -> ArbBotStatus {
         conditions,
         effective: status.effective,
         claim: status.claim,
+        incidents: status.incidents,
         ..ArbBotStatus::default()
     }
 }
 
 /// The operator's part as it should be.
-fn desired(fetched: &Fetched, claim: &Claim, verdict: &Verdict, lost: bool, now: &Time) -> ArbBotStatus {
+pub(super) fn desired(fetched: &Fetched, claim: &Claim, verdict: &Verdict, lost: bool, now: &Time) -> ArbBotStatus {
     let bot = &fetched.bot;
     let mut conditions: Vec<Condition> = present(bot).conditions.into_iter().filter(contact::is_own).collect();
-    verdict.set(&mut conditions, bot.metadata.generation, now);
+    verdict.set(is_paused(bot), &mut conditions, bot.metadata.generation, now);
     conditions.extend(contact::unknown_conditions(bot, lost, now));
     ArbBotStatus {
         observed_generation: bot.metadata.generation,
         conditions,
-        effective: Some(effective::effective(fetched)),
+        effective: Some(effective::status(bot, fetched.policies())),
         claim: Some(claim.status.clone()),
+        incidents: incidents::history(bot, &fetched.policies(), now),
         ..ArbBotStatus::default()
     }
 }
@@ -150,7 +170,17 @@ fn transitions(before: &ArbBotStatus, after: &ArbBotStatus) -> Vec<Report> {
     let changed = |type_| key(before, type_) != key(after, type_);
     let holds = |type_| find(&after.conditions, type_).filter(|condition| condition.status == "True");
     if let Some(ready) = holds(ConditionType::Ready).filter(|_| !is_true(&before.conditions, ConditionType::Ready)) {
-        reports.push(Report::normal(Reason::Available, &ready.message));
+        let reason = ready.reason.parse().unwrap_or(Reason::Available);
+        reports.push(Report::normal(reason, &ready.message));
+    }
+    if let Some(paused) = find(&after.conditions, ConditionType::Reconciling)
+        .filter(|c| c.reason == Reason::ReconciliationPaused.to_string() && changed(ConditionType::Reconciling))
+    {
+        reports.push(Report::normal(Reason::ReconciliationPaused, &paused.message));
+    }
+    if let Some(step) = drain_step(after).filter(|step| Some(*step) != drain_step(before)) {
+        let message = holds(ConditionType::Reconciling).map(|c| c.message.as_str()).unwrap_or(step);
+        reports.push(Report::normal(Reason::Draining, message));
     }
     if let Some(stalled) = holds(ConditionType::Stalled).filter(|_| changed(ConditionType::Stalled)) {
         let reason = stalled.reason.parse().unwrap_or(Reason::ApplyFailed);
@@ -163,8 +193,15 @@ fn transitions(before: &ArbBotStatus, after: &ArbBotStatus) -> Vec<Report> {
     reports
 }
 
+/// The step of a drain: the first word of its message.
+fn drain_step(status: &ArbBotStatus) -> Option<&str> {
+    let reconciling = find(&status.conditions, ConditionType::Reconciling)?;
+    let draining = reconciling.status == "True" && reconciling.reason == Reason::Draining.to_string();
+    reconciling.message.split(':').next().filter(|_| draining)
+}
+
 /// What people are told of kills: when the bot first shows one, and when its latch is gone.
-fn incidents(bot: &ArbBot, now: Timestamp, ctx: &Context) -> Vec<Report> {
+fn kills(bot: &ArbBot, now: Timestamp, ctx: &Context) -> Vec<Report> {
     let kills = bot.status.as_ref().and_then(|status| status.kill_switch.as_ref());
     let open: &[IncidentStatus] = kills.map(|kills| kills.incidents.as_slice()).unwrap_or_default();
     let ids = open.iter().map(|incident| incident.id.clone()).collect();
@@ -214,13 +251,13 @@ fn trouble(condition: &Condition) -> Option<(String, Reason, String)> {
 
 /// When to look again without being told to.
 fn next_look(fetched: &Fetched, verdict: &Verdict, lost: bool, now: Timestamp) -> Duration {
-    let expires = fetched.lease.as_ref().and_then(contact::expiry).filter(|_| !lost);
+    let expires = fetched.lease.as_ref().and_then(contact::expiry).filter(|_| !lost && !fetched.is_at_rest());
     let until_expiry = expires.and_then(|at| Duration::try_from(at.duration_since(now)).ok());
     // The next renewal may shorten the Lease to what the spec says by now.
     let until_expiry =
         until_expiry.map(|wait| wait.min(fetched.bot.spec.control_timeouts.lost.0) + Duration::from_secs(1));
     let base = match verdict {
-        Verdict::Ready => RESYNC,
+        Verdict::Ready | Verdict::Stopped | Verdict::Paused => RESYNC,
         Verdict::Reconciling(_) => SOON,
         Verdict::Stalled(_) => SOON * 2,
     };
@@ -229,20 +266,9 @@ fn next_look(fetched: &Fetched, verdict: &Verdict, lost: bool, now: Timestamp) -
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::{bot, bot_with_status};
+    use super::super::fixtures::{bot, bot_with_status, deployment, fetched};
     use super::*;
     use crate::claim::Claims;
-
-    fn fetched(bot: ArbBot) -> Fetched {
-        Fetched {
-            bot,
-            children: Default::default(),
-            lease: None,
-            policies: Vec::new(),
-            pods: Vec::new(),
-            pod_events: Vec::new(),
-        }
-    }
 
     #[test]
     fn a_second_report_finds_nothing_to_write() {
@@ -286,7 +312,7 @@ mod tests {
         assert!(claims.decide(&first, [&second]).status.granted);
         let claim = claims.decide(&second, [&first]);
         assert!(!claim.status.granted);
-        let outcome = Ok(applied(&second));
+        let outcome = Ok(Some(deployment(&second, 1)));
         let Verdict::Stalled(why) = judge(&fetched(second), &claim, &outcome) else { panic!("not stalled") };
         assert_eq!(why.reason, Reason::AccountShared);
         assert!(why.message.contains("ArbBot desk/carry") && why.message.contains("Delete"), "{}", why.message);
@@ -297,12 +323,11 @@ mod tests {
         let judged = |status: &str, available: bool| {
             let bot = bot_with_status(status);
             let claim = Claims::default().decide(&bot, []);
-            let mut resources = applied(&bot);
-            if available {
-                resources.deployment.status =
-                    serde_json::from_value(json!({"availableReplicas": 1, "updatedReplicas": 1})).unwrap();
+            let mut deployment = deployment(&bot, 1);
+            if !available {
+                deployment.status = None;
             }
-            judge(&fetched(bot), &claim, &Ok(resources))
+            judge(&fetched(bot), &claim, &Ok(Some(deployment)))
         };
         assert_eq!(judged("bot: {appliedGeneration: 3}", true), Verdict::Ready);
         let reason = |verdict| match verdict {
@@ -313,11 +338,28 @@ mod tests {
         assert_eq!(reason(judged("bot: {appliedGeneration: 3}", false)), Reason::Progressing);
     }
 
-    fn applied(bot: &ArbBot) -> Resources<Applied> {
-        use super::super::{build, fixtures::validated};
-        let build::Resources { service_account, role, role_binding, service, ledger_claim, deployment, state: _ } =
-            build::build(&validated(bot), &Default::default());
-        let state = std::marker::PhantomData;
-        Resources { service_account, role, role_binding, service, ledger_claim, deployment, state }
+    #[test]
+    fn a_drain_goes_from_its_steps_to_stopped_and_each_is_told_once() {
+        let status = |phase: &str, flat: &str| {
+            format!(
+                "{{bot: {{appliedGeneration: 3, podUid: p, drain: {{startedAt: '2026-01-01T00:00:00Z', phase: {phase}}}}}, conditions: [{{type: Flat, status: '{flat}', reason: NoPosition, message: m, observedGeneration: 3, lastTransitionTime: '2026-01-01T00:00:00Z'}}]}}"
+            )
+        };
+        let look = |status: &str, replicas: i32| {
+            let mut bot = bot_with_status(status);
+            bot.spec.mode = arbbot_crds::arbbot::Mode::Stopped;
+            let claim = Claims::default().decide(&bot, []);
+            let outcome = Ok(Some(deployment(&bot, replicas)));
+            let fetched = fetched(bot);
+            let verdict = judge(&fetched, &claim, &outcome);
+            desired(&fetched, &claim, &verdict, false, &Time(Timestamp::UNIX_EPOCH))
+        };
+        let closing = look(&status("ClosingPosition", "False"), 1);
+        let stopped = look(&status("Finished", "True"), 0);
+        let told: Vec<_> = transitions(&ArbBotStatus::default(), &closing).into_iter().map(|r| r.reason).collect();
+        assert_eq!(told, ["Draining"]);
+        assert!(transitions(&closing, &closing).is_empty());
+        let told: Vec<_> = transitions(&closing, &stopped).into_iter().map(|r| r.reason).collect();
+        assert_eq!(told, ["Stopped"]);
     }
 }

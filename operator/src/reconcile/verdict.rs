@@ -2,8 +2,10 @@
 
 use arbbot_crds::ArbBot;
 use arbbot_crds::conditions::{ConditionStatus, ConditionType, Reason, set_condition};
+use arbbot_crds::names::ANNOTATION_PAUSED;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::ResourceExt;
 
 /// Why the bot is not ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +20,10 @@ pub struct Why {
 pub enum Verdict {
     /// The children exist, the pod is available and this generation is acknowledged.
     Ready,
+    /// Drained and scaled to zero, as `mode: Stopped` demands.
+    Stopped,
+    /// Reconciliation is paused, and there is no Deployment to judge: Ready is not said at all.
+    Paused,
     /// The operator or Kubernetes is still at work.
     Reconciling(Why),
     /// A person must act.
@@ -35,23 +41,55 @@ impl Verdict {
         Self::Stalled(Why { reason, message: message.into() })
     }
 
-    /// Writes the three conditions.
-    pub fn set(&self, conditions: &mut Vec<Condition>, generation: Option<i64>, now: &Time) {
-        let done = (Reason::UpToDate, "nothing is to be done");
-        let (why, reconciling, stalled) = match self {
-            Self::Ready => ((Reason::Available, "the bot runs and obeys this generation"), false, false),
-            Self::Reconciling(why) => ((why.reason, why.message.as_str()), true, false),
-            Self::Stalled(why) => ((why.reason, why.message.as_str()), false, true),
+    /// What is wrong, and what to do. None: nothing is wrong.
+    #[must_use]
+    pub fn why(&self) -> Option<&Why> {
+        match self {
+            Self::Reconciling(why) | Self::Stalled(why) => Some(why),
+            Self::Ready | Self::Stopped | Self::Paused => None,
+        }
+    }
+
+    /// Writes the three conditions. `paused`: the bot's children are left alone, which is neither work nor trouble.
+    pub fn set(&self, paused: bool, conditions: &mut Vec<Condition>, generation: Option<i64>, now: &Time) {
+        let (ready, stalled) = (matches!(self, Self::Ready | Self::Stopped), matches!(self, Self::Stalled(_)));
+        let reconciling = matches!(self, Self::Reconciling(why) if !paused || goes_on_when_paused(why.reason));
+        let why = match self {
+            Self::Ready => (Reason::Available, "the bot runs and obeys this generation"),
+            Self::Stopped => (Reason::Stopped, "the bot is flat and scaled to zero; another mode starts it again"),
+            Self::Paused => (Reason::ReconciliationPaused, PAUSED),
+            Self::Reconciling(why) | Self::Stalled(why) => (why.reason, why.message.as_str()),
         };
+        let done = (Reason::UpToDate, "nothing is to be done");
+        let at_rest = if paused { (Reason::ReconciliationPaused, PAUSED) } else { done };
         let rows = [
-            (ConditionType::Ready, !reconciling && !stalled, why),
-            (ConditionType::Reconciling, reconciling, if reconciling { why } else { done }),
+            (ConditionType::Ready, ready, why),
+            (ConditionType::Reconciling, reconciling, if reconciling { why } else { at_rest }),
             (ConditionType::Stalled, stalled, if stalled { why } else { done }),
         ];
         for (type_, holds, (reason, message)) in rows {
             set_condition(conditions, type_, ConditionStatus::from(holds), reason, message, generation, now);
         }
+        if *self == Self::Paused {
+            conditions.retain(|condition| condition.type_ != ConditionType::Ready.to_string());
+        }
     }
+}
+
+const PAUSED: &str = "the annotation arbbot.io/paused keeps the operator from changing the bot's children; control, claim, drain and deletion go on. To end it: kubectl annotate arbbot NAME arbbot.io/paused-";
+
+/// What does not depend on the children being repaired.
+fn goes_on_when_paused(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::Draining | Reason::DeletionWaitsForFlat | Reason::DeletionBlockedByHalted | Reason::NotAcknowledged
+    )
+}
+
+/// Whether the annotation [`ANNOTATION_PAUSED`] is set.
+#[must_use]
+pub fn is_paused(bot: &ArbBot) -> bool {
+    bot.annotations().get(ANNOTATION_PAUSED).is_some_and(|value| value == "true")
 }
 
 /// Whether the Deployment runs its present template.
@@ -87,12 +125,31 @@ mod tests {
         let types = [ConditionType::Ready, ConditionType::Reconciling, ConditionType::Stalled];
         let mut conditions = Vec::new();
         for (verdict, expected) in verdicts.iter().zip(types) {
-            verdict.set(&mut conditions, Some(7), &now);
+            verdict.set(false, &mut conditions, Some(7), &now);
             for type_ in types {
                 assert_eq!(is_true(&conditions, type_), type_ == expected, "{verdict:?} {type_}");
                 assert_eq!(find(&conditions, type_).unwrap().observed_generation, Some(7));
             }
         }
         assert_eq!(find(&conditions, ConditionType::Ready).unwrap().reason, "AccountShared");
+    }
+
+    #[test]
+    fn a_pause_is_neither_work_nor_trouble_and_hides_no_drain() {
+        let now = Time(Timestamp::UNIX_EPOCH);
+        let paused = |verdict: Verdict| {
+            let mut conditions = Vec::new();
+            verdict.set(true, &mut conditions, Some(7), &now);
+            let shown = |type_| find(&conditions, type_).map(|c| (c.status.clone(), c.reason.clone()));
+            (shown(ConditionType::Ready), shown(ConditionType::Reconciling), shown(ConditionType::Stalled))
+        };
+        let is = |status: &str, reason: &str| Some((status.to_owned(), reason.to_owned()));
+        let (resting, fine) = (is("False", "ReconciliationPaused"), is("False", "UpToDate"));
+        assert_eq!(paused(Verdict::Ready), (is("True", "Available"), resting.clone(), fine.clone()));
+        assert_eq!(paused(Verdict::Paused), (None, resting.clone(), fine.clone()));
+        let starting = Verdict::reconciling(Reason::PodNotReady, "m");
+        assert_eq!(paused(starting), (is("False", "PodNotReady"), resting, fine));
+        let draining = Verdict::reconciling(Reason::Draining, "m");
+        assert_eq!(paused(draining).1, is("True", "Draining"));
     }
 }

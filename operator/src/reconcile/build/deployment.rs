@@ -23,9 +23,9 @@ const USER: i64 = 65532;
 /// The bot cancels its orders and releases its Lease in this time.
 const GRACE_SECONDS: i64 = 120;
 
-pub fn build(bot: &ValidatedBot) -> Deployment {
+pub fn build(bot: &ValidatedBot, replicas: i32) -> Deployment {
     let spec = DeploymentSpec {
-        replicas: Some(1),
+        replicas: Some(replicas),
         revision_history_limit: Some(2),
         selector: LabelSelector { match_labels: Some(selector(bot)), match_expressions: None },
         // Never two pods that want the Lease.
@@ -219,7 +219,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn built(extra_spec: &str) -> Value {
-        json!(build(&validated(&bot(extra_spec))))
+        json!(build(&validated(&bot(extra_spec)), 1))
     }
 
     #[test]
@@ -272,7 +272,7 @@ mod tests {
         let mut bot = bot("");
         bot.spec.venue.coinbase.ca_bundle =
             serde_json::from_value(json!({"configMapKeyRef": {"name": "exchange-ca", "key": "root.pem"}})).unwrap();
-        let pod = &json!(build(&validated(&bot)))["spec"]["template"]["spec"];
+        let pod = &json!(build(&validated(&bot), 1))["spec"]["template"]["spec"];
         assert_eq!(pod["volumes"][2]["configMap"]["items"], json!([{"key": "root.pem", "path": "ca.crt"}]));
         let args = pod["containers"][0]["args"].as_array().unwrap();
         assert!(args.windows(2).any(|pair| pair == ["--ca-file", "/etc/arbbot/ca/ca.crt"]));
