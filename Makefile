@@ -14,7 +14,7 @@ RELEASE := target/$(HOST)/release
 
 .PHONY: help
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 ifdef FAST
@@ -40,6 +40,11 @@ test: tools ## Format, lint and test everything
 bench-kill: tools-api ## Measure how fast a patch stops a bot: one line of JSON on standard output
 	@$(CARGO) build --release --workspace --bins >&2
 	@$(RELEASE)/bench-kill
+
+.PHONY: bench-operator
+bench-operator: tools-api ## Measure what one operator costs with BOTS=10000 bots: one line of JSON on standard output
+	@$(CARGO) build --release --workspace --bins >&2
+	@$(RELEASE)/bench-operator $(if $(BOTS),--bots $(BOTS))
 
 .PHONY: build
 build: ## Compile the programs

@@ -62,16 +62,24 @@ pub struct Options {
     pub fsync: bool,
     /// Whether the API server writes down who did what: [`Cluster::audit_log`].
     pub audit: bool,
+    /// Whether kube-controller-manager runs. Without it nothing makes pods, collects garbage or writes by itself; a
+    /// node needs it.
+    pub controllers: bool,
 }
 
 impl Options {
     /// etcd with fsync, as in production; no audit log.
     pub fn new(directory: impl Into<PathBuf>, kind: Kind) -> Self {
-        Self { directory: directory.into(), kind, fsync: true, audit: false }
+        Self { directory: directory.into(), kind, fsync: true, audit: false, controllers: true }
     }
 
     pub fn without_fsync(mut self) -> Self {
         self.fsync = false;
+        self
+    }
+
+    pub fn without_controllers(mut self) -> Self {
+        self.controllers = false;
         self
     }
 }
@@ -195,7 +203,10 @@ impl Own {
         if let Some(node) = &self.node {
             node.start(home, &client).await?;
         }
-        control_plane::wait_for_controllers(home, &client).await
+        if options.controllers {
+            control_plane::wait_for_controllers(home, &client).await?;
+        }
+        Ok(())
     }
 
     fn host_address(&self) -> Option<IpAddr> {

@@ -1,8 +1,10 @@
 //! The test harness: a real Kubernetes for tests and demos.
 
 pub mod api_proxy;
+pub mod api_server_metrics;
 pub mod audit;
 pub mod bench_kill;
+pub mod bench_operator;
 pub mod child;
 pub mod clock;
 pub mod cluster;

@@ -32,7 +32,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use tracing::warn;
 
-pub use self::identity::ApiServer;
+pub use self::identity::{ApiServer, write_kubeconfig};
 pub use self::node::TAINT;
 use self::pod::{Latest, PodTask};
 use self::subnet::Subnet;

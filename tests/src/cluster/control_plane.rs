@@ -70,7 +70,9 @@ pub async fn start(home: &mut Home, options: &Options) -> Result<Client> {
     let client = kubeconfig_client(&home.kubeconfig()).await?;
     home.wait_for("kube-apiserver", "the API server is ready", || api_server_is_ready(client.clone())).await?;
     // It would give up if it had to wait for the API server.
-    start_controller_manager(home)?;
+    if options.controllers {
+        start_controller_manager(home)?;
+    }
     Ok(client)
 }
 

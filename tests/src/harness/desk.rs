@@ -61,7 +61,7 @@ impl Desk {
     pub async fn start(setup: Setup<'_>, mut step: impl FnMut(&str) -> Result<()>) -> Result<Self> {
         let Setup { programs, directory, accounts, fsync, audit } = setup;
         step("Kubernetes: etcd, kube-apiserver, kube-controller-manager")?;
-        let options = Options { directory: directory.to_owned(), kind: Kind::ControlPlaneOnly, fsync, audit };
+        let options = Options { fsync, audit, ..Options::new(directory, Kind::ControlPlaneOnly) };
         let cluster = Cluster::start(options).await?;
         let kubectl = Kubectl::new(cluster.kubectl(), cluster.kubeconfig_path());
         let kube = config(cluster.kubeconfig_path()).await?;

@@ -44,7 +44,7 @@ impl NodeDesk {
     pub async fn start(setup: Setup<'_>, mut step: impl FnMut(&str) -> Result<()>) -> Result<Self> {
         let Setup { programs, directory, accounts, fsync, audit } = setup;
         step("Kubernetes with a node: kubelet, containerd, kube-proxy, CoreDNS")?;
-        let options = Options { directory: directory.to_owned(), kind: Kind::Node, fsync, audit };
+        let options = Options { fsync, audit, ..Options::new(directory, Kind::Node) };
         let cluster = Cluster::start(options).await?;
         let kubectl = Kubectl::new(cluster.kubectl(), cluster.kubeconfig_path());
         let client = Client::try_from(config(cluster.kubeconfig_path()).await?)?;
