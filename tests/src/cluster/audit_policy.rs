@@ -1,4 +1,4 @@
-//! What the API server writes into its audit log: who did what, for the accounts of pods.
+//! What the API server writes into its audit log: who did what, for the accounts of pods; of everybody else, who wrote.
 
 use std::ffi::OsString;
 use std::fs;
@@ -10,18 +10,19 @@ use super::home;
 use crate::command;
 
 /// Of the operator's writes the answer is kept too: it shows the resourceVersion, the one order of all writes, and what
-/// the leader's Lease said. Kubernetes' own controllers and people are left out.
+/// the leader's Lease said. What Kubernetes' own controllers and people read is left out.
 const POLICY: &str = r#"
 apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
 omitManagedFields: true
 rules:
-- {level: None, userGroups: ["system:serviceaccounts:kube-system"]}
+- {level: None, userGroups: ["system:serviceaccounts:kube-system"], verbs: [get, list, watch]}
 - level: RequestResponse
   users: ["system:serviceaccount:arbbot-system:arbbot-operator"]
   verbs: [create, update, patch, delete]
 - {level: Metadata, userGroups: ["system:serviceaccounts"]}
+- {level: Metadata, verbs: [create, update, patch, delete, deletecollection]}
 - {level: None}
 "#;
 
