@@ -1,7 +1,7 @@
 //! One way to say something to people: log, metric and Kubernetes Event together.
 
 use arbbot_crds::ArbBot;
-use arbbot_crds::conditions::{Reason, shorten};
+use arbbot_crds::conditions::{ConditionType, Reason, shorten};
 use k8s_openapi::api::core::v1::{Namespace, ObjectReference};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource, ResourceExt};
@@ -17,7 +17,7 @@ const NOTE_BYTES: usize = 1024;
 pub struct Report {
     /// Whether a person should look.
     pub warning: bool,
-    /// From the closed list of reasons, or `Released`.
+    /// From the closed list of reasons, or `Released`, or on a policy `Halted` or `Flat`.
     pub reason: String,
     /// What happened, to what, and what to do.
     pub note: String,
@@ -43,6 +43,26 @@ impl Report {
     pub fn released(incident: &str) -> Self {
         let note = format!("the latch of kill {incident} is released");
         Self { warning: false, reason: "Released".to_owned(), note, action: format!("Kill {incident}") }
+    }
+
+    /// A policy's `release` frees its kill on every bot.
+    #[must_use]
+    pub fn released_by_policy(incident: &str) -> Self {
+        let note = format!("kill {incident} is released: every bot that has finished it frees its latch");
+        Self { note, ..Self::released(incident) }
+    }
+
+    /// A condition of a policy has become True for every bot that it selects: `Halted` or `Flat`.
+    #[must_use]
+    pub fn every_bot(type_: ConditionType, generation: i64, note: impl Into<String>) -> Self {
+        let action = format!("Generation {generation}");
+        Self { reason: type_.to_string(), action, ..Self::normal(Reason::AllBots, note) }
+    }
+
+    /// A drain has taken its next step.
+    #[must_use]
+    pub fn draining(step: &str, note: impl Into<String>) -> Self {
+        Self { action: format!("Drain {}", shorten(step, 64)), ..Self::normal(Reason::Draining, note) }
     }
 
     /// A kill began.

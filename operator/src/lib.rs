@@ -11,6 +11,8 @@ pub mod context;
 pub mod controller;
 pub mod events;
 pub mod fencing;
+pub mod loosening;
 pub mod metrics;
+pub mod policy;
 pub mod reconcile;
 pub mod telemetry;

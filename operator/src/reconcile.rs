@@ -21,10 +21,10 @@ pub mod effective;
 pub mod error;
 pub mod fetch;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 pub mod incidents;
 #[cfg(test)]
-mod kstatus;
+pub(crate) mod kstatus;
 pub mod pause;
 pub mod pods;
 pub mod remedy;

@@ -180,7 +180,7 @@ fn transitions(before: &ArbBotStatus, after: &ArbBotStatus) -> Vec<Report> {
     }
     if let Some(step) = drain_step(after).filter(|step| Some(*step) != drain_step(before)) {
         let message = holds(ConditionType::Reconciling).map(|c| c.message.as_str()).unwrap_or(step);
-        reports.push(Report::normal(Reason::Draining, message));
+        reports.push(Report::draining(step, message));
     }
     if let Some(stalled) = holds(ConditionType::Stalled).filter(|_| changed(ConditionType::Stalled)) {
         let reason = stalled.reason.parse().unwrap_or(Reason::ApplyFailed);

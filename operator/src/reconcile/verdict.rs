@@ -67,12 +67,11 @@ impl Verdict {
             (ConditionType::Reconciling, reconciling, if reconciling { why } else { at_rest }),
             (ConditionType::Stalled, stalled, if stalled { why } else { done }),
         ];
-        for (type_, holds, (reason, message)) in rows {
+        let unsaid = if *self == Self::Paused { Some(ConditionType::Ready) } else { None };
+        for (type_, holds, (reason, message)) in rows.into_iter().filter(|(type_, ..)| Some(*type_) != unsaid) {
             set_condition(conditions, type_, ConditionStatus::from(holds), reason, message, generation, now);
         }
-        if *self == Self::Paused {
-            conditions.retain(|condition| condition.type_ != ConditionType::Ready.to_string());
-        }
+        conditions.retain(|condition| unsaid.is_none_or(|unsaid| condition.type_ != unsaid.to_string()));
     }
 }
 
