@@ -18,4 +18,5 @@ pub mod objects;
 pub mod process_node;
 pub mod programs;
 pub mod progress;
+pub mod rbac;
 pub mod witness;

@@ -140,7 +140,7 @@ mod tests {
             match resources[0].as_str() {
                 "arbbots" => assert_eq!((names, rule.verbs), (strings(["carry"]), strings(["get", "list", "watch"]))),
                 "arbbots/status" => assert_eq!((names, rule.verbs), (strings(["carry"]), strings(["patch"]))),
-                "arbpolicies" => assert_eq!(rule.verbs, strings(["get", "list", "watch"])),
+                "arbpolicies" => assert_eq!(rule.verbs, strings(["list", "watch"])),
                 "leases" if rule.verbs == ["create"] => {}
                 "leases" => assert_eq!(names, strings(["arbbot-carry"])),
                 other => panic!("the bot may reach {other}"),

@@ -12,10 +12,10 @@ pub fn build(bot: &ValidatedBot) -> Role {
         rule(GROUP, "arbbots", Some(bot.name()), strings(["get", "list", "watch"])),
         rule(GROUP, "arbbots/status", Some(bot.name()), strings(["patch"])),
         // Which policies select the bot is decided by their content, so it reads all of the namespace.
-        rule(GROUP, "arbpolicies", None, strings(["get", "list", "watch"])),
+        rule(GROUP, "arbpolicies", None, strings(["list", "watch"])),
         // "create" cannot be limited to a name.
         rule("coordination.k8s.io", "leases", None, strings(["create"])),
-        rule("coordination.k8s.io", "leases", Some(&lease), strings(["get", "patch", "update"])),
+        rule("coordination.k8s.io", "leases", Some(&lease), strings(["get", "update"])),
     ];
     Role { metadata: metadata(bot), rules: Some(rules) }
 }
