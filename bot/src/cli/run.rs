@@ -25,7 +25,7 @@ use crate::control::contact::ContactTask;
 use crate::control::kubernetes::{ControlTask, params};
 use crate::control::latch::Latches;
 use crate::control::lease::{BotLease, CALL};
-use crate::control::report::{ControlFacts, SessionFacts};
+use crate::control::report::{ControlFacts, SHUTDOWN, SessionFacts};
 use crate::control::session::{Exchange, SessionTask};
 use crate::control::writer::StatusTask;
 use crate::exchange::VenueEvent;
@@ -175,7 +175,8 @@ impl Program {
         let status = bot.status.clone();
         let orders = Orders::recovered(&recovered.orders, clock.boottime());
         let owned_since = owned_since(&recovered, &bot);
-        let engine = Engine::new(identity.clone(), params(&bot), orders, owned_since);
+        let drain = status.as_ref().and_then(|status| status.bot.as_ref()?.drain.clone());
+        let engine = Engine::new(identity.clone(), params(&bot), orders, owned_since).resuming(drain);
         let now = Now { boot: clock.boottime(), wall: clock.now() };
         let first_view = engine.view(&gate.current().0, now);
 
@@ -319,10 +320,13 @@ async fn ended(name: &'static str, task: impl Future<Output = ()>) -> (&'static 
 
 /// Closes the gate and waits until no order works; a running kill is left to the next pod.
 async fn stop_orders(gate: &Gate, mut view: watch::Receiver<View>) {
-    gate.set(Slot::Process, vec![Restriction::entry("shutdown", Entry::Halted, "the pod is being stopped")]);
+    // What status said of a drained bot is proven anew, now that nothing can be sent: its last words stay true.
+    let was_flat = view.borrow().proof.flat.confirmed;
+    gate.set(Slot::Process, vec![Restriction::entry(SHUTDOWN, Entry::Halted, "the pod is being stopped")]);
     let gone = view.wait_for(|view| {
         let halted = matches!(view.mode, Some(EffectiveMode::Halted | EffectiveMode::Flatten));
-        halted && view.open_orders == 0 && view.proof.orders_gone.first.is_some()
+        let proven = view.proof.orders_gone.first.is_some() && (view.proof.flat.confirmed || !was_flat);
+        halted && view.open_orders == 0 && proven
     });
     if timeout(STOP_WITHIN, gone).await.is_err() {
         let open = view.borrow().open_orders;

@@ -27,6 +27,7 @@ use crate::control::latch::Latches;
 use crate::control::lease::{CALL, Standing};
 use crate::control::observed::Observed;
 use crate::control::report::{Claim, ControlFacts};
+use crate::execution::drain::{Demand, Terms};
 use crate::execution::engine::{ControlChange, Event, Params, View};
 use crate::ledger::{IncidentRecord, KILL_DEADLINE, Ledger};
 use crate::risk::Gate;
@@ -195,7 +196,7 @@ impl ControlTask {
         self.metrics.control_apply.observe(began.elapsed().as_secs_f64());
         self.metrics.control_changes.inc();
         // The latch takes its place at the disk before the orders of the saga do; cancels wait for neither.
-        tokio::join!(self.keep(&changed), async { self.tell_engine(&bot, state) });
+        tokio::join!(self.keep(&changed), async { self.tell_engine(&bot, &matching, state) });
         self.release(state, &bot, &all, &matching).await;
         self.publish(&bot, &matching);
         self.ready.send_replace(true);
@@ -205,9 +206,7 @@ impl ControlTask {
     /// `releases`: how many incidents were released. Until the engine has heard of the last one, and keeps entry closed
     /// by itself until positions are compared, it is closed here.
     fn set_gate(&self, bot: &ArbBot, matching: &[&ArbPolicy], releases: u64) {
-        let mut restrictions = control::spec_restrictions(bot);
-        restrictions.extend(matching.iter().map(|policy| control::policy_restriction(policy)));
-        restrictions.extend(self.latches.restrictions());
+        let mut restrictions = self.restrictions(bot, matching);
         if self.view.borrow().releases != releases {
             let why = "released; positions are compared before entry opens";
             restrictions.push(Restriction::entry("reconciliation", Entry::ReduceOnly, why));
@@ -225,13 +224,22 @@ impl ControlTask {
         self.gate.set(Slot::Claim, self.claim_restriction(bot));
     }
 
-    fn tell_engine(&self, bot: &ArbBot, state: &State) {
+    /// What spec, policies and open latches demand.
+    fn restrictions(&self, bot: &ArbBot, matching: &[&ArbPolicy]) -> Vec<Restriction> {
+        let mut restrictions = control::spec_restrictions(bot);
+        restrictions.extend(matching.iter().map(|policy| control::policy_restriction(policy)));
+        restrictions.extend(self.latches.restrictions());
+        restrictions
+    }
+
+    fn tell_engine(&self, bot: &ArbBot, matching: &[&ArbPolicy], state: &State) {
         self.tell(Event::Control(ControlChange {
             generation: bot.metadata.generation,
             params: params(bot),
             incidents: self.latches.began(),
             releases: state.releases,
             kill_began: self.latches.oldest(),
+            drain: Demand::of(&self.restrictions(bot, matching)),
         }));
     }
 
@@ -393,7 +401,7 @@ impl ControlTask {
         state.release_failed = state.releases - released_before < releasable.len() as u64;
         if !releasable.is_empty() {
             self.set_gate(bot, matching, state.releases);
-            self.tell_engine(bot, state);
+            self.tell_engine(bot, matching, state);
         }
     }
 }
@@ -419,5 +427,6 @@ pub fn params(bot: &ArbBot) -> Params {
         max_rest: carry.orders.max_rest.0.max(Duration::from_secs(1)),
         kill_slippage_bps: bot.spec.kill_switch.slippage_bps.0,
         kill_deadline: bot.spec.kill_switch.deadline.0,
+        drain: Terms { timeout: bot.spec.drain_timeout.0, on_timeout: bot.spec.on_drain_timeout },
     }
 }

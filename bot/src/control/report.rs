@@ -1,11 +1,13 @@
 //! The bot's part of status: conditions, what it obeys, what it holds. Pure.
 
+mod drain;
+
 use arbbot_crds::conditions::{ConditionStatus, ConditionType, Reason, set_condition};
-use arbbot_crds::control::{Control, Duty, Entry, Restriction};
+use arbbot_crds::control::{Control, Duty, Entry, Restriction, effective};
 use arbbot_crds::incident::IncidentId;
 use arbbot_crds::status::{
-    AppliedPolicy, ArbBotStatus, BotStatus, CredentialsStatus, EffectiveMode, IncidentStatus, KillSwitchStatus,
-    LeaseStatus, LedgerStatus, LinkState, LinksStatus, PnlStatus, PositionStatus,
+    AppliedPolicy, ArbBotStatus, BotStatus, CredentialsStatus, DrainPhase, EffectiveMode, IncidentStatus,
+    KillSwitchStatus, LeaseStatus, LedgerStatus, LinkState, LinksStatus, PnlStatus, PositionStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use rust_decimal::Decimal;
@@ -13,8 +15,11 @@ use rust_decimal::Decimal;
 use crate::control::lease::Standing;
 use crate::exchange::Link;
 use crate::execution::engine::NOT_YET_CONNECTED;
-use crate::execution::engine::{Reconciliation, View};
+use crate::execution::engine::{DRAIN_TIMEOUT, Reconciliation, View};
 use crate::risk::gate::Contact;
+
+/// Source of the restriction under which the program stops. It is no halt that anybody asked for.
+pub const SHUTDOWN: &str = "shutdown";
 
 /// What the control task knows.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -71,6 +76,32 @@ pub struct Facts<'a> {
     pub node: &'a str,
 }
 
+impl Facts<'_> {
+    /// The control that outlives this process: what a bot that stops leaves in status.
+    fn lasting(&self) -> Control {
+        let lasting = self.restrictions.iter().filter(|restriction| restriction.source != SHUTDOWN);
+        effective(&self.in_force.limits, lasting)
+    }
+
+    /// Lost contact as far as it is not this process's own end.
+    fn contact(&self) -> Contact {
+        let stopping = self.restrictions.iter().any(|restriction| restriction.source == SHUTDOWN);
+        if stopping { Contact::Fresh } else { self.contact }
+    }
+
+    /// Whether what is left is being closed as a kill does.
+    fn flattens(&self) -> bool {
+        self.in_force.duty == Duty::Flatten
+    }
+
+    /// What the drain under way says.
+    fn drain_message(&self) -> Option<(DrainPhase, String)> {
+        let drain = self.view.drain.as_ref()?;
+        let reopens = self.view.session_closed.flatten();
+        Some((drain.phase, drain::message(drain, reopens, self.flattens())))
+    }
+}
+
 /// One condition before it is set.
 type Said = (ConditionType, ConditionStatus, Reason, String);
 
@@ -98,7 +129,7 @@ pub fn compose(facts: Facts<'_>, conditions: &mut Vec<Condition>, now: &Time) ->
 }
 
 fn bot_status(facts: Facts<'_>) -> BotStatus {
-    let Facts { control, session, view, in_force, contact, ledger, pod_uid, node, .. } = facts;
+    let Facts { control, session, view, ledger, pod_uid, node, .. } = facts;
     let up = |link| match view.links.iter().find(|(l, _)| *l == link) {
         Some((_, None)) => LinkState::Up,
         _ => LinkState::Down,
@@ -106,7 +137,7 @@ fn bot_status(facts: Facts<'_>) -> BotStatus {
     BotStatus {
         applied_generation: control.generation,
         applied_policies: control.policies.clone(),
-        effective_mode: Some(under_contact(in_force.mode(), contact)),
+        effective_mode: Some(under_contact(facts.lasting().mode(), facts.contact())),
         open_orders: Some(view.open_orders),
         position: Some(PositionStatus {
             future_contracts: view.future_owned_contracts.normalize().to_string(),
@@ -123,7 +154,7 @@ fn bot_status(facts: Facts<'_>) -> BotStatus {
             market_web_socket: up(Link::MarketWebSocket),
             user_web_socket: up(Link::UserWebSocket),
         }),
-        drain: None,
+        drain: view.drain.as_ref().map(drain::status),
         lease: match &control.standing {
             Some(Standing::Trader { epoch }) => Some(LeaseStatus { holder: pod_uid.to_owned(), epoch: *epoch }),
             _ => None,
@@ -190,20 +221,24 @@ fn trading(facts: Facts<'_>) -> Said {
     if facts.control.generation.is_none() {
         return say(type_, false, Reason::Starting, "the bot has not yet read its ArbBot and every ArbPolicy");
     }
-    if facts.contact > Contact::Fresh {
+    if facts.contact() > Contact::Fresh {
         return say(type_, false, Reason::ContactLost, "contact with the API server is lost: nothing raises a leg");
     }
     if facts.in_force.entry == Entry::Active && facts.in_force.duty == Duty::Hold {
         return say(type_, true, Reason::EntryOpen, "entry is open");
     }
-    let strongest = facts.restrictions.iter().max_by_key(|r| (r.entry, r.duty, priority(&r.source)));
+    let strongest = facts.restrictions.iter().max_by_key(|r| {
+        // What stops this process hides nothing that outlives it.
+        (r.source != SHUTDOWN, r.entry, r.duty, priority(&r.source))
+    });
     let (reason, why) = strongest.map_or((Reason::Starting, "starting".to_owned()), |restriction| {
         let why = match (&facts.session.problem, restriction.source.as_str()) {
             (Some((_, problem)), "exchange") => problem,
             _ => &restriction.why,
         };
-        let reason = reason_of(facts, &restriction.source);
-        let message = format!("{}: {why}", restriction.source);
+        let reason = reason_of(facts, restriction);
+        let drain = facts.drain_message().map_or_else(String::new, |(_, message)| format!("; {message}"));
+        let message = format!("{}: {why}{drain}", restriction.source);
         (reason, if reason == Reason::KillSwitchEngaged { message + &how_to_release(facts) } else { message })
     });
     say(type_, false, reason, why)
@@ -236,8 +271,12 @@ fn priority(source: &str) -> u8 {
     }
 }
 
-fn reason_of(facts: Facts<'_>, source: &str) -> Reason {
-    match source {
+fn reason_of(facts: Facts<'_>, restriction: &Restriction) -> Reason {
+    match restriction.source.as_str() {
+        _ if restriction.duty == Duty::Drain => {
+            facts.drain_message().map_or(Reason::Draining, |(p, _)| drain::reason(p))
+        }
+        DRAIN_TIMEOUT => Reason::DrainTimedOut,
         "starting" => Reason::Starting,
         "claim" if facts.control.claim == Claim::Refused => Reason::AccountShared,
         "claim" => Reason::ClaimPending,
@@ -249,7 +288,7 @@ fn reason_of(facts: Facts<'_>, source: &str) -> Reason {
         "deletion" => Reason::Deleting,
         "spec.killSwitch" => Reason::KillSwitchEngaged,
         source if source.starts_with("incident/") => Reason::KillSwitchEngaged,
-        _ if facts.in_force.duty == Duty::Flatten => Reason::KillSwitchEngaged,
+        _ if facts.flattens() => Reason::KillSwitchEngaged,
         _ => Reason::ModeRestricts,
     }
 }
@@ -268,11 +307,14 @@ fn engine_follows(facts: Facts<'_>) -> bool {
 
 fn halted(facts: Facts<'_>) -> Said {
     let type_ = ConditionType::Halted;
-    let closed = facts.in_force.entry == Entry::Halted;
-    if !closed {
-        let reason =
-            if facts.in_force.mode() == EffectiveMode::Active { Reason::EntryOpen } else { Reason::ModeRestricts };
-        return say(type_, false, reason, format!("the bot is {}", facts.in_force.mode()));
+    let lasting = facts.lasting();
+    if lasting.entry < Entry::Halted {
+        let reason = match (lasting.mode(), facts.drain_message()) {
+            (EffectiveMode::Active, _) => Reason::EntryOpen,
+            (EffectiveMode::Drain, Some((phase, _))) if phase != DrainPhase::Finished => Reason::Draining,
+            _ => Reason::ModeRestricts,
+        };
+        return say(type_, false, reason, format!("the bot is {}", lasting.mode()));
     }
     if !engine_follows(facts) || facts.view.proof.orders_gone.first.is_none() {
         let (reason, message) = if facts.view.open_orders > 0 {
@@ -299,9 +341,8 @@ fn flat(facts: Facts<'_>) -> Said {
     if !view.seen_exchange {
         return say(type_, ConditionStatus::Unknown, Reason::NotConfirmed, "the exchange has not yet been read");
     }
-    let flattening = facts.in_force.duty == Duty::Flatten;
     match (view.session_closed, view.is_flat) {
-        (Some(reopens), false) if flattening => {
+        (Some(reopens), false) if facts.flattens() => {
             let when = reopens.map_or("when it opens".to_owned(), |at| format!("at {at}"));
             say(
                 type_,
@@ -310,7 +351,11 @@ fn flat(facts: Facts<'_>) -> Said {
                 format!("the futures session is closed; closing goes on {when}"),
             )
         }
-        (_, false) => say(type_, false, Reason::PositionOpen, "there is a position"),
+        (_, false) => match facts.drain_message() {
+            Some((DrainPhase::HeldByHalt, message)) => say(type_, false, Reason::PositionOpen, message),
+            Some((phase, message)) => say(type_, false, drain::reason(phase), message),
+            None => say(type_, false, Reason::PositionOpen, "there is a position"),
+        },
         (_, true) if view.open_orders > 0 => say(type_, false, Reason::OrdersWorking, "orders work at the exchange"),
         (_, true) => say(type_, false, Reason::NotConfirmed, "the exchange has not yet shown it twice"),
     }

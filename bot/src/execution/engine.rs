@@ -13,19 +13,21 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use arbbot_crds::status::EffectiveMode;
+use arbbot_crds::status::{DrainStatus, EffectiveMode};
 use k8s_openapi::jiff::Timestamp;
 use rust_decimal::Decimal;
 
 use crate::exchange::{ExchangeError, Holdings, Link, OrderState, Placed, Product, Touch, VenueEvent};
+use crate::execution::drain::Drain;
 use crate::execution::kill::Attempts;
 use crate::execution::orders::{Order, Orders, State, parse_id};
 use crate::execution::proof::Proof;
 use crate::risk::exposure::Leg;
+use crate::risk::gate::Contact;
 use crate::risk::{Class, Exposure};
 
 pub use event::{Command, ControlChange, Event, Identity, Now, Params, Snapshot};
-pub use view::{Reconciliation, View};
+pub use view::{DRAIN_TIMEOUT, Reconciliation, View};
 
 /// Why a connection is down before it was first opened.
 pub const NOT_YET_CONNECTED: &str = "not yet connected";
@@ -104,6 +106,9 @@ pub struct Engine {
     kill_began: Option<Timestamp>,
     /// When the futures session was last seen closed: no deadline runs meanwhile.
     session_closed_at: Option<Duration>,
+    drain: Option<Drain>,
+    /// The drain that an earlier process left under way.
+    drain_before: Option<DrainStatus>,
     /// Since when one leg is behind the other.
     behind_since: Option<Duration>,
     last_refusal: Option<String>,
@@ -146,10 +151,19 @@ impl Engine {
             flatten_since: None,
             kill_began: None,
             session_closed_at: None,
+            drain: None,
+            drain_before: None,
             behind_since: None,
             last_refusal: None,
             no_product: None,
         }
+    }
+
+    /// The engine, going on with the drain that an earlier process described in status.
+    #[must_use]
+    pub fn resuming(mut self, drain: Option<DrainStatus>) -> Self {
+        self.drain_before = drain;
+        self
     }
 
     /// An order of the bot, for the ledger.
@@ -196,6 +210,29 @@ impl Engine {
         self.generation = change.generation;
         self.params = change.params;
         self.incidents = change.incidents;
+        let (before, under_way) = (self.drain_before.take(), self.drain.take());
+        self.drain = change.drain.map(|demand| match (under_way, before) {
+            (Some(drain), _) => drain.demanded(demand),
+            (None, before) => {
+                self.proof.restart(now.boot);
+                self.next_snapshot = now.boot;
+                match before {
+                    Some(before) => Drain::resumed(demand, &before, self.params.drain.timeout, now.wall),
+                    None => Drain::begin(demand, now.wall),
+                }
+            }
+        });
+    }
+
+    /// Lets the drain's time run while orders could be sent, and stand still otherwise.
+    fn count_drain(&mut self, contact: Contact, now: Now) {
+        let session_open = self.future.product.is_some() && self.session_closed().is_none();
+        let can_send = self.epoch.is_some() && contact < Contact::Stale && session_open;
+        let finished = self.proof.flat.confirmed;
+        if let Some(drain) = &mut self.drain {
+            let counts = can_send && !finished && drain.demand.halted_by.is_none();
+            drain.count(counts, now.boot, now.wall);
+        }
     }
 
     fn seen(&mut self, seen: &OrderState, now: Now, commands: &mut Vec<Command>) {

@@ -6,7 +6,7 @@
 use rust_decimal::Decimal;
 
 use crate::exchange::{Side, Touch};
-use crate::execution::grid::{ceil_to, floor_to};
+use crate::execution::grid::{ceil_to, floor_to, slice, smallest};
 use crate::risk::Class;
 use crate::risk::exposure::Leg;
 
@@ -33,8 +33,20 @@ pub struct Quote {
     /// In units of the product.
     pub size: Decimal,
     pub class: Class,
-    /// Whether this leg is behind the other: it takes from the book once it has been so for `legTimeout`.
-    pub behind: bool,
+    /// How much of it this leg is behind the other: so much takes from the book once it has been so for `legTimeout`.
+    pub behind: Decimal,
+}
+
+impl Quote {
+    /// Whether this leg is behind the other.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.behind > Decimal::ZERO
+    }
+
+    fn new(leg: LegName, side: Side, size: Decimal, class: Class, behind: bool) -> Self {
+        Self { leg, side, size, class, behind: if behind { size } else { Decimal::ZERO } }
+    }
 }
 
 /// One of the two legs.
@@ -79,35 +91,56 @@ fn enter(market: &Market<'_>, short: Decimal, long: Decimal, ceiling: Decimal, c
     let class = |behind| if behind { Class::Hedge } else { Class::Enter };
     // Completing an entry is a hedge even above the ceiling; starting one is not.
     let wanted = [
-        Quote { leg: LegName::Spot, side: Side::Buy, size: spot_size, class: class(spot_behind), behind: spot_behind },
-        Quote {
-            leg: LegName::Future,
-            side: Side::Sell,
-            size: level - short,
-            class: class(future_behind),
-            behind: future_behind,
-        },
+        Quote::new(LegName::Spot, Side::Buy, spot_size, class(spot_behind), spot_behind),
+        Quote::new(LegName::Future, Side::Sell, level - short, class(future_behind), future_behind),
     ];
-    wanted.into_iter().filter(|quote| quote.size > Decimal::ZERO && (level <= ceiling || quote.behind)).collect()
+    wanted.into_iter().filter(|quote| quote.size > Decimal::ZERO && (level <= ceiling || quote.is_behind())).collect()
 }
 
 /// Both legs down to the target.
 fn reduce(market: &Market<'_>, short: Decimal, long: Decimal, target: Decimal) -> Vec<Quote> {
+    let (future_size, spot_size) = ((short - target).min(Decimal::TWO), (long - target).min(Decimal::TWO));
+    let (future_behind, spot_behind) = (short > long + Decimal::ONE, long > short + Decimal::ONE);
     let quotes = [
-        Quote {
-            leg: LegName::Future,
-            side: Side::Buy,
-            size: (short - target).min(Decimal::TWO),
-            class: Class::Reduce,
-            behind: short > long + Decimal::ONE,
-        },
-        Quote {
-            leg: LegName::Spot,
-            side: Side::Sell,
-            size: spot_units(market, (long - target).min(Decimal::TWO)),
-            class: Class::Reduce,
-            behind: long > short + Decimal::ONE,
-        },
+        Quote::new(LegName::Future, Side::Buy, future_size, Class::Reduce, future_behind),
+        Quote::new(LegName::Spot, Side::Sell, spot_units(market, spot_size), Class::Reduce, spot_behind),
+    ];
+    quotes.into_iter().filter(|quote| quote.size > Decimal::ZERO).collect()
+}
+
+/// The orders that close the position: both legs down to nothing, never further apart than one order.
+///
+/// Sizes are of what the venue shows as well ([`Leg::held`]). While the futures session is closed, spot comes off only
+/// down to the hedge of the contracts that are left.
+#[must_use]
+pub fn drain(market: &Market<'_>) -> Vec<Quote> {
+    let Market { spot, future, max_order_notional, .. } = *market;
+    let (spot_mid, future_mid) = (market.spot_touch.mid(), market.future_touch.mid());
+    let unit_base = future.product.unit_base;
+    if unit_base * future_mid <= Decimal::ZERO || spot_mid <= Decimal::ZERO {
+        return Vec::new();
+    }
+    let spot_unit = spot.product.unit_base / unit_base;
+    let (short, long) = (-future.held(), spot.held() * spot_unit);
+    let dust = smallest(&spot.product, spot_mid) * spot_unit;
+    let session_open = future.product.future.as_ref().is_some_and(|details| details.session_open);
+    let level = if session_open {
+        let at_a_time = (max_order_notional / (unit_base * future_mid)).floor().max(Decimal::ONE);
+        let larger = short.max((long - dust).ceil());
+        (larger - at_a_time).min(short).min(long.floor()).max(Decimal::ZERO)
+    } else {
+        short
+    };
+    let sliced = |leg: &Leg, size: Decimal, mid| slice(&leg.product, size, mid, max_order_notional);
+    let future_size = sliced(future, short - level, future_mid).unwrap_or_default();
+    let spot_size = sliced(spot, (long - level) / spot_unit, spot_mid).unwrap_or_default();
+    // Less than a contract apart is as even as a future can be, unless there is no contract left.
+    let apart = |size: Decimal| if size >= Decimal::ONE || short.is_zero() { size } else { Decimal::ZERO };
+    let future_behind = apart(short - long).floor().clamp(Decimal::ZERO, future_size);
+    let spot_behind = (apart(long - short) / spot_unit).clamp(Decimal::ZERO, spot_size);
+    let quotes = [
+        Quote { leg: LegName::Future, side: Side::Buy, size: future_size, class: Class::Reduce, behind: future_behind },
+        Quote { leg: LegName::Spot, side: Side::Sell, size: spot_size, class: Class::Reduce, behind: spot_behind },
     ];
     quotes.into_iter().filter(|quote| quote.size > Decimal::ZERO).collect()
 }
@@ -117,7 +150,7 @@ fn spot_units(market: &Market<'_>, contracts: Decimal) -> Decimal {
     let product = &market.spot.product;
     let size = contracts * market.future.product.unit_base / product.unit_base;
     // A remainder that the venue is too coarse for is rounded up to its smallest order, so that a leg can be completed.
-    let smallest = crate::execution::grid::smallest(product, market.spot_touch.mid());
+    let smallest = smallest(product, market.spot_touch.mid());
     if size <= Decimal::ZERO { Decimal::ZERO } else { floor_to(size, product.size_increment).max(smallest) }
 }
 
@@ -136,21 +169,65 @@ mod tests {
     use super::*;
     use crate::testing::{future_leg, spot_leg};
 
-    fn decided(spot: Decimal, contracts: Decimal, target: Decimal) -> Vec<(LegName, Side, Decimal, Class)> {
+    fn market<'a>(spot: &'a Leg, future: &'a Leg, target_notional: Decimal) -> Market<'a> {
         let touch = Touch { best_bid: dec!(59995), best_ask: dec!(60005) };
-        let (spot, future) = (spot_leg(spot), future_leg(contracts));
-        decide(&Market {
-            spot: &spot,
-            future: &future,
+        Market {
+            spot,
+            future,
             spot_touch: touch,
             future_touch: touch,
-            target_notional: target,
+            target_notional,
             max_position_notional: dec!(25000),
             max_order_notional: dec!(700),
+        }
+    }
+
+    fn decided(spot: Decimal, contracts: Decimal, target: Decimal) -> Vec<(LegName, Side, Decimal, Class)> {
+        decide(&market(&spot_leg(spot), &future_leg(contracts), target))
+            .into_iter()
+            .map(|quote| (quote.leg, quote.side, quote.size, quote.class))
+            .collect()
+    }
+
+    /// Future and spot: wanted size, and how much of it is behind.
+    fn drained(spot: Decimal, contracts: Decimal, max_order: Decimal, open: bool) -> [(Decimal, Decimal); 2] {
+        let (spot, mut future) = (spot_leg(spot), future_leg(contracts));
+        future.product.future.as_mut().unwrap().session_open = open;
+        let quotes = drain(&Market { max_order_notional: max_order, ..market(&spot, &future, dec!(6000)) });
+        [LegName::Future, LegName::Spot].map(|leg| {
+            let quote = quotes.iter().find(|quote| quote.leg == leg);
+            quote.map_or_else(Default::default, |quote| (quote.size, quote.behind))
         })
-        .into_iter()
-        .map(|quote| (quote.leg, quote.side, quote.size, quote.class))
-        .collect()
+    }
+
+    #[test]
+    fn a_drain_takes_both_legs_down_together_one_slice_at_a_time() {
+        let even = (dec!(0), dec!(0));
+        assert_eq!(drained(dec!(0.1), dec!(-10), dec!(700), true), [(dec!(1), dec!(0)), (dec!(0.01), dec!(0))]);
+        assert_eq!(drained(dec!(0.1), dec!(-10), dec!(1300), true), [(dec!(2), dec!(0)), (dec!(0.02), dec!(0))]);
+        let half = drained(dec!(0.095), dec!(-10), dec!(1300), true);
+        assert_eq!(half, [(dec!(2), dec!(0)), (dec!(0.015), dec!(0))], "what rests stays as it is");
+        assert_eq!(drained(dec!(0.09), dec!(-10), dec!(700), true), [(dec!(1), dec!(1)), even]);
+        assert_eq!(drained(dec!(0.1), dec!(-9), dec!(700), true), [even, (dec!(0.01), dec!(0.01))]);
+    }
+
+    #[test]
+    fn a_drain_ends_at_exactly_nothing_but_dust() {
+        assert_eq!(drained(dec!(0.00000123), dec!(0), dec!(700), true), [(dec!(0), dec!(0)); 2]);
+        assert_eq!(drained(dec!(0.01000123), dec!(-1), dec!(700), true)[1], (dec!(0.01000123), dec!(0)));
+        assert_eq!(
+            drained(dec!(0.005), dec!(0), dec!(700), true)[1],
+            (dec!(0.005), dec!(0.005)),
+            "a lone rest is taken"
+        );
+        assert_eq!(drained(dec!(0), dec!(-3), dec!(700), true)[0], (dec!(1), dec!(1)));
+    }
+
+    #[test]
+    fn a_closed_session_keeps_the_hedge_of_the_contracts_that_are_left() {
+        assert_eq!(drained(dec!(0.1), dec!(-10), dec!(700), false), [(dec!(0), dec!(0)); 2]);
+        assert_eq!(drained(dec!(0.12), dec!(-10), dec!(6000), false)[1], (dec!(0.02), dec!(0.02)));
+        assert_eq!(drained(dec!(0.01), dec!(0), dec!(700), false)[1].0, dec!(0.01));
     }
 
     #[test]
@@ -181,6 +258,38 @@ mod tests {
     }
 
     proptest! {
+        /// Invariant 7 and SAFETY §5: whatever fills in whatever order, a drain lowers both legs to nothing, and takes
+        /// them no further apart than they were or than one order.
+        #[test]
+        fn a_drain_ends_flat_and_keeps_the_legs_together(
+            contracts in 0i64..40, spot in 0u64..40_000_000, max_order in 1u32..3000,
+            fills in prop::collection::vec((any::<bool>(), 1u32..=100), 400),
+        ) {
+            let (mut spot, mut contracts) = (Decimal::new(spot.cast_signed(), 8), Decimal::from(-contracts));
+            let max_order = Decimal::from(max_order);
+            let mut apart = (spot + contracts * dec!(0.01)).abs();
+            for (future_first, percent) in fills {
+                let (spot_leg, future_leg) = (spot_leg(spot), future_leg(contracts));
+                let quotes = drain(&Market { max_order_notional: max_order, ..market(&spot_leg, &future_leg, dec!(6000)) });
+                let wanted = if future_first { quotes.first() } else { quotes.last() };
+                let Some(quote) = wanted else {
+                    prop_assert!(contracts.is_zero() && spot < dec!(0.00002), "stuck at {} and {}", spot, contracts);
+                    return Ok(());
+                };
+                let part = quote.size * Decimal::from(percent) / dec!(100);
+                if quote.leg == LegName::Future {
+                    contracts += part.ceil();
+                } else {
+                    spot -= ceil_to(part, dec!(0.00000001)).min(quote.size);
+                }
+                prop_assert!(spot >= dec!(0) && contracts <= dec!(0), "flipped: {} and {}", spot, contracts);
+                let now_apart = (spot + contracts * dec!(0.01)).abs();
+                let one_order = (max_order / dec!(60000)).max(dec!(0.01));
+                prop_assert!(now_apart <= apart.max(one_order + dec!(0.00002)), "{} apart after {}", now_apart, apart);
+                apart = now_apart;
+            }
+        }
+
         /// Invariant 7: whatever the strategy wants, filling it never takes the legs further apart than one clip.
         #[test]
         fn filling_any_of_the_quotes_keeps_the_legs_within_a_clip(contracts in 0i64..30, partial in 0u32..100) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use arbbot_crds::control::{Control, Duty, Entry};
+use rust_decimal::Decimal;
 
 use super::{Command, Engine, Event, LegState, Now, SNAPSHOT_PAUSE, SNAPSHOT_SOON};
 use crate::exchange::OrderKind;
@@ -13,10 +14,12 @@ use crate::execution::repair::{Wanted, trim};
 use crate::risk::exposure::Leg;
 use crate::risk::gate::Contact;
 use crate::risk::{Class, Exposure, Gate, Slot, admit};
-use crate::strategy::funding_carry::{LegName, Market, Quote, decide, still_good};
+use crate::strategy::funding_carry::{LegName, Market, Quote, decide, drain, still_good};
 
 /// Pause of a leg after an order of it that takes.
 const TAKE_AGAIN: Duration = Duration::from_millis(250);
+/// An exit that rests keeps its place while it is at most this much larger than wanted.
+const SIZE_TOLERANCE: Decimal = rust_decimal::dec!(1.05);
 
 /// What placing an order needs to know of the moment, and where the commands go.
 struct Turn<'a> {
@@ -33,7 +36,8 @@ impl Engine {
     pub fn handle(&mut self, event: Event, gate: &Gate, now: Now) -> Vec<Command> {
         let mut commands = Vec::new();
         self.apply(event, now, &mut commands);
-        let (control, _) = gate.current();
+        let (control, contact) = gate.current();
+        self.count_drain(contact, now);
         gate.set(Slot::Engine, self.restrictions(&control, now));
         let (control, contact) = gate.current();
         self.act(&control, contact, now, &mut commands);
@@ -176,7 +180,9 @@ impl Engine {
             limits.max_order_notional.0,
             limits.max_slippage_bps.0,
         );
-        if let Some(wanted) = wanted {
+        let session_closed = self.session_closed().is_some();
+        let can_trade = |wanted: &Wanted| !(session_closed && wanted.product == exposure.future.product.id);
+        if let Some(wanted) = wanted.filter(can_trade) {
             self.place(wanted, Class::Trim, turn);
         }
     }
@@ -196,9 +202,9 @@ impl Engine {
             max_position_notional: control.limits.max_position_notional.0,
             max_order_notional: control.limits.max_order_notional.0,
         };
-        let mut quotes = decide(&market);
+        let mut quotes = if control.duty == Duty::Drain { drain(&market) } else { decide(&market) };
         quotes.retain(|quote| raise || !quote.class.raises());
-        let behind = quotes.iter().any(|quote| quote.behind);
+        let behind = quotes.iter().any(Quote::is_behind);
         self.behind_since = behind.then(|| self.behind_since.unwrap_or(now.boot));
         let take = self.behind_since.is_some_and(|since| now.boot >= since + self.params.leg_timeout);
         self.cancel_what_is_no_longer_wanted(&market, &quotes, take, now, turn.commands);
@@ -213,7 +219,7 @@ impl Engine {
             if occupied || now.boot < not_before {
                 continue;
             }
-            let take = take && quote.behind;
+            let take = take && quote.is_behind();
             let wanted = self.wanted(&market, quote, take, control, now);
             let placed = self.place(wanted, quote.class, turn);
             if !placed && take {
@@ -240,14 +246,22 @@ impl Engine {
             LegName::Spot => (market.spot, market.spot_touch),
             LegName::Future => (market.future, market.future_touch),
         };
+        let size = if take { quote.behind } else { quote.size };
         let kind = if take {
             let bps = control.limits.max_slippage_bps.0;
-            OrderKind::ImmediateOrCancel { limit_price: taking_price(&leg.product, touch, quote.side, bps) }
+            let limit_price = taking_price(&leg.product, touch, quote.side, bps);
+            // A rest that is large enough at the mid price may be too small at the limit price.
+            let too_small = leg.notional(size, limit_price) < leg.product.min_notional_quote;
+            if too_small && !quote.class.raises() {
+                OrderKind::Market
+            } else {
+                OrderKind::ImmediateOrCancel { limit_price }
+            }
         } else {
             let expires_at = now.wall.checked_add(self.params.max_rest).unwrap_or(now.wall);
             OrderKind::PostOnly { limit_price: joining_price(touch, quote.side), expires_at }
         };
-        Wanted { product: leg.product.id.clone(), side: quote.side, size: quote.size, kind }
+        Wanted { product: leg.product.id.clone(), side: quote.side, size, kind }
     }
 
     fn cancel_what_is_no_longer_wanted(
@@ -268,8 +282,10 @@ impl Engine {
             let quote = quotes.iter().find(|quote| quote.leg == leg && quote.side == order.order.side);
             let price = order.order.limit_price().unwrap_or_default();
             quote.is_some_and(|quote| {
-                order.remaining() <= quote.size
-                    && !(take && quote.behind)
+                // The size of an exit is cut by the price of the moment: it keeps its place for a small difference.
+                let most = if quote.class.raises() { quote.size } else { quote.size * SIZE_TOLERANCE };
+                order.remaining() <= most
+                    && !(take && quote.is_behind())
                     && still_good(price, joining_price(touch, quote.side), product.price_increment)
             })
         };
@@ -310,8 +326,9 @@ impl Engine {
     /// Asks for a full snapshot when one is due, and for orders whose end is overdue.
     fn look_again(&mut self, control: &Control, now: Now, commands: &mut Vec<Command>) {
         commands.extend(self.orders.take_queries(now.boot).into_iter().map(Command::Query));
-        let flat_wanted = control.duty == Duty::Flatten;
-        let proving = control.entry == Entry::Halted
+        let drained = control.duty == Duty::Drain && control.entry < Entry::Halted && self.is_flat(now);
+        let flat_wanted = control.duty == Duty::Flatten || drained;
+        let proving = (control.entry == Entry::Halted || drained)
             && !(if flat_wanted { self.proof.flat.confirmed } else { self.proof.orders_gone.confirmed });
         let unanswered = self.orders.live().any(|order| order.state == State::Unknown || order.order_id.is_none());
         let settled = self.snapshot_last < self.changed_at

@@ -6,6 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use rust_decimal::Decimal;
 
 use crate::exchange::{ExchangeError, Holdings, OrderState, Placed, Product, VenueEvent};
+use crate::execution::drain::{Demand, Terms};
 use crate::risk::Permit;
 
 /// One instant on both clocks.
@@ -25,6 +26,7 @@ pub struct Params {
     pub max_rest: Duration,
     pub kill_slippage_bps: Decimal,
     pub kill_deadline: Duration,
+    pub drain: Terms,
 }
 
 /// A change of control, after it is in force at the gate.
@@ -39,6 +41,8 @@ pub struct ControlChange {
     pub releases: u64,
     /// When the oldest open kill began, on the wall clock: its deadline counts from there, across restarts.
     pub kill_began: Option<Timestamp>,
+    /// Who demands a drain, also where something stronger is in force.
+    pub drain: Option<Demand>,
 }
 
 /// All orders, holdings and products, as the venue showed them between `started` and now.

@@ -1,6 +1,7 @@
 //! What the engine shows of itself: the source of status, metrics and conditions, and the restrictions that follow
 //! from the state of the exchange.
 
+use arbbot_crds::arbbot::KillAction;
 use arbbot_crds::control::{Control, Entry, Restriction};
 use arbbot_crds::status::EffectiveMode;
 use k8s_openapi::jiff::Timestamp;
@@ -8,9 +9,13 @@ use rust_decimal::Decimal;
 
 use super::{Engine, Now};
 use crate::exchange::{Holdings, Link};
+use crate::execution::drain::DrainView;
 use crate::execution::kill::is_flat;
 use crate::execution::orders::State;
 use crate::execution::proof::Proof;
+
+/// Source of the restriction that a drain puts in force once it has taken too long.
+pub const DRAIN_TIMEOUT: &str = "drainTimeout";
 
 /// Whether the exchange shows what the bot expects.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +63,8 @@ pub struct View {
     pub links: Vec<(Link, Option<String>)>,
     pub proof: Proof,
     pub is_flat: bool,
+    /// The drain under way.
+    pub drain: Option<DrainView>,
     pub reconciliation: Reconciliation,
     /// Whether the venue shows less than the bot owns.
     pub has_deficit: bool,
@@ -122,6 +129,7 @@ impl Engine {
             links: self.links.iter().map(|(link, down)| (*link, down.clone())).collect(),
             proof: self.proof,
             is_flat: self.is_flat(now),
+            drain: self.drain_view(now),
             reconciliation: self.reconciliation.clone(),
             has_deficit: !(self.spot.deficit + self.future.deficit).is_zero(),
             limit_exceeded: self.limit_exceeded(control, now),
@@ -163,10 +171,21 @@ impl Engine {
             ("session", session_closed),
         ];
         restrictions.extend(reasons.into_iter().filter_map(|(source, why)| Some(closed(source, why?))));
+        if self.drain.as_ref().is_some_and(|drain| drain.escalates(self.params.drain, now.boot)) {
+            let why = "the drain has taken longer than drainTimeout, and onDrainTimeout is Flatten";
+            restrictions.push(Restriction::kill(DRAIN_TIMEOUT, KillAction::Flatten, why));
+        }
         restrictions
     }
 
-    fn session_closed(&self) -> Option<Option<Timestamp>> {
+    fn drain_view(&self, now: Now) -> Option<DrainView> {
+        let drain = self.drain.as_ref()?;
+        let contracts_left = self.exposure(now).is_none_or(|exposure| !exposure.future.held().is_zero());
+        let waits_for_session = self.session_closed().is_some() && contracts_left;
+        Some(drain.view(self.params.drain, self.proof.flat.confirmed, waits_for_session, now.boot))
+    }
+
+    pub(super) fn session_closed(&self) -> Option<Option<Timestamp>> {
         let session = self.future.product.as_ref()?.future.as_ref()?;
         (!session.session_open).then_some(session.reopens_at)
     }

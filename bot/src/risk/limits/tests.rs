@@ -99,7 +99,7 @@ fn entry() -> impl Strategy<Value = Entry> {
 }
 
 fn duty() -> impl Strategy<Value = Duty> {
-    prop_oneof![Just(Duty::Hold), Just(Duty::Flatten)]
+    prop_oneof![Just(Duty::Hold), Just(Duty::Drain), Just(Duty::Flatten)]
 }
 
 fn contact() -> impl Strategy<Value = Contact> {
@@ -139,7 +139,7 @@ proptest! {
         let permitted = match class {
             Class::Enter | Class::Hedge => entry == Entry::Active && duty == Duty::Hold && contact == Contact::Fresh,
             Class::Trim => contact < Contact::Lost,
-            Class::Reduce => entry < Entry::Halted && duty == Duty::Hold && contact < Contact::Lost,
+            Class::Reduce => entry < Entry::Halted && duty < Duty::Flatten && contact < Contact::Lost,
             Class::Kill => duty == Duty::Flatten && contact < Contact::Lost,
         };
         prop_assert_eq!(result.is_ok(), permitted);
