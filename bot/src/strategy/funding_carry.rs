@@ -124,16 +124,15 @@ pub fn drain(market: &Market<'_>) -> Vec<Quote> {
     let (short, long) = (-future.held(), spot.held() * spot_unit);
     let dust = smallest(&spot.product, spot_mid) * spot_unit;
     let session_open = future.product.future.as_ref().is_some_and(|details| details.session_open);
-    let level = if session_open {
-        let at_a_time = (max_order_notional / (unit_base * future_mid)).floor().max(Decimal::ONE);
-        let larger = short.max((long - dust).ceil());
-        (larger - at_a_time).min(short).min(long.floor()).max(Decimal::ZERO)
-    } else {
-        short
-    };
+    let at_a_time = (max_order_notional / (unit_base * future_mid)).floor().max(Decimal::ONE);
+    // Each leg comes down until it is one order below the other as it stands.
+    let (future_target, spot_target) =
+        if session_open { ((long - dust).ceil() - at_a_time, short - at_a_time) } else { (short, short) };
     let sliced = |leg: &Leg, size: Decimal, mid| slice(&leg.product, size, mid, max_order_notional);
-    let future_size = sliced(future, short - level, future_mid).unwrap_or_default();
-    let spot_size = sliced(spot, (long - level) / spot_unit, spot_mid).unwrap_or_default();
+    let future_size = (short - future_target.max(Decimal::ZERO)).min(at_a_time);
+    let future_size = sliced(future, future_size, future_mid).unwrap_or_default();
+    let spot_size = (long - spot_target.max(Decimal::ZERO)).min(at_a_time) / spot_unit;
+    let spot_size = sliced(spot, spot_size, spot_mid).unwrap_or_default();
     // Less than a contract apart is as even as a future can be, unless there is no contract left.
     let apart = |size: Decimal| if size >= Decimal::ONE || short.is_zero() { size } else { Decimal::ZERO };
     let future_behind = apart(short - long).floor().clamp(Decimal::ZERO, future_size);
@@ -214,7 +213,7 @@ mod tests {
     #[test]
     fn a_drain_ends_at_exactly_nothing_but_dust() {
         assert_eq!(drained(dec!(0.00000123), dec!(0), dec!(700), true), [(dec!(0), dec!(0)); 2]);
-        assert_eq!(drained(dec!(0.01000123), dec!(-1), dec!(700), true)[1], (dec!(0.01000123), dec!(0)));
+        assert_eq!(drained(dec!(0.01000123), dec!(-1), dec!(1300), true)[1], (dec!(0.01000123), dec!(0)));
         assert_eq!(
             drained(dec!(0.005), dec!(0), dec!(700), true)[1],
             (dec!(0.005), dec!(0.005)),

@@ -195,7 +195,7 @@ fn a_pod_that_follows_adopts_the_position_and_neither_enters_again_nor_flattens(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// SAFETY §5: whatever happened before, a drain ends flat once faults stop, the session is open and somebody trades
     /// with it; it never raises or flips a leg, and Flat is never said before the exchange is flat.
