@@ -12,7 +12,7 @@ use rust_decimal::{Decimal, dec};
 
 use crate::clock::Clock;
 use crate::exchange::{
-    ExchangeError, Holdings, Link, NewOrder, OrderKind, OrderState, OrderStatus, Placed, Side, Touch, VenueEvent,
+    ExchangeError, Holdings, Link, NewOrder, OrderKind, OrderState, OrderStatus, Placed, Touch, VenueEvent,
 };
 use crate::execution::drain::{Demand, Terms};
 use crate::execution::engine::{Command, ControlChange, Engine, Event, Identity, Now, Params, Snapshot, View};
