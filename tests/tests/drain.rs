@@ -4,16 +4,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use arbbot_crds::ArbBot;
 use arbbot_crds::conditions::{ConditionType, Reason, find};
 use arbbot_crds::status::{BotStatus, DrainPhase, EffectiveMode};
+use arbbot_crds::{ArbBot, names};
 use arbbot_tests::clock::monotonic_ns;
 use arbbot_tests::exchange::FUTURE;
 use arbbot_tests::harness::{Bot, Desk, condition_is, run};
 use arbbot_tests::measure::Journal;
 use arbbot_tests::{objects, scenarios};
-use futures::StreamExt;
-use kube::runtime::{WatchStreamExt, watcher};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
 use serde_json::json;
 
 fn main() -> ExitCode {
@@ -113,46 +113,24 @@ async fn a_drain_that_takes_too_long_is_flattened_where_that_is_asked_for(desk: 
     bot.wait_until_trading().await
 }
 
-/// Every version of the bot that the API server shows while `until` is not reached.
-async fn versions_until(bot: &Bot<'_>, until: impl Fn(&ArbBot) -> bool) -> Result<Vec<ArbBot>> {
-    let mut stream = Box::pin(watcher::watch_object(bot.api(), &bot.name).default_backoff());
-    let mut versions = Vec::new();
-    let all = async {
-        while let Some(version) = stream.next().await {
-            if let Ok(Some(version)) = version {
-                versions.push(version);
-                if versions.last().is_some_and(&until) {
-                    return;
-                }
-            }
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(60), all).await.context("no other pod came")?;
-    Ok(versions)
-}
-
 async fn a_drained_pod_that_ends_leaves_words_that_stay_true(desk: Arc<Desk>) -> Result<()> {
     let room = desk.room("last-words").await?;
     let bot = room.trading_bot("bot").await?;
     bot.patch(json!({"spec": {"mode": "Stopped"}})).await?;
-    let before = status(&wait_phase(&bot, DrainPhase::Finished).await?).pod_uid.context("no pod")?;
     let pod = bot.container()?.pod;
-    let delete = ["delete", "pod", &pod, "--wait=false"];
-    let (versions, deleted) = tokio::join!(
-        versions_until(&bot, |bot| status(bot).pod_uid.as_deref() != Some(&before)),
-        room.kubectl(&delete)
-    );
-    deleted?;
-    let versions = versions?;
-    let last = versions.iter().rev().find(|bot| status(bot).pod_uid.as_deref() == Some(&before));
-    let last = last.context("the first pod never wrote again")?;
-    ensure!(condition_is(last, ConditionType::Flat, "True"), "{:?}", said(last, ConditionType::Flat));
-    ensure!(condition_is(last, ConditionType::Halted, "False"), "{:?}", said(last, ConditionType::Halted));
-    ensure!(phase(last) == Some(DrainPhase::Finished), "{:?}", status(last));
-    ensure!(status(last).effective_mode == Some(EffectiveMode::Drain), "{:?}", status(last));
-    let first = versions.last().and_then(|bot| status(bot).lease);
-    ensure!(first.is_none_or(|lease| lease.holder != before), "the Lease was not released");
-    wait_phase(&bot, DrainPhase::Finished).await.map(|_| ())
+    wait_phase(&bot, DrainPhase::Finished).await?;
+    // The operator scales it to zero.
+    room.kubectl(&["wait", "--for=delete", &format!("pod/{pod}"), "--timeout=60s"]).await?;
+    let last = bot.get().await?;
+    ensure!(condition_is(&last, ConditionType::Flat, "True"), "{:?}", said(&last, ConditionType::Flat));
+    ensure!(condition_is(&last, ConditionType::Halted, "False"), "{:?}", said(&last, ConditionType::Halted));
+    ensure!(phase(&last) == Some(DrainPhase::Finished), "{:?}", status(&last));
+    ensure!(status(&last).effective_mode == Some(EffectiveMode::Drain), "{:?}", status(&last));
+    let leases: Api<Lease> = Api::namespaced(desk.client.clone(), &room.name);
+    let lease = leases.get(&names::child_name("bot")).await?;
+    let holder = lease.spec.and_then(|spec| spec.holder_identity);
+    ensure!(holder.as_deref().unwrap_or_default().is_empty(), "the Lease was not released: {holder:?}");
+    Ok(())
 }
 
 async fn a_pod_that_ends_hands_its_position_over(desk: Arc<Desk>) -> Result<()> {
