@@ -56,9 +56,16 @@ images: build ## Write the container images to target/images
 	@$(DEBUG)/demo images
 
 .PHONY: manifests
-manifests: ## Generate CustomResourceDefinitions and docs/conditions.md from crds/src
+manifests: tools-chart ## Generate CustomResourceDefinitions, docs/conditions.md and, from the chart, manifests/
 	$(CARGO) run --quiet --package arbbot-crds --bin crdgen -- .
+	cp crds/*.yaml charts/arbbot-operator/files/crds/
 	manifests/generate
+
+.PHONY: lint
+lint: tools-chart ## Check format, code and chart
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) test --package arbbot-tests --test chart
 
 .PHONY: tools
 tools: ## Build the pinned Kubernetes and install what a node needs (apt, root)
@@ -67,6 +74,10 @@ tools: ## Build the pinned Kubernetes and install what a node needs (apt, root)
 .PHONY: tools-api
 tools-api: ## Build only etcd, the API server, the controller manager and kubectl
 	@$(MAKE) --no-print-directory -C tests/tools api
+
+.PHONY: tools-chart
+tools-chart: ## Build only Helm
+	@$(MAKE) --no-print-directory -C tests/tools chart
 
 .PHONY: clean
 clean: demo-down ## Remove what was built here; the tools in ~/.cache/arbbot stay

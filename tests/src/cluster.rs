@@ -256,3 +256,8 @@ async fn kubeconfig_client(file: &Path) -> Result<Client> {
         .with_context(|| format!("use {}", file.display()))?;
     Ok(Client::try_from(config)?)
 }
+
+/// The pinned Helm.
+pub fn helm() -> Result<PathBuf> {
+    Ok(Tools::locate()?.path("helm")?.to_owned())
+}

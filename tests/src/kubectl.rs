@@ -26,6 +26,24 @@ pub struct Output {
     pub stderr: String,
 }
 
+/// Runs a command with this standard input, whether it succeeds or not.
+pub(crate) async fn output(mut command: Command, input: &str) -> Result<Output> {
+    command.kill_on_drop(true).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let what = format!("{:?}", command.as_std());
+    let mut child = command.spawn().with_context(|| format!("start {what}"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // An error means that the command does not read it; its own message says why.
+        let _ = stdin.write_all(input.as_bytes()).await;
+    }
+    let output = timeout(DEADLINE, child.wait_with_output()).await;
+    let output = output.with_context(|| format!("{what} does not end"))??;
+    Ok(Output {
+        success: output.status.success(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
 impl Kubectl {
     pub fn new(program: &Path, kubeconfig: &Path) -> Self {
         Self { program: program.to_owned(), kubeconfig: kubeconfig.to_owned() }
@@ -37,20 +55,8 @@ impl Kubectl {
     /// It cannot be started, or does not end within two minutes.
     pub async fn output(&self, arguments: &[&str], input: &str) -> Result<Output> {
         let mut command = Command::new(&self.program);
-        command.args(arguments).env("KUBECONFIG", &self.kubeconfig).kill_on_drop(true);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().with_context(|| format!("start {}", self.program.display()))?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // An error means that kubectl does not read it; its own message says why.
-            let _ = stdin.write_all(input.as_bytes()).await;
-        }
-        let output = timeout(DEADLINE, child.wait_with_output()).await;
-        let output = output.with_context(|| format!("kubectl {} does not end", arguments.join(" ")))??;
-        Ok(Output {
-            success: output.status.success(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+        command.args(arguments).env("KUBECONFIG", &self.kubeconfig);
+        output(command, input).await
     }
 
     /// Runs kubectl and returns its standard output.

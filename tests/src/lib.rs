@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod demo;
 pub mod exchange;
 pub mod harness;
+pub mod helm;
 pub mod images;
 pub mod kubectl;
 pub mod measure;
