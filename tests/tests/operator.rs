@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use arbbot_tests::harness::{Desk, OPERATOR, OPERATOR_NAMESPACE, incidents, run_in_turn};
+use arbbot_tests::process_node::Running;
 use arbbot_tests::scenarios;
 use serde_json::json;
 
@@ -59,7 +60,9 @@ async fn without_the_operator_the_kill_and_kubectl_wait_work(desk: Arc<Desk>) ->
 
 async fn a_killed_operator_comes_back_and_goes_on(desk: Arc<Desk>) -> Result<()> {
     let room = desk.room("operator-killed").await?;
-    desk.node.pod(OPERATOR_NAMESPACE, OPERATOR)?.kill();
+    let operators = desk.operators();
+    ensure!(!operators.is_empty(), "no operator runs");
+    operators.iter().for_each(Running::kill);
     let bot = room.trading_bot("bot").await?;
     room.kubectl(&["wait", "--for=condition=Ready", "arbbot/bot", "--timeout=60s"]).await?;
     bot.delete().await?;

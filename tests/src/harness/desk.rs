@@ -17,7 +17,7 @@ use crate::cluster::{Cluster, Kind, Options};
 use crate::exchange::{self, Account, Exchange};
 use crate::kubectl::Kubectl;
 use crate::objects;
-use crate::process_node::{self, ProcessNode};
+use crate::process_node::{self, ProcessNode, Running};
 use crate::programs::{self, Programs};
 
 /// Namespace of the operator.
@@ -146,9 +146,16 @@ impl Desk {
         rolled_out(&self.kubectl).await
     }
 
-    /// The operator's log.
+    /// The operator's running replicas.
+    pub fn operators(&self) -> Vec<Running> {
+        let mut running = self.node.containers();
+        running.retain(|running| running.namespace == OPERATOR_NAMESPACE && running.pod.starts_with(OPERATOR));
+        running
+    }
+
+    /// The logs of the operator's running replicas.
     pub fn operator_log(&self) -> String {
-        self.node.pod(OPERATOR_NAMESPACE, OPERATOR).map(|running| running.log()).unwrap_or_default()
+        self.operators().iter().map(Running::log).collect()
     }
 
     /// Scales the operator and waits until it is so.
@@ -167,7 +174,8 @@ impl Desk {
     }
 }
 
-/// Installs the CustomResourceDefinitions and the operator from `manifests/`, as the README says.
+/// Installs the CustomResourceDefinitions and the operator from `manifests/`, as those do who have no Helm. Clusters with
+/// a node get the chart, so both ways are tested.
 ///
 /// # Errors
 /// It is not ready in time.
@@ -178,7 +186,7 @@ pub async fn install(kubectl: &Kubectl) -> Result<()> {
     rolled_out(kubectl).await
 }
 
-async fn rolled_out(kubectl: &Kubectl) -> Result<()> {
+pub(super) async fn rolled_out(kubectl: &Kubectl) -> Result<()> {
     let deployment = format!("deployment/{OPERATOR}");
     let status = ["-n", OPERATOR_NAMESPACE, "rollout", "status", &deployment, "--timeout=90s"];
     kubectl.run(&status).await.map(|_| ())

@@ -8,8 +8,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use kube::Client;
 use serde_json::{Value, json};
 
-use super::desk::{Setup, config, install};
+use super::desk::{OPERATOR, OPERATOR_NAMESPACE, Setup, config, rolled_out};
 use crate::cluster::{Cluster, Kind, Options};
+use crate::helm::{CHART, Helm};
 use crate::kubectl::Kubectl;
 use crate::programs::{self, Programs};
 use crate::{images, objects};
@@ -55,8 +56,8 @@ impl NodeDesk {
         initialise(&programs.path(SIMULATOR)?, &data, accounts)?;
         deploy_exchange(&kubectl, &data).await?;
         let forward = Forward::start(&kubectl)?;
-        step("Operator: manifests/ applied, Deployment available")?;
-        install(&kubectl).await?;
+        step("Operator: helm install --wait")?;
+        install_chart(&kubectl).await?;
         Ok(Self { client, kubectl, data, admin: forward.address.clone(), _forward: forward, cluster })
     }
 
@@ -83,6 +84,18 @@ async fn load_images(cluster: &Cluster, programs: &Programs) -> Result<()> {
         cluster.import_image(&archive).await?;
     }
     Ok(())
+}
+
+/// Installs the chart, as the README says; where the operator is installed already, it stays as it is.
+async fn install_chart(kubectl: &Kubectl) -> Result<()> {
+    let crd = kubectl.run(&["get", "crd", "arbbots.arbbot.io", "--ignore-not-found", "-o", "name"]).await?;
+    if !crd.trim().is_empty() {
+        return rolled_out(kubectl).await;
+    }
+    // Made beforehand, so that the restricted Pod Security Standard holds for the operator, too.
+    kubectl.apply(&objects::namespace(OPERATOR_NAMESPACE)).await?;
+    let install = ["install", OPERATOR, CHART, "--namespace", OPERATOR_NAMESPACE, "--wait", "--timeout=120s"];
+    Helm::for_cluster(kubectl)?.run(&install).await.map(|_| ())
 }
 
 /// Makes the exchange's keys and certificates.
