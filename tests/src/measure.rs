@@ -78,6 +78,18 @@ impl Journal<'_> {
         accepted.filter(|event| event.kind == Kind::OrderAccepted && raises(event)).collect()
     }
 
+    /// Orders accepted from one trader after one of its successor: two traded at once.
+    pub fn out_of_turn(&self) -> Vec<&JournalEvent> {
+        let mut newest = 0;
+        let accepted = self.0.iter().filter(|event| event.kind == Kind::OrderAccepted);
+        let late = accepted.filter(|event| {
+            let epoch = epoch(event);
+            newest = newest.max(epoch);
+            epoch < newest
+        });
+        late.collect()
+    }
+
     /// Orders that were accepted.
     pub fn accepted(&self) -> usize {
         self.0.iter().filter(|event| event.kind == Kind::OrderAccepted).count()
@@ -88,6 +100,11 @@ impl Journal<'_> {
 fn raises(order: &JournalEvent) -> bool {
     let lowers = if is_future(&order.product_id) { Side::Buy } else { Side::Sell };
     order.side != lowers || order.size > order.position.abs()
+}
+
+/// Which holder of the Lease sent the order: the second part of `<uid8>-<epoch>-<sequence>-<class>`.
+fn epoch(order: &JournalEvent) -> i64 {
+    order.client_order_id.split('-').nth(1).and_then(|epoch| epoch.parse().ok()).unwrap_or_default()
 }
 
 /// The value below which `percent` of the samples lie (nearest rank); `None` without samples.
@@ -140,6 +157,18 @@ mod tests {
         let wrong: Vec<_> = Journal(&events).raising(0, 100).iter().map(|event| event.seq).collect();
         assert_eq!(wrong, [1, 3, 4, 6]);
         assert!(Journal(&events).raising(5, 6).is_empty());
+    }
+
+    #[test]
+    fn an_order_of_a_replaced_trader_is_found() {
+        let order = |ns, epoch: i64| {
+            let mut order = event(ns, "order_accepted", SPOT, "BUY", "0.01", "0.07", 1);
+            order.client_order_id = format!("0b9d6bcd-{epoch}-{ns}-enter");
+            order
+        };
+        let events = [order(1, 1), order(2, 1), order(3, 2), order(4, 1), order(5, 2)];
+        let late: Vec<_> = Journal(&events).out_of_turn().iter().map(|event| event.seq).collect();
+        assert_eq!(late, [4]);
     }
 
     #[test]

@@ -145,6 +145,7 @@ async fn a_bad_value_is_refused_with_a_message_that_names_it() -> Result<()> {
         ("topologySpreadConstraints[0].maxSkews=1", "/topologySpreadConstraints/0"),
         ("podDisruptionBudget.maxUnavailable=0", "/podDisruptionBudget/maxUnavailable"),
         ("metrics.serviceMonitor.enable=true", "/metrics/serviceMonitor"),
+        ("replicaCount=2,leaderElection.enabled=false", "leaderElection.enabled"),
         ("metrics.serviceMonitor.enabled=true,metrics.service.enabled=false", "metrics.service.enabled"),
     ];
     for (set, names) in cases {
@@ -295,6 +296,16 @@ async fn the_pod_fits_the_restricted_standard_and_this_version() -> Result<()> {
     ensure!(container["args"].to_string().contains(&format!("--bot-image=arb-bot:{version}")), "{container}");
     let chart: Value = serde_yaml::from_str(&read(format!("{CHART}/Chart.yaml"))?)?;
     ensure!(chart["version"] == version && chart["appVersion"] == version, "{chart}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_an_election_one_operator_ends_before_the_next_one_starts() -> Result<()> {
+    let objects = template(None, &["--set", "leaderElection.enabled=false,replicaCount=1"]).await?;
+    let spec = &one(&objects, "Deployment")?["spec"];
+    ensure!(spec["strategy"]["type"] == "Recreate", "{}", spec["strategy"]);
+    ensure!(pod(&objects)?["spec"]["containers"][0]["args"].to_string().contains("--leader-elect=false"));
+    ensure!(of_kind(&objects, "Role").is_empty(), "the Lease of the leader is not needed");
     Ok(())
 }
 

@@ -8,7 +8,6 @@ use arbbot_tests::clock::monotonic_ns;
 use arbbot_tests::exchange::{self, Admin, Portfolio};
 use arbbot_tests::harness::{NodeDesk, Setup};
 use arbbot_tests::measure::Journal;
-use arbbot_tests::objects;
 use arbbot_tests::programs::Programs;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -25,15 +24,7 @@ async fn a_kill_works_in_containers_that_may_do_nothing_else() -> Result<()> {
     let admin = Admin::new(&desk.admin, &desk.data)?;
     let kubectl = &desk.kubectl;
 
-    kubectl.apply(&objects::namespace(NAMESPACE)).await?;
-    for mut object in [
-        objects::authority(&std::fs::read_to_string(desk.data.join("ca.crt"))?),
-        objects::secret("bot-key", &account.key),
-        objects::bot("bot", &account, desk.exchange(), "bot-key"),
-    ] {
-        object["metadata"]["namespace"] = json!(NAMESPACE);
-        kubectl.apply(&object).await?;
-    }
+    desk.apply_bot(NAMESPACE, "bot", &account, &json!({})).await?;
     let trading = |portfolio: &Portfolio| portfolio.is_carrying() && !portfolio.open_orders.is_empty();
     let result = async {
         wait(&admin, &account.portfolio, "trading", trading).await?;

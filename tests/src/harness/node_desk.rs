@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::desk::{OPERATOR, OPERATOR_NAMESPACE, Setup, config, rolled_out};
 use crate::cluster::{Cluster, Kind, Options};
+use crate::exchange::Account;
 use crate::helm::{CHART, Helm};
 use crate::kubectl::Kubectl;
 use crate::programs::{self, Programs};
@@ -64,6 +65,41 @@ impl NodeDesk {
     /// The exchange as bots reach it.
     pub const fn exchange(&self) -> &'static str {
         AUTHORITY
+    }
+
+    /// Applies a bot on this account, with its key and all that it needs in its namespace; `changes` are merged into its
+    /// object first.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn apply_bot(&self, namespace: &str, name: &str, account: &Account, changes: &Value) -> Result<()> {
+        let secret = format!("{name}-key");
+        let mut bot = objects::bot(name, account, AUTHORITY, &secret);
+        objects::merge(&mut bot, changes);
+        self.kubectl.apply(&objects::namespace(namespace)).await?;
+        for mut object in [
+            objects::authority(&std::fs::read_to_string(self.data.join("ca.crt"))?),
+            objects::secret(&secret, &account.key),
+            bot,
+        ] {
+            object["metadata"]["namespace"] = json!(namespace);
+            self.kubectl.apply(&object).await?;
+        }
+        Ok(())
+    }
+
+    /// Loads operator and bot under another tag, as a new release would come.
+    ///
+    /// # Errors
+    /// They cannot be read, or not be loaded.
+    pub async fn load_release(&self, programs: &Programs, tag: &str) -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        for name in ["arbbot-operator", "arb-bot"] {
+            let reference = format!("docker.io/library/{name}:{tag}");
+            let archive = images::write(&programs.path(name)?, &reference, directory.path())?;
+            self.cluster.import_image(&archive).await?;
+        }
+        Ok(())
     }
 
     /// # Errors
