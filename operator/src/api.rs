@@ -45,12 +45,6 @@ impl ApiError {
         self.status().is_some_and(|status| status.code == 404)
     }
 
-    /// Somebody else has changed the object meanwhile.
-    #[must_use]
-    pub fn is_conflict(&self) -> bool {
-        self.status().is_some_and(|status| status.code == 409)
-    }
-
     /// The object is not valid: it stays so until a person changes it.
     #[must_use]
     pub fn is_invalid(&self) -> bool {
@@ -73,7 +67,8 @@ pub async fn call<T>(
     }
 }
 
-/// Like [`call`], where "not found" and "changed meanwhile" mean that nothing is left to do.
+/// Like [`call`], where "not found" means that nothing is left to do. "Changed meanwhile" does not: a delete that was
+/// refused so must be repeated, or what it was to delete stays for ever.
 ///
 /// # Errors
 /// As [`call`].
@@ -83,7 +78,7 @@ pub async fn call_unless_gone<T>(
 ) -> Result<Option<T>, ApiError> {
     match call(action, future).await {
         Ok(value) => Ok(Some(value)),
-        Err(error) if error.is_not_found() || error.is_conflict() => Ok(None),
+        Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -20,4 +20,5 @@ pub mod process_node;
 pub mod programs;
 pub mod progress;
 pub mod rbac;
+pub mod snapshot;
 pub mod witness;
