@@ -59,19 +59,19 @@ async fn resource_versions_that_are_too_old(desk: Arc<Desk>) -> Result<()> {
 }
 
 async fn an_api_server_that_wants_less(desk: Arc<Desk>) -> Result<()> {
-    same_end(&desk, Fault::TooManyRequests, 25).await
+    same_end(&desk, Fault::TooManyRequests, 10).await
 }
 
 async fn an_api_server_that_fails(desk: Arc<Desk>) -> Result<()> {
-    same_end(&desk, Fault::InternalError, 25).await
+    same_end(&desk, Fault::InternalError, 10).await
 }
 
 async fn requests_that_are_never_answered(desk: Arc<Desk>) -> Result<()> {
-    same_end(&desk, Fault::Hang, 5).await
+    same_end(&desk, Fault::Hang, 3).await
 }
 
 async fn connections_that_break_in_the_middle_of_an_answer(desk: Arc<Desk>) -> Result<()> {
-    same_end(&desk, Fault::Cut, 15).await
+    same_end(&desk, Fault::Cut, 8).await
 }
 
 async fn answers_that_come_late_and_in_pieces(desk: Arc<Desk>) -> Result<()> {
@@ -85,7 +85,7 @@ async fn watches_that_fall_silent(desk: Arc<Desk>) -> Result<()> {
 /// Runs the story under a fault and compares its end with the one without.
 async fn same_end(desk: &Desk, fault: Fault, percent: u32) -> Result<()> {
     let clean = CLEAN.get_or_try_init(|| run_without_fault(desk)).await?;
-    let room = desk.room(&format!("{fault:?}").to_lowercase()).await?;
+    let room = desk.room(&format!("story-under-{}", format!("{fault:?}").to_lowercase())).await?;
     clean.proxy.take_tally();
     clean.proxy.set_some(fault, percent, 42);
     let began = Instant::now();
@@ -113,7 +113,7 @@ async fn same_end(desk: &Desk, fault: Fault, percent: u32) -> Result<()> {
 async fn run_without_fault(desk: &Desk) -> Result<Clean> {
     let proxy = ApiProxy::start(desk.node.api_server()).await?;
     desk.put_operator_behind(&proxy).await?;
-    let room = desk.room("clean").await?;
+    let room = desk.room("story-without-a-fault").await?;
     proxy.take_tally();
     let began = Instant::now();
     tell(&room).await?;

@@ -41,6 +41,7 @@ fn main() -> ExitCode {
             deletion_with_orphan_cancels_and_keeps_the_position,
             a_watch_that_is_silently_dropped_does_not_blind_the_bot,
             a_bot_without_contact_closes_entry_and_then_cancels,
+            bots_that_were_frozen_while_they_were_killed_wake_up_without_a_wrong_order,
         ],
     )
 }
@@ -452,4 +453,27 @@ async fn a_bot_without_contact_closes_entry_and_then_cancels(desk: Arc<Desk>) ->
     nothing_raised_since(&bot, silent + 8_500_000_000).await?;
     proxy.set(Fault::None);
     bot.wait_until_trading().await
+}
+
+/// Longer than `controlTimeouts.lease`: what such a bot had checked and signed before is not good any more.
+const FROZEN: Duration = Duration::from_secs(8);
+
+async fn bots_that_were_frozen_while_they_were_killed_wake_up_without_a_wrong_order(desk: Arc<Desk>) -> Result<()> {
+    let room = desk.room("frozen").await?;
+    let bots = futures::future::try_join_all(["a", "b", "c"].map(|name| room.trading_bot(name))).await?;
+    for (number, bot) in (1..).zip(&bots) {
+        // Each at another moment of its work.
+        sleep(Duration::from_millis(137 * number)).await;
+        bot.container()?.pause();
+        bot.kill().await?;
+    }
+    sleep(FROZEN).await;
+    for bot in &bots {
+        let woken = monotonic_ns();
+        bot.container()?.resume();
+        bot.wait_kill_finished().await?;
+        nothing_raised_since(bot, woken).await?;
+        ensure!(bot.portfolio().await?.is_flat(), "{} is not flat", bot.name);
+    }
+    Ok(())
 }
