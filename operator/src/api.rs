@@ -7,6 +7,8 @@ use kube::api::PatchParams;
 
 use arbbot_crds::names::MANAGER_OPERATOR;
 
+use crate::client::{Refused, refused};
+
 /// Longest wait for one answer of the API server.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -17,8 +19,11 @@ pub enum ApiError {
     #[error("failed to {action}: {}", describe(.source))]
     Failed { action: String, source: Box<kube::Error> },
     /// The API server did not answer in time.
-    #[error("failed to {action}: no answer from the API server within {} s", DEADLINE.as_secs())]
-    Deadline { action: String },
+    #[error("failed to {action}: no answer from the API server within {} s", .after.as_secs_f32())]
+    Deadline { action: String, after: Duration },
+    /// The request did not leave this process.
+    #[error("did not {action}: {refused}")]
+    Refused { action: String, refused: Refused },
 }
 
 fn describe(error: &kube::Error) -> String {
@@ -35,20 +40,76 @@ impl ApiError {
                 kube::Error::Api(status) => Some(status),
                 _ => None,
             },
-            Self::Deadline { .. } => None,
+            Self::Deadline { .. } | Self::Refused { .. } => None,
         }
+    }
+
+    fn code(&self) -> u16 {
+        self.status().map_or(0, |status| status.code)
     }
 
     /// The object does not exist.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
-        self.status().is_some_and(|status| status.code == 404)
+        self.code() == 404
+    }
+
+    /// Somebody else has changed the object meanwhile.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        self.code() == 409
     }
 
     /// The object is not valid: it stays so until a person changes it.
     #[must_use]
     pub fn is_invalid(&self) -> bool {
-        self.status().is_some_and(|status| matches!(status.code, 400 | 422))
+        matches!(self.code(), 400 | 422) && !self.is_crd_outdated()
+    }
+
+    /// The operator may not do it. The API server's message names verb, resource and namespace.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        self.code() == 403
+    }
+
+    /// The installed schema does not know a field that the operator writes: its CustomResourceDefinition is older. Strict
+    /// validation and server-side apply say it in different words and with different codes.
+    #[must_use]
+    pub fn is_crd_outdated(&self) -> bool {
+        let unknown = |text: &str| text.contains("field not declared in schema") || text.contains("unknown field");
+        self.status().is_some_and(|status| unknown(&status.message))
+    }
+
+    /// The decision was made from a cache and has to be made again.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        matches!(self, Self::Refused { refused: Refused::Stale, .. })
+    }
+
+    /// This replica does not lead.
+    #[must_use]
+    pub fn is_not_leader(&self) -> bool {
+        matches!(self, Self::Refused { refused: Refused::NotLeader, .. })
+    }
+
+    /// Label of a metric, from a closed list.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Deadline { .. } => "Deadline",
+            Self::Refused { refused: Refused::Stale, .. } => "Stale",
+            Self::Refused { refused: Refused::NotLeader, .. } => "NotLeader",
+            Self::Failed { .. } if self.is_crd_outdated() => "CrdOutdated",
+            Self::Failed { .. } => match self.code() {
+                400 | 422 => "Invalid",
+                401 | 403 => "Forbidden",
+                404 => "NotFound",
+                409 => "Conflict",
+                429 => "TooManyRequests",
+                500.. => "ServerError",
+                _ => "Unreachable",
+            },
+        }
     }
 }
 
@@ -60,10 +121,25 @@ pub async fn call<T>(
     action: impl Into<String>,
     call: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, ApiError> {
-    match tokio::time::timeout(DEADLINE, call).await {
+    call_within(DEADLINE, action, call).await
+}
+
+/// Like [`call`], with another deadline.
+///
+/// # Errors
+/// As [`call`].
+pub async fn call_within<T>(
+    deadline: Duration,
+    action: impl Into<String>,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, ApiError> {
+    match tokio::time::timeout(deadline, call).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(ApiError::Failed { action: action.into(), source: Box::new(error) }),
-        Err(_) => Err(ApiError::Deadline { action: action.into() }),
+        Ok(Err(error)) => Err(match refused(&error) {
+            Some(refused) => ApiError::Refused { action: action.into(), refused },
+            None => ApiError::Failed { action: action.into(), source: Box::new(error) },
+        }),
+        Err(_) => Err(ApiError::Deadline { action: action.into(), after: deadline }),
     }
 }
 
@@ -87,4 +163,40 @@ pub async fn call_unless_gone<T>(
 #[must_use]
 pub fn apply_params() -> PatchParams {
     PatchParams::apply(MANAGER_OPERATOR).force().validation_strict()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::Status;
+
+    fn failed(code: u16, message: &str) -> ApiError {
+        let status = Status { code, message: message.to_owned(), ..Status::default() };
+        ApiError::Failed { action: "write".to_owned(), source: Box::new(kube::Error::Api(Box::new(status))) }
+    }
+
+    #[test]
+    fn an_older_definition_is_told_from_an_invalid_object() {
+        // The words of Kubernetes 1.33 to 1.36: server-side apply, and strict validation.
+        let apply = failed(
+            500,
+            "failed to create typed patch object (desk/carry; arbbot.io/v1alpha1, Kind=ArbBot): .status.incidents: field not declared in schema",
+        );
+        let strict = failed(400, "strict decoding error: unknown field \"status.incidents\"");
+        for error in [apply, strict] {
+            assert!(error.is_crd_outdated() && !error.is_invalid(), "{error}");
+            assert_eq!(error.reason(), "CrdOutdated");
+        }
+        let invalid = failed(422, "spec.mode: Unsupported value");
+        assert!(invalid.is_invalid() && !invalid.is_crd_outdated());
+        assert!(failed(403, "deployments.apps is forbidden").is_forbidden());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_hangs_ends_at_its_deadline_and_names_what_it_was() {
+        let error =
+            call("read ArbBot desk/carry", std::future::pending::<Result<(), kube::Error>>()).await.unwrap_err();
+        assert!(error.to_string().contains("read ArbBot desk/carry") && error.to_string().contains("within 10 s"));
+        assert_eq!(error.reason(), "Deadline");
+    }
 }

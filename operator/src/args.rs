@@ -2,17 +2,69 @@
 
 use std::net::SocketAddr;
 
-/// Controller of ArbBots. The log filter is the environment variable RUST_LOG (default "info,kube=warn").
+/// Where a pod finds the namespace that it runs in.
+const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+
+/// Controller of ArbBots. The log filter is the environment variable RUST_LOG (default "info,kube=warn"); it can be changed
+/// at run time with PUT /log-level.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "arbbot-operator", version)]
 pub struct Args {
-    /// Address of /livez, /readyz and /metrics.
+    /// Address of /livez, /readyz, /metrics, /debug/state.json and /log-level.
     #[arg(long, default_value = "0.0.0.0:8081")]
     pub listen: SocketAddr,
     /// Image of bots that name none in spec.image.
     #[arg(long, env = "ARBBOT_BOT_IMAGE", default_value = concat!("arb-bot:", env!("CARGO_PKG_VERSION")))]
     pub bot_image: String,
-    /// Watch this namespace only. Default: all.
-    #[arg(long)]
-    pub namespace: Option<String>,
+    /// Watch this namespace only; may be given several times. Default: every namespace.
+    #[arg(long = "watch-namespace", value_name = "NAMESPACE")]
+    pub watch_namespaces: Vec<String>,
+    /// Write only while holding the Lease arbbot-operator-leader, so that several replicas can run.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub leader_elect: bool,
+    /// Namespace of the Lease. Default: POD_NAMESPACE, else the namespace of the pod, else that of the kubeconfig.
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
+    pub leader_election_namespace: Option<String>,
+    /// Name of this replica in the Lease. Default: the hostname and a random suffix.
+    #[arg(long, env = "POD_NAME", hide = true)]
+    pub identity: Option<String>,
+}
+
+impl Args {
+    /// Namespace of the leader's Lease; `fallback` is that of the kubeconfig.
+    #[must_use]
+    pub fn lease_namespace(&self, fallback: &str) -> String {
+        let given = self.leader_election_namespace.clone().filter(|namespace| !namespace.is_empty());
+        let of_pod = || std::fs::read_to_string(NAMESPACE_FILE).ok().map(|text| text.trim().to_owned());
+        given.or_else(of_pod).unwrap_or_else(|| fallback.to_owned())
+    }
+
+    /// Name of this replica. No two processes that run at once share it.
+    #[must_use]
+    pub fn replica(&self) -> String {
+        let given = self.identity.clone().filter(|identity| !identity.is_empty());
+        given.unwrap_or_else(|| {
+            let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            format!("{host}_{:08x}", rand::random::<u32>())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[test]
+    fn several_namespaces_can_be_watched_and_election_can_be_switched_off() {
+        let args = Args::parse_from(["x", "--watch-namespace=a", "--watch-namespace=b", "--leader-elect=false"]);
+        assert_eq!((args.watch_namespaces, args.leader_elect), (vec!["a".to_owned(), "b".to_owned()], false));
+        assert!(Args::parse_from(["x"]).leader_elect);
+    }
+
+    #[test]
+    fn replicas_without_a_pod_name_are_told_apart() {
+        let args = Args { identity: None, ..Args::parse_from(["x"]) };
+        assert_ne!(args.replica(), args.replica());
+    }
 }

@@ -4,11 +4,17 @@
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use arbbot_crds::ArbBot;
 use arbbot_crds::status::ClaimStatus;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
+
+use crate::api::ApiError;
+use crate::cache::store;
+use crate::context::Context;
+use crate::reconcile::fetch::{Fetched, get};
 
 /// What one bot wants to trade, and whether it was granted before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +78,26 @@ pub struct Claim {
     pub held_by: Option<String>,
 }
 
+impl Claim {
+    fn held(bot: &ArbBot, by: &str) -> Self {
+        let (account, product) = (&bot.spec.venue.coinbase.portfolio, &bot.spec.strategy.funding_carry.future_product);
+        let status = ClaimStatus { account: account.clone(), product: product.clone(), granted: false };
+        Self { status, held_by: Some(by.to_owned()) }
+    }
+}
+
+fn judge<'a>(bot: &ArbBot, all: impl IntoIterator<Item = &'a ArbBot>, granted: &HashSet<String>) -> Claim {
+    let me = Claimant::new(bot, granted);
+    let rivals: Vec<_> = all
+        .into_iter()
+        .filter(|other| other.spec.venue.coinbase.portfolio == me.portfolio)
+        .map(|other| Claimant::new(other, granted))
+        .collect();
+    let held_by = holder(&me, &rivals).map(|holder| holder.bot.clone());
+    let status = ClaimStatus { account: me.portfolio, product: me.future, granted: held_by.is_none() };
+    Claim { status, held_by }
+}
+
 /// Grants of this process: a grant counts from the moment it is decided, before the watch shows it.
 #[derive(Default)]
 pub struct Claims {
@@ -79,28 +105,71 @@ pub struct Claims {
 }
 
 impl Claims {
+    /// What the decision would be, without making it.
+    pub fn look<'a>(&self, bot: &ArbBot, all: impl IntoIterator<Item = &'a ArbBot>) -> Claim {
+        let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        judge(bot, all, &granted)
+    }
+
     /// Decides on the claim of `bot` among `all` ArbBots that the operator knows.
     pub fn decide<'a>(&self, bot: &ArbBot, all: impl IntoIterator<Item = &'a ArbBot>) -> Claim {
         // One decision at a time, or two bots could be granted the same claim.
         let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
-        let me = Claimant::new(bot, &granted);
-        let rivals: Vec<_> = all
-            .into_iter()
-            .filter(|other| other.spec.venue.coinbase.portfolio == me.portfolio)
-            .map(|other| Claimant::new(other, &granted))
-            .collect();
-        let held_by = holder(&me, &rivals).map(|holder| holder.bot.clone());
-        if held_by.is_none() {
-            granted.insert(me.uid);
+        let claim = judge(bot, all, &granted);
+        if claim.status.granted {
+            granted.insert(bot.uid().unwrap_or_default());
         }
-        let status = ClaimStatus { account: me.portfolio, product: me.future, granted: held_by.is_none() };
-        Claim { status, held_by }
+        claim
+    }
+
+    /// Forgets every grant of this process: those that count are in status.
+    pub fn clear(&self) {
+        self.granted.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Frees the grant of a bot that is gone.
     pub fn release(&self, uid: &str) {
         self.granted.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
+}
+
+/// Decides on the claim of a bot. A new grant is given only on the rivals' own word, read from the API server: the leader
+/// before this one may have granted theirs a moment ago.
+///
+/// # Errors
+/// A rival cannot be read, or not every bot is known yet.
+pub async fn decide(fetched: &Fetched, ctx: &Context) -> Result<Claim, ApiError> {
+    let bot = &fetched.bot;
+    let me = store::key_of(&bot.metadata);
+    let mut rivals = ctx.caches.bots.on_portfolio(&bot.spec.venue.coinbase.portfolio);
+    rivals.retain(|key| *key != me);
+    let mut known = Vec::new();
+    for key in &rivals {
+        match ctx.caches.bots.get(key) {
+            Some(Ok(rival)) => known.push(rival),
+            // Nobody knows what it trades.
+            Some(Err(_)) if !is_granted(bot) => return Ok(Claim::held(bot, key)),
+            _ => {}
+        }
+    }
+    if is_granted(bot) || !ctx.claims.look(bot, &known).status.granted {
+        return Ok(ctx.claims.decide(bot, &known));
+    }
+    let action = format!("grant the claim of ArbBot {me}");
+    ctx.must_act(&action)?;
+    if !ctx.caches.knows_all_bots() {
+        return Err(ApiError::Deadline { action, after: Duration::ZERO });
+    }
+    known.clear();
+    for key in &rivals {
+        let (namespace, name) = store::split(key);
+        known.extend(get::<ArbBot>(ctx, namespace, name).await?);
+    }
+    Ok(ctx.claims.decide(bot, &known))
+}
+
+fn is_granted(bot: &ArbBot) -> bool {
+    bot.status.as_ref().and_then(|status| status.claim.as_ref()).is_some_and(|claim| claim.granted)
 }
 
 #[cfg(test)]

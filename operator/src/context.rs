@@ -2,35 +2,39 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use arbbot_crds::ArbBot;
 use arbbot_crds::conditions::Reason;
-use arbbot_crds::{ArbBot, ArbPolicy};
-use k8s_openapi::api::core::v1::Pod;
-use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt};
-use tokio::sync::watch;
 
+use crate::api::ApiError;
 use crate::backoff::Backoff;
+use crate::cache::Caches;
 use crate::claim::Claims;
+use crate::client::{self, Refused};
 use crate::events::Reports;
 use crate::fencing::Terminated;
 use crate::metrics::Metrics;
 
-/// What every reconcile shares.
+/// What one reconcile works with: the shared state, and a client that may write or not.
+#[derive(Clone)]
 pub struct Context {
+    /// While the reconcile decides from the caches it only reads: see [`Context::deciding`].
     pub client: Client,
+    is_deciding: bool,
+    shared: Arc<Shared>,
+}
+
+/// What every reconcile shares.
+pub struct Shared {
+    writer: Client,
+    reader: Client,
     /// Image of bots that name none.
     pub bot_image: String,
-    /// Every ArbBot watched.
-    pub bots: Store<ArbBot>,
-    /// Every ArbPolicy of the namespaces watched.
-    pub policies: Store<ArbPolicy>,
-    /// The bots' pods, without their spec.
-    pub pods: Store<Pod>,
-    /// Whether every cache has its first list.
-    pub synced: watch::Receiver<bool>,
+    pub caches: Arc<Caches>,
     pub claims: Claims,
     pub backoff: Backoff,
     /// Pods that were seen terminated.
@@ -47,7 +51,70 @@ pub struct Context {
     pub troubles: Memo<String, Vec<(String, Reason)>>,
 }
 
+impl Deref for Context {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
 impl Context {
+    /// A context that writes with `client`.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        bot_image: String,
+        caches: Arc<Caches>,
+        terminated: Arc<Terminated>,
+        metrics: Metrics,
+    ) -> Self {
+        let shared = Shared {
+            writer: client.clone(),
+            reader: client::read_only(client.clone()),
+            bot_image,
+            caches,
+            claims: Claims::default(),
+            backoff: Backoff::default(),
+            terminated,
+            reports: Reports::new(client.clone(), metrics.clone()),
+            metrics,
+            applied: Memo::default(),
+            generations: Memo::default(),
+            incidents: Memo::default(),
+            troubles: Memo::default(),
+        };
+        Self { client, is_deciding: false, shared: Arc::new(shared) }
+    }
+
+    /// For a decision from the caches: the first write fails as stale, and the reconcile begins again with
+    /// [`Context::acting`] and what the API server itself says.
+    #[must_use]
+    pub fn deciding(&self) -> Self {
+        Self { client: self.reader.clone(), is_deciding: true, shared: self.shared.clone() }
+    }
+
+    /// For a reconcile that has read what it changes.
+    #[must_use]
+    pub fn acting(&self) -> Self {
+        Self { client: self.writer.clone(), is_deciding: false, shared: self.shared.clone() }
+    }
+}
+
+impl Context {
+    /// Fails as stale while the reconcile decides from the caches: `action` needs what the API server itself says.
+    ///
+    /// # Errors
+    /// It is so.
+    pub fn must_act(&self, action: &str) -> Result<(), ApiError> {
+        if self.is_deciding {
+            return Err(ApiError::Refused { action: action.to_owned(), refused: Refused::Stale });
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
     /// How long the bot's present generation has been known here.
     pub fn generation_age(&self, bot: &ArbBot) -> Duration {
         let uid = bot.uid().unwrap_or_default();
@@ -68,6 +135,13 @@ impl Context {
         self.incidents.remove(bot_uid);
         self.troubles.remove(bot_uid);
         self.generations.remove(bot_uid);
+    }
+
+    /// Forgets what another leader may have changed meanwhile.
+    pub fn begin_to_lead(&self) {
+        self.claims.clear();
+        self.applied.clear();
+        self.backoff.clear();
     }
 }
 
@@ -100,5 +174,10 @@ impl<K: Hash + Eq, V: Clone> Memo<K, V> {
         K: std::borrow::Borrow<Q>,
     {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    /// Forgets every key.
+    pub fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }

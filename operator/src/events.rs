@@ -97,8 +97,8 @@ impl Reports {
         self.publish_on(&namespace, report).await;
     }
 
-    /// A report that cannot be stored as an Event is still in the log and the metric.
-    async fn publish_on(&self, object: &ObjectReference, report: &Report) {
+    /// Reports on any object. A report that cannot be stored as an Event is still in the log and the metric.
+    pub async fn publish_on(&self, object: &ObjectReference, report: &Report) {
         let kind = if report.warning { "Warning" } else { "Normal" };
         let (namespace, name) = (object.namespace.as_deref(), object.name.as_deref());
         if report.warning {

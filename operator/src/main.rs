@@ -1,16 +1,25 @@
-//! `arbbot-operator`: reads its flags, starts the admin server and the controller, and ends both on SIGTERM.
+//! `arbbot-operator`: reads its flags, finds the cluster, runs the operator, and ends it on SIGTERM.
+
+use std::time::Duration;
 
 use anyhow::Context as _;
-use arbbot_operator::{admin, args::Args, controller, metrics::Metrics, telemetry};
+use arbbot_operator::leader::Timing;
+use arbbot_operator::{args::Args, run::run, telemetry};
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+/// glibc keeps the memory of the first lists for ever, one arena per thread; mimalloc gives it back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Longest time from SIGTERM to the end; below the pod's grace period.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    telemetry::start();
+    let log_level = telemetry::start();
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("a TLS provider is installed already"))?;
@@ -22,26 +31,19 @@ async fn main() -> anyhow::Result<()> {
     config.default_retry = false;
     let client = kube::Client::try_from(config).context("cannot build a client of the API server")?;
 
-    let metrics = Metrics::new().context("cannot register the metrics")?;
     let shutdown = CancellationToken::new();
-    let (synced, is_synced) = watch::channel(false);
-    let admin = admin::Admin::bind(args.listen, metrics.clone(), is_synced)
-        .await
-        .with_context(|| format!("cannot listen on {}: choose another --listen", args.listen))?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-
-    // Joined, never detached: if either ends by itself the process ends and Kubernetes starts it again.
+    let signalled = async {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tracing::info!("shutting down");
+        shutdown.cancel();
+        tokio::time::sleep(SHUTDOWN_DEADLINE).await;
+    };
     tokio::select! {
-        result = admin.serve() => result.context("the admin server ended"),
-        result = controller::run(client, &args, metrics, synced, shutdown.clone()) => result.context("the controller ended"),
-        () = async {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-            tracing::info!("shutting down");
-            shutdown.cancel();
-            tokio::time::sleep(controller::SHUTDOWN_DEADLINE).await;
-        } => {
-            tracing::warn!("reconciles did not end in time: they are cut off; every one can be repeated");
+        result = run(client, &args, Timing::default(), log_level, shutdown.clone()) => result,
+        () = signalled => {
+            tracing::warn!("the operator did not end in time: it is cut off; every reconcile can be repeated");
             Ok(())
         }
     }

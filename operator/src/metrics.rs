@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use prometheus::{
-    Histogram, HistogramOpts, IntCounterVec, Opts, Registry, TextEncoder, histogram_opts, opts,
-    register_histogram_with_registry, register_int_counter_vec_with_registry,
+    Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, histogram_opts, opts,
+    register_histogram_with_registry, register_int_counter_vec_with_registry, register_int_gauge_vec_with_registry,
+    register_int_gauge_with_registry,
 };
+
+use crate::queue::Depth;
 
 /// Metrics of the operator; clones share the values.
 #[derive(Clone)]
@@ -15,6 +18,11 @@ pub struct Metrics {
     seconds: Histogram,
     writes: IntCounterVec,
     reports: IntCounterVec,
+    watch_errors: IntCounterVec,
+    leader: IntGauge,
+    objects: IntGaugeVec,
+    queue: IntGaugeVec,
+    failing: IntGauge,
 }
 
 impl Metrics {
@@ -33,8 +41,8 @@ impl Metrics {
         Ok(Self {
             reconciles: counter(
                 "arbbot_operator_reconciles_total",
-                "Reconciles by result: ok, or the reason of the error",
-                &["result"],
+                "Reconciles by kind and result: ok, or the reason of the error",
+                &["kind", "result"],
             )?,
             writes: counter(
                 "arbbot_operator_writes_total",
@@ -42,14 +50,37 @@ impl Metrics {
                 &["kind", "result"],
             )?,
             reports: counter("arbbot_operator_events_total", "Events by type and reason", &["type", "reason"])?,
+            watch_errors: counter(
+                "arbbot_operator_watch_errors_total",
+                "Errors of watches by kind and status code; 0: no answer",
+                &["kind", "code"],
+            )?,
+            leader: register_int_gauge_with_registry!(
+                opts!("arbbot_operator_leader", "1 while this replica leads"),
+                registry
+            )?,
+            objects: register_int_gauge_vec_with_registry!(
+                opts!("arbbot_operator_objects", "Objects in the caches by kind"),
+                &["kind"],
+                registry
+            )?,
+            queue: register_int_gauge_vec_with_registry!(
+                opts!("arbbot_operator_queue", "Reconciles by kind and state: due, later, running"),
+                &["kind", "state"],
+                registry
+            )?,
+            failing: register_int_gauge_with_registry!(
+                opts!("arbbot_operator_failing", "Objects whose last reconcile failed"),
+                registry
+            )?,
             seconds: register_histogram_with_registry!(seconds, registry)?,
             registry,
         })
     }
 
     /// Counts a reconcile.
-    pub fn reconciled(&self, result: &str, took: Duration) {
-        self.reconciles.with_label_values(&[result]).inc();
+    pub fn reconciled(&self, kind: &str, result: &str, took: Duration) {
+        self.reconciles.with_label_values(&[kind, result]).inc();
         self.seconds.observe(took.as_secs_f64());
     }
 
@@ -61,6 +92,26 @@ impl Metrics {
     /// Counts an Event.
     pub fn reported(&self, type_: &str, reason: &str) {
         self.reports.with_label_values(&[type_, reason]).inc();
+    }
+
+    /// Counts an error of a watch.
+    pub fn watch_failed(&self, kind: &str, code: u16) {
+        self.watch_errors.with_label_values(&[kind, &code.to_string()]).inc();
+    }
+
+    /// Sets what is measured when somebody asks.
+    pub fn observe(&self, leads: bool, objects: &[(&str, usize)], queues: &[(&str, Depth)], failing: usize) {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.leader.set(i64::from(leads));
+        self.failing.set(number(failing));
+        for (kind, count) in objects {
+            self.objects.with_label_values(&[*kind]).set(number(*count));
+        }
+        for (kind, depth) in queues {
+            for (state, count) in [("due", depth.due), ("later", depth.later), ("running", depth.running)] {
+                self.queue.with_label_values(&[*kind, state]).set(number(count));
+            }
+        }
     }
 
     /// All metrics in Prometheus' text format.

@@ -4,13 +4,12 @@
 
 use std::time::Duration;
 
-use arbbot_crds::ArbBot;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::jiff::Timestamp;
-use kube::runtime::controller::Action;
 
+use crate::cache::store::Key;
 use crate::context::Context;
-use crate::fencing;
+use crate::{claim, fencing};
 
 pub mod apply;
 pub mod build;
@@ -25,11 +24,14 @@ pub(crate) mod fixtures;
 pub mod incidents;
 #[cfg(test)]
 pub(crate) mod kstatus;
+pub mod ownership;
 pub mod pause;
 pub mod pods;
+mod quantity;
 pub mod remedy;
 pub mod replicas;
 pub mod report;
+pub mod undecodable;
 pub mod validate;
 pub mod verdict;
 
@@ -38,32 +40,61 @@ pub use error::ReconcileError;
 use apply::ApplyError;
 use build::Resources;
 use delete::Deletion;
-use fetch::Fetched;
+use fetch::{FetchError, Fetched};
 
-/// Brings one bot's children and status to what its spec says.
+/// Brings one bot's children and status to what its spec says, and says when to look again. None: when it changes.
+///
+/// Whether there is something to do is decided from the caches, without a call of the API server. If there is, it is
+/// decided again from what the API server itself says: the caches may be behind our own last write.
 ///
 /// # Errors
 /// What kept the reconcile from its end; it is in the bot's conditions where these could be written.
-pub async fn reconcile(bot: &ArbBot, ctx: &Context) -> Result<Action, ReconcileError> {
+pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Option<Duration>, ReconcileError> {
     let now = Timestamp::now();
-    let Some(fetched) = fetch::fetch(bot, ctx, now).await? else { return Ok(Action::await_change()) };
-    fencing::publish(&fetched, ctx).await.map_err(ReconcileError::Report)?;
-    let deletion = delete::step(&fetched, now, ctx).await.map_err(ReconcileError::Delete)?;
+    let cached = match Box::pin(fetch::from_caches(key, &ctx.deciding(), now)).await {
+        Ok(Some(cached)) => cached,
+        Ok(None) => return Ok(None),
+        Err(FetchError::Undecodable(bot)) => {
+            return undecodable::report(&bot, ctx).await.map_err(ReconcileError::Report);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    // A deletion asks the API server about every step anyway.
+    if cached.bot.metadata.deletion_timestamp.is_none() {
+        match Box::pin(steps(&cached, now, &ctx.deciding())).await {
+            Err(error) if error.is_stale() => {}
+            decided => return decided,
+        }
+    }
+    let ctx = ctx.acting();
+    let Some(fetched) = Box::pin(fetch::from_api_server(cached, &ctx, now)).await? else { return Ok(None) };
+    Box::pin(steps(&fetched, now, &ctx)).await
+}
+
+async fn steps(fetched: &Fetched, now: Timestamp, ctx: &Context) -> Result<Option<Duration>, ReconcileError> {
+    fencing::publish(fetched, ctx).await.map_err(ReconcileError::Report)?;
+    let deletion = delete::step(fetched, now, ctx).await.map_err(ReconcileError::Delete)?;
     let waits = match deletion {
         Deletion::NotDeleted => {
             delete::hold(&fetched.bot, ctx).await.map_err(ReconcileError::Delete)?;
             None
         }
         Deletion::Waits(verdict) => Some(verdict),
-        Deletion::TearingDown(next) => return Ok(Action::requeue(next)),
-        Deletion::Done => return Ok(Action::await_change()),
+        Deletion::TearingDown(next) => return Ok(Some(next)),
+        Deletion::Done => return Ok(None),
     };
-    let claim = ctx.claims.decide(&fetched.bot, ctx.bots.state().iter().map(AsRef::as_ref));
-    let outcome = prepare(&fetched, ctx).await;
-    let next = report::report(&fetched, &claim, waits, &outcome, now, ctx).await.map_err(ReconcileError::Report)?;
+    let claim = claim::decide(fetched, ctx).await.map_err(ReconcileError::Report)?;
+    // Boxed like the steps above: debug builds keep every local of a future on the stack.
+    let outcome = Box::pin(prepare(fetched, ctx)).await;
+    if let Err(error) = &outcome
+        && (error.is_stale() || error.is_not_leader())
+    {
+        return outcome.map(|_| None);
+    }
+    let next = report::report(fetched, &claim, waits, &outcome, now, ctx).await.map_err(ReconcileError::Report)?;
     match outcome.err().filter(ReconcileError::is_transient) {
         Some(error) => Err(error),
-        None => Ok(Action::requeue(jittered(next))),
+        None => Ok(Some(jittered(next))),
     }
 }
 

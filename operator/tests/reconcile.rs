@@ -5,20 +5,23 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use arbbot_crds::ArbBot;
 use arbbot_crds::conditions::{ConditionType, is_true};
+use arbbot_crds::{ArbBot, ArbPolicy};
+use arbbot_operator::cache::raw::Raw;
+use arbbot_operator::cache::store::Key;
+use arbbot_operator::cache::watch::{Scope, Sink};
+use arbbot_operator::cache::{Caches, Reactions};
 use arbbot_operator::context::Context;
-use arbbot_operator::events::Reports;
 use arbbot_operator::metrics::Metrics;
-use arbbot_operator::reconcile::reconcile;
+use arbbot_operator::reconcile::{ReconcileError, reconcile};
 use axum::http::{Method, Request, Response};
 use kube::Client;
 use kube::client::Body;
-use kube::runtime::{reflector, watcher::Event};
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
 const BOT_PATH: &str = "/apis/arbbot.io/v1alpha1/namespaces/desk/arbbots/carry";
 
@@ -115,37 +118,66 @@ fn client(server: Arc<Mutex<Server>>) -> Client {
     Client::new(service, "default")
 }
 
-/// A context whose caches hold this bot and nothing else.
+/// Nobody hears of changes: the tests say when a reconcile runs.
+struct Deaf;
+
+impl Reactions for Deaf {
+    fn bot(&self, _: &Key) {}
+    fn policy(&self, _: &Key) {}
+    fn bot_gone(&self, _: &Key, _: &str) {}
+    fn bot_wish(&self, _: &ArbBot, _: &ArbBot) {}
+    fn policy_wish(&self, _: &ArbPolicy, _: Option<&ArbPolicy>) {}
+    fn scope_synced(&self, _: &Caches, _: &Scope) {}
+}
+
+/// A context whose caches are as the server is now.
 fn context(server: &Arc<Mutex<Server>>) -> Context {
-    let client = client(server.clone());
-    let metrics = Metrics::new().unwrap();
-    let (bots, mut bots_writer) = reflector::store();
-    bots_writer.apply_watcher_event(&Event::Apply(server.lock().unwrap().bot()));
-    Context {
-        reports: Reports::new(client.clone(), metrics.clone()),
-        client,
-        bot_image: "arb-bot:test".to_owned(),
-        bots,
-        policies: reflector::store().0,
-        pods: reflector::store().0,
-        synced: watch::channel(true).1,
-        claims: Default::default(),
-        backoff: Default::default(),
-        terminated: Default::default(),
-        metrics,
-        applied: Default::default(),
-        generations: Default::default(),
-        incidents: Default::default(),
-        troubles: Default::default(),
+    let caches = Caches::new(&[], Arc::default(), Arc::new(Deaf));
+    caches.assume_synced();
+    let context = Context::new(
+        client(server.clone()),
+        "arb-bot:test".to_owned(),
+        caches,
+        Arc::default(),
+        Metrics::new().unwrap(),
+    );
+    sync(server, &context);
+    context
+}
+
+/// What the watches would do.
+fn sync(server: &Arc<Mutex<Server>>, context: &Context) {
+    static ROUND: AtomicU32 = AtomicU32::new(1);
+    let round = ROUND.fetch_add(1, Ordering::SeqCst);
+    fn put<S: Sink>(sink: &S, objects: &BTreeMap<String, Value>, plural: &str, round: u32) {
+        for (path, object) in objects.iter().filter(|(path, _)| path.contains(&format!("/{plural}/"))) {
+            assert!(!path.is_empty());
+            sink.applied(Raw::new(object.clone()).unwrap(), round);
+        }
+        sink.listed(&Scope(None), round);
     }
+    let (caches, objects) = (&context.caches, server.lock().unwrap().objects.clone());
+    put(caches.bots.as_ref(), &objects, "arbbots", round);
+    put(caches.service_accounts.as_ref(), &objects, "serviceaccounts", round);
+    put(caches.roles.as_ref(), &objects, "roles", round);
+    put(caches.role_bindings.as_ref(), &objects, "rolebindings", round);
+    put(caches.services.as_ref(), &objects, "services", round);
+    put(caches.ledger_claims.as_ref(), &objects, "persistentvolumeclaims", round);
+    put(caches.network_policies.as_ref(), &objects, "networkpolicies", round);
+    put(caches.deployments.as_ref(), &objects, "deployments", round);
+}
+
+/// Brings the caches up to date and reconciles the bot.
+async fn look(server: &Arc<Mutex<Server>>, context: &Context) -> Result<Option<Duration>, ReconcileError> {
+    sync(server, context);
+    reconcile(&"desk/carry".into(), context).await
 }
 
 #[tokio::test]
 async fn the_first_reconcile_makes_the_bot_ready_and_the_second_writes_nothing() {
     let server = Server::with_bot();
     let context = context(&server);
-    let seen = server.lock().unwrap().bot();
-    reconcile(&seen, &context).await.unwrap();
+    look(&server, &context).await.unwrap();
     let writes = std::mem::take(&mut server.lock().unwrap().writes);
     assert_eq!(writes[0], BOT_PATH, "the finalizer comes before any child");
     assert!(writes.iter().any(|path| path.ends_with("/persistentvolumeclaims/arbbot-carry-ledger")));
@@ -157,7 +189,7 @@ async fn the_first_reconcile_makes_the_bot_ready_and_the_second_writes_nothing()
     assert!(is_true(&status.conditions, ConditionType::Ready), "{:?}", status.conditions);
     assert_eq!((status.observed_generation, status.claim.unwrap().granted), (Some(1), true));
 
-    reconcile(&bot, &context).await.unwrap();
+    look(&server, &context).await.unwrap();
     assert_eq!(server.lock().unwrap().writes, Vec::<String>::new());
 }
 
@@ -165,8 +197,7 @@ async fn the_first_reconcile_makes_the_bot_ready_and_the_second_writes_nothing()
 async fn an_edited_child_is_restored_and_a_lost_one_made_again() {
     let server = Server::with_bot();
     let context = context(&server);
-    let bot = server.lock().unwrap().bot();
-    reconcile(&bot, &context).await.unwrap();
+    look(&server, &context).await.unwrap();
     let deployment = "/apis/apps/v1/namespaces/desk/deployments/arbbot-carry";
     let service = "/api/v1/namespaces/desk/services/arbbot-carry";
     {
@@ -175,7 +206,7 @@ async fn an_edited_child_is_restored_and_a_lost_one_made_again() {
         server.objects.get_mut(deployment).unwrap()["spec"]["replicas"] = json!(0);
         server.objects.remove(service);
     }
-    reconcile(&bot, &context).await.unwrap();
+    look(&server, &context).await.unwrap();
     let server = server.lock().unwrap();
     assert_eq!(server.writes, [service, deployment]);
     assert_eq!(server.objects[deployment]["spec"]["replicas"], 1);
@@ -184,8 +215,7 @@ async fn an_edited_child_is_restored_and_a_lost_one_made_again() {
 #[tokio::test]
 async fn failed_writes_end_in_the_same_state_as_none() {
     let undisturbed = Server::with_bot();
-    let bot = undisturbed.lock().unwrap().bot();
-    reconcile(&bot, &context(&undisturbed)).await.unwrap();
+    look(&undisturbed, &context(&undisturbed)).await.unwrap();
 
     let server = Server::with_bot();
     let context = context(&server);
@@ -193,7 +223,7 @@ async fn failed_writes_end_in_the_same_state_as_none() {
     loop {
         // One write gets through, the next fails: every write of a reconcile is hit once.
         server.lock().unwrap().fail_after = Some(1);
-        match reconcile(&bot, &context).await {
+        match look(&server, &context).await {
             Ok(_) => break,
             Err(error) => assert!(error.to_string().contains("injected"), "{error}"),
         }
@@ -212,8 +242,7 @@ async fn an_object_of_somebody_else_stops_the_bot_before_anything_is_written() {
     let path = "/apis/rbac.authorization.k8s.io/v1/namespaces/desk/roles/arbbot-carry";
     let theirs = json!({"metadata": {"name": "arbbot-carry", "namespace": "desk", "uid": "theirs"}});
     server.lock().unwrap().objects.insert(path.to_owned(), theirs.clone());
-    let bot = server.lock().unwrap().bot();
-    reconcile(&bot, &context(&server)).await.unwrap();
+    look(&server, &context(&server)).await.unwrap();
     let server = server.lock().unwrap();
     assert_eq!(server.objects[path], theirs);
     assert_eq!(server.writes, [BOT_PATH.to_owned(), format!("{BOT_PATH}/status")], "no child was made");

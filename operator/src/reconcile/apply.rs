@@ -6,15 +6,16 @@ use std::marker::PhantomData;
 
 use arbbot_crds::names::{LABEL_BOT, LABEL_BOT_UID};
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::Patch;
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::build::{Applied, Prepared, Resources};
-use super::fetch::Children;
+use super::fetch::{self, Children};
 use super::validate::ValidatedBot;
+use super::{ownership, quantity};
 use crate::api::{self, ApiError};
 use crate::context::Context;
 
@@ -66,65 +67,97 @@ pub async fn apply(
     own(bot, live.role.as_ref())?;
     own(bot, live.role_binding.as_ref())?;
     own(bot, live.service.as_ref())?;
+    own(bot, live.ledger_claim.as_ref())?;
     own(bot, live.network_policy.as_ref())?;
     own(bot, live.deployment.as_ref())?;
-    own_or_adopt(bot, live.ledger_claim.as_ref())?;
     Ok(Resources {
-        service_account: one(service_account, live.service_account, ctx).await?,
-        role: one(role, live.role, ctx).await?,
-        role_binding: one(role_binding, live.role_binding, ctx).await?,
-        service: one(service, live.service, ctx).await?,
-        ledger_claim: one(ledger_claim, live.ledger_claim, ctx).await?,
-        network_policy: one(network_policy, live.network_policy, ctx).await?,
-        deployment: one(deployment, live.deployment, ctx).await?,
+        service_account: Box::pin(one(bot, service_account, live.service_account, ctx)).await?,
+        role: Box::pin(one(bot, role, live.role, ctx)).await?,
+        role_binding: Box::pin(one(bot, role_binding, live.role_binding, ctx)).await?,
+        service: Box::pin(one(bot, service, live.service, ctx)).await?,
+        ledger_claim: Box::pin(one(bot, ledger_claim, live.ledger_claim, ctx)).await?,
+        network_policy: Box::pin(one(bot, network_policy, live.network_policy, ctx)).await?,
+        deployment: Box::pin(one(bot, deployment, live.deployment, ctx)).await?,
         state: PhantomData,
     })
 }
 
+/// The ledger of an earlier bot of the same name becomes this bot's; anything else of somebody else stays as it is.
 fn own<K: Child>(bot: &ValidatedBot, live: Option<&K>) -> Result<(), ApplyError> {
-    match live {
-        Some(live) if !is_ours(live, bot.uid()) => Err(ApplyError::NotOurs {
-            kind: K::kind(&()).into_owned(),
-            namespace: bot.namespace().to_owned(),
-            name: live.name_any(),
-        }),
-        _ => Ok(()),
+    let Some(live) = live else { return Ok(()) };
+    let kind = K::kind(&());
+    let of_same_name = live.labels().get(LABEL_BOT).is_some_and(|name| name == bot.name());
+    if is_ours(live, bot.uid()) || (kind == "PersistentVolumeClaim" && of_same_name) {
+        return Ok(());
     }
-}
-
-/// The ledger of an earlier bot of the same name becomes this bot's.
-fn own_or_adopt<K: Child>(bot: &ValidatedBot, live: Option<&K>) -> Result<(), ApplyError> {
-    let of_same_name = |live: &K| live.labels().get(LABEL_BOT).is_some_and(|name| name == bot.name());
-    own(bot, live.filter(|live| !of_same_name(live)))
+    let (kind, namespace) = (kind.into_owned(), bot.namespace().to_owned());
+    Err(ApplyError::NotOurs { kind, namespace, name: live.name_any() })
 }
 
 /// Applies one child, unless it is as it should be.
-async fn one<K: Child>(mut desired: K, live: Option<K>, ctx: &Context) -> Result<K, ApiError> {
+async fn one<K: Child>(bot: &ValidatedBot, mut desired: K, live: Option<K>, ctx: &Context) -> Result<K, ApplyError> {
     let kind = K::kind(&()).into_owned();
     let (name, namespace) = (desired.name_any(), desired.namespace().unwrap_or_default());
     let hash = format!("{:016x}", hash_of(&to_value(&desired)));
     desired.annotations_mut().insert(ANNOTATION_HASH.to_owned(), hash);
     let wanted = to_value(&desired);
-    if let Some(live) = live {
-        let is = to_value(&live);
-        // The second comparison is for what the API server or a webhook rewrites: equal to what our last apply got back.
-        let as_applied = || live.uid().and_then(|uid| ctx.applied.get(&uid)) == Some(content_hash(&is));
-        let same_wish = live.annotations().get(ANNOTATION_HASH) == desired.annotations().get(ANNOTATION_HASH);
-        if same_wish && (holds(&wanted, &is) || as_applied()) {
-            ctx.metrics.wrote(&kind, "noop");
-            return Ok(live);
+    if let Some(live) = &live
+        && is_as_wanted(&desired, &wanted, live, ctx)
+    {
+        ctx.metrics.wrote(&kind, "noop");
+        return Ok(live.clone());
+    }
+    let action = format!("apply {kind} {namespace}/{name}");
+    ctx.must_act(&action)?;
+    // The caches may be behind our own last write.
+    if live.is_some() {
+        let live: Option<K> = fetch::get(ctx, &namespace, &name).await?;
+        own(bot, live.as_ref())?;
+        if let Some(live) = live {
+            if is_as_wanted(&desired, &wanted, &live, ctx) {
+                ctx.metrics.wrote(&kind, "noop");
+                return Ok(live);
+            }
+            take_over(&live, &kind, ctx).await?;
         }
     }
     let client: Api<K> = Api::namespaced(ctx.client.clone(), &namespace);
     let patch = Patch::Apply(&wanted);
     let params = api::apply_params();
-    let applied = api::call(format!("apply {kind} {namespace}/{name}"), client.patch(&name, &params, &patch)).await?;
+    let applied = api::call(action, client.patch(&name, &params, &patch)).await?;
     ctx.metrics.wrote(&kind, "applied");
     tracing::info!(kind, namespace, name, "child applied");
     if let Some(uid) = applied.uid() {
         ctx.applied.insert(uid, content_hash(&to_value(&applied)));
     }
     Ok(applied)
+}
+
+/// Makes fields that somebody has added by hand the operator's own: then the apply that follows removes them.
+async fn take_over<K: Child>(live: &K, kind: &str, ctx: &Context) -> Result<(), ApiError> {
+    let Some(entries) = ownership::take_over::<K>(live.managed_fields()) else { return Ok(()) };
+    let (name, namespace) = (live.name_any(), live.namespace().unwrap_or_default());
+    let client: Api<K> = Api::namespaced(ctx.client.clone(), &namespace);
+    let operations = ownership::patch(live.resource_version().as_deref(), &entries);
+    let Ok(operations) = serde_json::from_value(operations) else { return Ok(()) };
+    let (params, patch) = (PatchParams::default(), Patch::<()>::Json(operations));
+    let write = client.patch_metadata(&name, &params, &patch);
+    api::call(format!("take over fields of {kind} {namespace}/{name}"), write).await?;
+    ctx.metrics.wrote(kind, "applied");
+    tracing::info!(kind, namespace, name, "fields that were added by hand are taken over");
+    Ok(())
+}
+
+/// Whether the child is as our last apply of the same wish left it, and nobody has added anything.
+fn is_as_wanted<K: Child>(desired: &K, wanted: &Value, live: &K, ctx: &Context) -> bool {
+    if live.annotations().get(ANNOTATION_HASH) != desired.annotations().get(ANNOTATION_HASH)
+        || ownership::is_foreign::<K>(live.managed_fields())
+    {
+        return false;
+    }
+    let is = to_value(live);
+    // The second comparison is for what a webhook rewrites: equal to what our last apply got back.
+    holds(wanted, &is) || live.uid().and_then(|uid| ctx.applied.get(&uid)) == Some(content_hash(&is))
 }
 
 /// Children are plain data; one that could not be written as JSON would be null and refused by the API server.
@@ -155,7 +188,7 @@ fn content_hash(object: &Value) -> u64 {
 fn holds(desired: &Value, live: &Value) -> bool {
     match (desired, live) {
         (Value::Object(desired), Value::Object(live)) => desired.iter().all(|(key, value)| match live.get(key) {
-            Some(live) => holds(value, live),
+            Some(live) => holds(value, live) || (is_amount(key) && quantity::same(value, live)),
             None => value.is_null() || value.as_array().is_some_and(Vec::is_empty),
         }),
         (Value::Array(desired), Value::Array(live)) => {
@@ -163,6 +196,11 @@ fn holds(desired: &Value, live: &Value) -> bool {
         }
         (desired, live) => desired == live,
     }
+}
+
+/// Keys of amounts: the API server writes "0.5" as "500m".
+fn is_amount(key: &str) -> bool {
+    matches!(key, "cpu" | "memory" | "storage" | "ephemeral-storage")
 }
 
 #[cfg(test)]
@@ -204,8 +242,8 @@ mod tests {
     fn the_ledger_of_an_earlier_bot_of_the_same_name_is_adopted() {
         let bot = validated(&bot(""));
         let of = |name: &str| claim(json!({"arbbot.io/bot-uid": "earlier", "arbbot.io/bot": name}));
-        assert!(own_or_adopt(&bot, Some(&of("carry"))).is_ok());
-        assert!(own_or_adopt(&bot, Some(&of("other"))).is_err());
+        assert!(own(&bot, Some(&of("carry"))).is_ok());
+        assert!(own(&bot, Some(&of("other"))).is_err());
     }
 
     #[test]

@@ -8,6 +8,8 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use super::fetch::Fetched;
+
 /// Types that the operator writes; all others are the bot's.
 const OWN: [&str; 3] = ["Ready", "Reconciling", "Stalled"];
 
@@ -39,10 +41,17 @@ pub fn holder(lease: &Lease) -> Option<&str> {
 
 /// Whether the pod that last wrote the bot's part of status is the holder of a Lease that has expired. A pod that waits
 /// for another's Lease is in contact, so an expired Lease of that other says nothing about it.
+///
+/// The clocks of bot and operator may differ, and the Lease may have been read long ago: it must also be unchanged for
+/// `controlTimeouts.lease` by this process's own clock.
 #[must_use]
-pub fn lost(bot: &ArbBot, lease: Option<&Lease>, now: Timestamp) -> bool {
+pub fn lost(fetched: &Fetched, now: Timestamp) -> bool {
+    let bot = &fetched.bot;
     let said_by = bot.status.as_ref().and_then(|status| status.bot.as_ref()).and_then(|bot| bot.pod_uid.as_deref());
-    let Some(lease) = lease else { return false };
+    let Some(lease) = &fetched.lease else { return false };
+    if fetched.lease_unchanged < bot.spec.control_timeouts.lease.0 {
+        return false;
+    }
     holder(lease).is_some_and(|holder| said_by.is_none_or(|uid| uid == holder))
         && expiry(lease).is_some_and(|at| at < now)
 }
@@ -77,7 +86,7 @@ pub fn unknown_conditions(bot: &ArbBot, lost: bool, now: &Time) -> Vec<Condition
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::{bot_with_status, lease};
+    use super::super::fixtures::{bot_with_status, fetched, lease};
     use super::*;
 
     const SAID: &str = r#"
@@ -93,12 +102,24 @@ conditions:
 
     #[test]
     fn contact_is_lost_when_the_lease_of_the_pod_that_spoke_has_expired() {
-        let bot = bot_with_status(SAID);
-        let held = lease("pod-1", at(1000), 300);
-        assert!(!lost(&bot, Some(&held), at(1299)));
-        assert!(lost(&bot, Some(&held), at(1301)));
-        assert!(!lost(&bot, Some(&lease("pod-0", at(1000), 300)), at(9999)), "another pod speaks and waits");
-        assert!(!lost(&bot, None, at(9999)));
+        let mut seen = fetched(bot_with_status(SAID));
+        seen.lease = Some(lease("pod-1", at(1000), 300));
+        assert!(!lost(&seen, at(1299)));
+        assert!(lost(&seen, at(1301)));
+        seen.lease = Some(lease("pod-0", at(1000), 300));
+        assert!(!lost(&seen, at(9999)), "another pod speaks and waits");
+        seen.lease = None;
+        assert!(!lost(&seen, at(9999)));
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_loses_no_contact() {
+        let mut seen = fetched(bot_with_status(SAID));
+        seen.lease = Some(lease("pod-1", at(1000), 300));
+        seen.lease_unchanged = Duration::from_secs(29);
+        assert!(!lost(&seen, at(999_999)), "it was renewed 29 s ago by our own clock");
+        seen.lease_unchanged = Duration::from_secs(30);
+        assert!(lost(&seen, at(999_999)));
     }
 
     #[test]

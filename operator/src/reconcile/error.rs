@@ -27,10 +27,44 @@ pub enum ReconcileError {
 }
 
 impl ReconcileError {
+    fn api(&self) -> Option<&ApiError> {
+        match self {
+            Self::Fetch(FetchError::Api(error))
+            | Self::Apply(ApplyError::Api(error))
+            | Self::Report(error)
+            | Self::Delete(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// It was decided from the caches that something is to be done.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.api().is_some_and(ApiError::is_stale)
+    }
+
+    /// Leadership has ended: another replica goes on.
+    #[must_use]
+    pub fn is_not_leader(&self) -> bool {
+        self.api().is_some_and(ApiError::is_not_leader)
+    }
+
+    /// The installed CustomResourceDefinition does not know what the operator writes.
+    #[must_use]
+    pub fn is_crd_outdated(&self) -> bool {
+        self.api().is_some_and(ApiError::is_crd_outdated)
+    }
+
     /// Label of the metric, from a closed list.
     #[must_use]
     pub fn reason(&self) -> &'static str {
+        if let Some(error) = self.api().filter(|error| {
+            error.is_not_leader() || error.is_forbidden() || error.is_crd_outdated() || error.is_conflict()
+        }) {
+            return error.reason();
+        }
         match self {
+            Self::Fetch(FetchError::Undecodable(_)) => "Undecodable",
             Self::Fetch(_) => "FetchFailed",
             Self::Invalid(_) => "InvalidSpec",
             Self::Apply(ApplyError::NotOurs { .. }) => "ChildNotOurs",
@@ -55,6 +89,12 @@ impl ReconcileError {
             Self::Invalid(_) => Verdict::stalled(Reason::InvalidSpec, message),
             Self::Apply(ApplyError::NotOurs { .. }) => Verdict::stalled(Reason::ChildNotOurs, message),
             // The API server names the field; only a change of the spec remedies it.
+            _ if self.api().is_some_and(ApiError::is_forbidden) => Verdict::stalled(
+                Reason::Forbidden,
+                format!(
+                    "{message}; grant it in the operator's Role (chart value watchNamespaces, or manifests/rbac.yaml)"
+                ),
+            ),
             Self::Apply(ApplyError::Api(error)) if error.is_invalid() => Verdict::stalled(Reason::InvalidSpec, message),
             _ => Verdict::reconciling(Reason::ApplyFailed, message),
         }

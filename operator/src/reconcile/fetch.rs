@@ -1,9 +1,11 @@
-//! Step 1 (I/O): the bot and everything of it, read from the API server itself. Only policies and pods come from a cache.
+//! Step 1 (I/O): the bot and everything of it. Whether something is to be done is decided from the caches; what is then
+//! changed is read from the API server itself.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arbbot_crds::control::matching;
-use arbbot_crds::names::{LABEL_BOT_UID, child_name, ledger_claim_name};
+use arbbot_crds::names::{child_name, ledger_claim_name};
 use arbbot_crds::{ArbBot, ArbPolicy};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -14,8 +16,12 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 
-use super::{pods, replicas};
-use crate::api::{ApiError, DEADLINE, call};
+use super::apply::Child;
+use super::{contact, pods, replicas};
+use crate::api::{ApiError, call};
+use crate::cache::bots::Undecodable;
+use crate::cache::leases::SeenLease;
+use crate::cache::store::{self, Key, split};
 use crate::context::Context;
 
 /// A bot's children as they are. An object of that name may belong to somebody else.
@@ -36,6 +42,8 @@ pub struct Fetched {
     pub bot: ArbBot,
     pub children: Children,
     pub lease: Option<Lease>,
+    /// How long this process has seen no renewal of the Lease, by its own clock.
+    pub lease_unchanged: Duration,
     /// Policies that apply to the bot.
     pub policies: Vec<Arc<ArbPolicy>>,
     /// Its pods, without their spec.
@@ -64,50 +72,120 @@ impl Fetched {
     }
 }
 
-/// Reads the bot and everything of it. None: it is gone, or another of the same name stands there.
+/// Everything of a bot as the caches know it. None: it is gone.
 ///
 /// # Errors
-/// The API server did not answer, or a cache has not yet synced.
-pub async fn fetch(seen: &ArbBot, ctx: &Context, now: Timestamp) -> Result<Option<Fetched>, FetchError> {
-    let (name, namespace) = (seen.name_any(), seen.namespace().unwrap_or_default());
-    let mut synced = ctx.synced.clone();
-    if !matches!(tokio::time::timeout(DEADLINE, synced.wait_for(|synced| *synced)).await, Ok(Ok(_))) {
-        return Err(FetchError::NotSynced);
-    }
+/// The bot cannot be decoded, or its Lease or the Events of its pod cannot be read.
+pub async fn from_caches(key: &Key, ctx: &Context, now: Timestamp) -> Result<Option<Fetched>, FetchError> {
+    let Some(bot) = ctx.caches.bots.get(key) else { return Ok(None) };
+    let bot = bot.map_err(FetchError::Undecodable)?;
+    let (namespace, name) = split(key);
+    let child = store::key(namespace, &child_name(name));
+    let caches = &ctx.caches;
+    let children = Children {
+        service_account: caches.service_accounts.get(&child),
+        role: caches.roles.get(&child),
+        role_binding: caches.role_bindings.get(&child),
+        service: caches.services.get(&child),
+        ledger_claim: caches.ledger_claims.get(&store::key(namespace, &ledger_claim_name(name))),
+        network_policy: caches.network_policies.get(&child),
+        deployment: caches.deployments.get(&child),
+    };
+    Box::pin(complete(bot, children, false, ctx, now)).await.map(Some)
+}
 
+/// The bot as the API server itself has it, and the children: those that no cache knows are asked for, too, because one
+/// may have been made a moment ago or belong to somebody else. For a deletion all of them are read. None: the bot is gone,
+/// or another of the same name stands there.
+///
+/// # Errors
+/// The API server did not answer.
+pub async fn from_api_server(cached: Fetched, ctx: &Context, now: Timestamp) -> Result<Option<Fetched>, FetchError> {
+    let (name, namespace) = (cached.bot.name_any(), cached.bot.namespace().unwrap_or_default());
+    let bot = get::<ArbBot>(ctx, &namespace, &name).await?;
+    let Some(bot) = bot.filter(|bot| bot.uid() == cached.bot.uid()) else { return Ok(None) };
+    let known = if bot.metadata.deletion_timestamp.is_some() { Children::default() } else { cached.children };
     let child = child_name(&name);
     let claim = ledger_claim_name(&name);
-    let (bot, service_account, role, role_binding, service, ledger_claim, network_policy, deployment, lease) = tokio::try_join!(
-        get::<ArbBot>(ctx, &namespace, &name),
-        get::<ServiceAccount>(ctx, &namespace, &child),
-        get::<Role>(ctx, &namespace, &child),
-        get::<RoleBinding>(ctx, &namespace, &child),
-        get::<Service>(ctx, &namespace, &child),
-        get::<PersistentVolumeClaim>(ctx, &namespace, &claim),
-        get::<NetworkPolicy>(ctx, &namespace, &child),
-        get::<Deployment>(ctx, &namespace, &child),
-        get::<Lease>(ctx, &namespace, &child),
+    let (service_account, role, role_binding, service, ledger_claim, network_policy, deployment) = tokio::try_join!(
+        Box::pin(known_or_read(known.service_account, ctx, &namespace, &child)),
+        Box::pin(known_or_read(known.role, ctx, &namespace, &child)),
+        Box::pin(known_or_read(known.role_binding, ctx, &namespace, &child)),
+        Box::pin(known_or_read(known.service, ctx, &namespace, &child)),
+        Box::pin(known_or_read(known.ledger_claim, ctx, &namespace, &claim)),
+        Box::pin(known_or_read(known.network_policy, ctx, &namespace, &child)),
+        Box::pin(known_or_read(known.deployment, ctx, &namespace, &child)),
     )?;
-    let Some(bot) = bot.filter(|bot| bot.uid() == seen.uid()) else { return Ok(None) };
+    let children = Children { service_account, role, role_binding, service, ledger_claim, network_policy, deployment };
+    Box::pin(complete(bot, children, true, ctx, now)).await.map(Some)
+}
 
-    let policies = ctx.policies.state();
-    let in_namespace = policies.iter().filter(|policy| policy.namespace() == bot.namespace());
-    let selected: Vec<_> = matching(&bot, in_namespace.map(Arc::as_ref)).into_iter().map(ResourceExt::uid).collect();
-    let policies = policies.iter().filter(|policy| selected.contains(&policy.uid())).cloned().collect();
-
-    let uid = bot.uid();
-    let pods = ctx
-        .pods
-        .state_filter(|pod| pod.namespace() == bot.namespace() && pod.labels().get(LABEL_BOT_UID) == uid.as_ref());
+/// Adds what is not a child.
+async fn complete(
+    bot: ArbBot,
+    children: Children,
+    fresh: bool,
+    ctx: &Context,
+    now: Timestamp,
+) -> Result<Fetched, FetchError> {
+    let namespace = bot.namespace().unwrap_or_default();
+    let policies = ctx.caches.policies.in_namespace(&namespace);
+    let selected: Vec<_> = matching(&bot, policies.iter().map(Arc::as_ref)).into_iter().map(ResourceExt::uid).collect();
+    let policies = policies.into_iter().filter(|policy| selected.contains(&policy.uid())).collect();
+    let pods = ctx.caches.pods.of_bot(&bot.uid().unwrap_or_default());
     let pod_events = match pods::slow_to_start(&pods, now) {
         Some(pod) => events_of(ctx, &namespace, pod).await?,
         None => Vec::new(),
     };
-    let children = Children { service_account, role, role_binding, service, ledger_claim, network_policy, deployment };
-    Ok(Some(Fetched { bot, children, lease, policies, pods, pod_events }))
+    let seen = lease(&bot, fresh, ctx, now).await?;
+    let lease_unchanged = seen.as_ref().map(|seen| seen.unchanged).unwrap_or_default();
+    Ok(Fetched { bot, children, lease: seen.map(|seen| seen.lease), lease_unchanged, policies, pods, pod_events })
 }
 
-async fn get<K>(ctx: &Context, namespace: &str, name: &str) -> Result<Option<K>, ApiError>
+/// The bot's Lease: as it was last read, unless it may have become another since.
+async fn lease(bot: &ArbBot, fresh: bool, ctx: &Context, now: Timestamp) -> Result<Option<SeenLease>, ApiError> {
+    let (name, namespace) = (child_name(&bot.name_any()), bot.namespace().unwrap_or_default());
+    let key = store::key(&namespace, &name);
+    let known = ctx.caches.leases.get(&key);
+    let said_by = bot.status.as_ref().and_then(|status| status.bot.as_ref()).and_then(|bot| bot.pod_uid.as_deref());
+    let deleted = bot.metadata.deletion_timestamp.is_some();
+    let suffices = match &known {
+        _ if deleted => false,
+        None => said_by.is_none(),
+        Some(known) => {
+            let holder = contact::holder(&known.lease);
+            let ended = holder.is_some_and(|holder| ctx.terminated.contains(holder));
+            let current = contact::expiry(&known.lease).is_none_or(|at| at > now) && said_by == holder;
+            current && !(fresh && ended)
+        }
+    };
+    if suffices {
+        return Ok(known);
+    }
+    match get::<Lease>(ctx, &namespace, &name).await? {
+        Some(lease) => ctx.caches.leases.observe(lease, Instant::now()),
+        None => ctx.caches.leases.forget(&key),
+    }
+    Ok(ctx.caches.leases.get(&key))
+}
+
+async fn known_or_read<K: Child>(
+    known: Option<K>,
+    ctx: &Context,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<K>, ApiError> {
+    match known {
+        Some(known) => Ok(Some(known)),
+        None => get(ctx, namespace, name).await,
+    }
+}
+
+/// Reads one object. Without a resourceVersion the answer is the newest: a read by quorum.
+///
+/// # Errors
+/// The API server did not answer.
+pub async fn get<K>(ctx: &Context, namespace: &str, name: &str) -> Result<Option<K>, ApiError>
 where
     K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
         + Clone
@@ -132,7 +210,10 @@ pub enum FetchError {
     /// A call failed.
     #[error(transparent)]
     Api(#[from] ApiError),
-    /// A watch has not delivered its first list.
-    #[error("the watches of ArbPolicies and Pods have not synced yet: see the log for why they fail")]
-    NotSynced,
+    /// It was stored under another schema.
+    #[error(
+        "this operator cannot read the ArbBot: {}; change the field to what `kubectl explain arbbot.spec` shows, or install the operator that wrote it",
+        .0.message
+    )]
+    Undecodable(Box<Undecodable>),
 }

@@ -63,6 +63,7 @@ pub fn fetched(bot: ArbBot) -> Fetched {
         bot,
         children: Default::default(),
         lease: None,
+        lease_unchanged: std::time::Duration::from_secs(3600),
         policies: Vec::new(),
         pods: Vec::new(),
         pod_events: Vec::new(),

@@ -44,7 +44,7 @@ pub async fn report(
     let bot = &fetched.bot;
     let verdict = deletion.unwrap_or_else(|| judge(fetched, claim, outcome));
     // A bot at zero is not out of contact: it stands still, and its last word stays true.
-    let lost = !fetched.is_at_rest() && contact::lost(bot, fetched.lease.as_ref(), now);
+    let lost = !fetched.is_at_rest() && contact::lost(fetched, now);
     let present = present(bot);
     let waited = ctx.generation_age(bot);
     if is_about_to_be_acknowledged(&verdict, &present) && waited < PATIENCE {

@@ -1,0 +1,125 @@
+//! The children of one kind, as they are: compared with what they should be without a call of the API server.
+
+use std::marker::PhantomData;
+
+use arbbot_crds::names::{LABEL_BOT, LABEL_BOT_UID};
+use kube::runtime::watcher;
+
+use super::raw::Raw;
+use super::store::{Facts, Key, Store, key, key_of, split};
+use super::watch::{Scope, Sink};
+use crate::reconcile::apply::Child;
+use crate::reconcile::ownership;
+
+/// A child is found by its name only.
+#[derive(Clone, Debug)]
+struct NoFacts;
+
+impl Facts for NoFacts {
+    fn group(&self) -> Option<&str> {
+        None
+    }
+}
+
+/// Called with the key of the bot whose child or pod has changed.
+pub type BotTrigger = Box<dyn Fn(&Key) + Send + Sync>;
+
+/// Every child of one kind.
+pub struct Children<K> {
+    store: Store<NoFacts>,
+    trigger: BotTrigger,
+    kind: PhantomData<fn() -> K>,
+}
+
+impl<K: Child> Children<K> {
+    pub(super) fn new(trigger: BotTrigger) -> Self {
+        Self { store: Store::default(), trigger, kind: PhantomData }
+    }
+
+    /// A child. None, too, if it cannot be read; then the API server is asked.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<K> {
+        serde_json::from_slice(&self.store.get(key)?.1).ok()
+    }
+
+    /// Keeps a child, as a watch shows it.
+    pub fn put(&self, mut object: Raw<K>, round: u32) {
+        let key = key_of(&object.metadata);
+        if self.store.is_current(&key, &object.metadata, round) {
+            return;
+        }
+        let bot = bot_of(&object);
+        // Who owns what is kept only where it matters: where somebody else owns what is the operator's business.
+        let fields = object.metadata.managed_fields.take().filter(|fields| ownership::is_foreign::<K>(fields));
+        object.strip();
+        object.metadata.managed_fields = fields;
+        // Not looked at, and different in each.
+        object.metadata.creation_timestamp = None;
+        let metadata = object.metadata.clone();
+        object.metadata.resource_version = None;
+        self.store.put(key, &metadata, round, NoFacts, &object.to_json());
+        if let Some(bot) = bot {
+            (self.trigger)(&bot);
+        }
+    }
+}
+
+/// The bot that a child or pod names in its label.
+pub(super) fn bot_of<K>(object: &Raw<K>) -> Option<Key> {
+    let bot = object.metadata.labels.as_ref()?.get(LABEL_BOT)?;
+    Some(key(object.metadata.namespace.as_deref()?, bot))
+}
+
+/// The bot of a child that is known by its name only: see `names::child_name` and `names::ledger_claim_name`.
+fn bot_by_name(child: &str, is_ledger: bool) -> Option<Key> {
+    let (namespace, name) = split(child);
+    let bot = name.strip_prefix("arbbot-")?;
+    Some(key(namespace, if is_ledger { bot.strip_suffix("-ledger")? } else { bot }))
+}
+
+impl<K: Child + Send + 'static> Sink for Children<K> {
+    type Kind = K;
+
+    fn selection(&self) -> watcher::Config {
+        watcher::Config::default().labels(LABEL_BOT_UID)
+    }
+
+    fn applied(&self, object: Raw<K>, round: u32) {
+        self.put(object, round);
+    }
+
+    fn deleted(&self, object: Raw<K>) {
+        self.store.remove(&key_of(&object.metadata));
+        if let Some(bot) = bot_of(&object) {
+            (self.trigger)(&bot);
+        }
+    }
+
+    fn listed(&self, scope: &Scope, round: u32) {
+        for (child, _) in self.store.sweep(scope.namespace(), round) {
+            if let Some(bot) = bot_by_name(&child, K::kind(&()) == "PersistentVolumeClaim") {
+                (self.trigger)(&bot);
+            }
+        }
+    }
+
+    fn count(&self, scope: &Scope) -> usize {
+        self.store.count(scope.namespace())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arbbot_crds::names::{child_name, ledger_claim_name};
+
+    #[test]
+    fn the_bot_of_a_lost_child_is_found_by_the_childs_name() {
+        for bot in ["carry", "x-ledger"] {
+            let expected = key("desk", bot);
+            assert_eq!(bot_by_name(&key("desk", &child_name(bot)), false), Some(expected.clone()));
+            assert_eq!(bot_by_name(&key("desk", &ledger_claim_name(bot)), true), Some(expected));
+        }
+        assert_eq!(bot_by_name("desk/somebody-elses", false), None);
+    }
+}

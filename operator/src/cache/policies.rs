@@ -1,0 +1,119 @@
+//! Every ArbPolicy, decoded: there are few, and every bot of the namespace looks at them.
+
+use std::sync::Arc;
+
+use arbbot_crds::ArbPolicy;
+use kube::runtime::watcher;
+
+use super::bots::{Decoded, Undecodable};
+use super::raw::Raw;
+use super::store::{Facts, Key, Store, key_of};
+use super::watch::{Scope, Sink};
+use super::{Change, Listener};
+
+/// A policy as it is known.
+pub type CachedPolicy = Decoded<Arc<ArbPolicy>>;
+
+#[derive(Clone, Debug)]
+struct PolicyFacts(CachedPolicy);
+
+impl Facts for PolicyFacts {
+    fn group(&self) -> Option<&str> {
+        None
+    }
+}
+
+/// Every ArbPolicy watched.
+pub struct Policies {
+    store: Store<PolicyFacts>,
+    listener: Listener<ArbPolicy>,
+}
+
+impl Policies {
+    pub(super) fn new(listener: Listener<ArbPolicy>) -> Self {
+        Self { store: Store::default(), listener }
+    }
+
+    /// A policy.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<CachedPolicy> {
+        self.store.facts(key).map(|facts| facts.0)
+    }
+
+    /// Keys of the policies of a namespace, or of all.
+    #[must_use]
+    pub fn keys(&self, namespace: Option<&str>) -> Vec<Key> {
+        self.store.keys(namespace)
+    }
+
+    /// The policies of a namespace that can be read.
+    #[must_use]
+    pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<ArbPolicy>> {
+        self.keys(Some(namespace)).iter().filter_map(|key| self.get(key)?.ok()).collect()
+    }
+
+    /// Keeps a policy, as a watch shows it.
+    pub fn put(&self, mut object: Raw<ArbPolicy>, round: u32) {
+        let key = key_of(&object.metadata);
+        if self.store.is_current(&key, &object.metadata, round) {
+            return;
+        }
+        let before = self.get(&key);
+        let new = object.decode();
+        object.strip();
+        let metadata = object.metadata.clone();
+        let kept = match &new {
+            Ok(new) => Ok(Arc::new(ArbPolicy { metadata: metadata.clone(), ..new.clone() })),
+            Err(error) => {
+                tracing::warn!(policy = %key, %error, "the ArbPolicy cannot be read: it was stored under another schema");
+                Err(Box::new(Undecodable::new(&object, error)))
+            }
+        };
+        self.store.put(key.clone(), &metadata, round, PolicyFacts(kept), b"");
+        if let (Some(Ok(old)), Ok(new)) = (&before, &new)
+            && (old.metadata.generation, &old.metadata.labels) != (new.metadata.generation, &new.metadata.labels)
+        {
+            (self.listener)(&key, Change::Wish(old, Some(new)));
+        }
+        (self.listener)(&key, Change::Transition);
+    }
+
+    fn forget(&self, key: &Key, facts: Option<PolicyFacts>) {
+        let Some(PolicyFacts(policy)) = facts else { return };
+        if let Ok(old) = &policy {
+            (self.listener)(key, Change::Wish(old, None));
+        }
+        let uid = match &policy {
+            Ok(policy) => policy.metadata.uid.as_deref(),
+            Err(undecodable) => undecodable.metadata.uid.as_deref(),
+        };
+        (self.listener)(key, Change::Gone { uid: uid.unwrap_or_default(), rivals: Vec::new() });
+    }
+}
+
+impl Sink for Policies {
+    type Kind = ArbPolicy;
+
+    fn selection(&self) -> watcher::Config {
+        watcher::Config::default()
+    }
+
+    fn applied(&self, object: Raw<ArbPolicy>, round: u32) {
+        self.put(object, round);
+    }
+
+    fn deleted(&self, object: Raw<ArbPolicy>) {
+        let key = key_of(&object.metadata);
+        self.forget(&key, self.store.remove(&key));
+    }
+
+    fn listed(&self, scope: &Scope, round: u32) {
+        for (key, facts) in self.store.sweep(scope.namespace(), round) {
+            self.forget(&key, Some(facts));
+        }
+    }
+
+    fn count(&self, scope: &Scope) -> usize {
+        self.store.count(scope.namespace())
+    }
+}

@@ -1,0 +1,257 @@
+//! One watch of one kind in one scope: it lists, follows, starts again after every error, and says how it is.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use k8s_openapi::NamespaceResourceScope;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::raw::Raw;
+use crate::metrics::Metrics;
+
+/// Objects per page of a list. A page is in memory as a whole, in every watch at once.
+const PAGE: u32 = 100;
+
+/// The namespaces that one watch sees: one, or all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope(pub Option<Arc<str>>);
+
+impl Scope {
+    /// An API of this scope.
+    pub fn api<K>(&self, client: &Client) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        match &self.0 {
+            Some(namespace) => Api::namespaced(client.clone(), namespace),
+            None => Api::all(client.clone()),
+        }
+    }
+
+    /// The namespace; None: all.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+
+    /// Whether objects of this namespace are in the scope.
+    #[must_use]
+    pub fn contains(&self, namespace: &str) -> bool {
+        self.namespace().is_none_or(|own| own == namespace)
+    }
+}
+
+/// Where the objects of one kind go. `round` counts the lists of a scope.
+pub trait Sink: Send + Sync + 'static {
+    /// The kind.
+    type Kind: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + 'static;
+
+    /// Which objects are watched.
+    fn selection(&self) -> watcher::Config;
+    /// An object is there or has changed.
+    fn applied(&self, object: Raw<Self::Kind>, round: u32);
+    /// An object is gone.
+    fn deleted(&self, object: Raw<Self::Kind>);
+    /// A list is complete: what it has not shown is gone.
+    fn listed(&self, scope: &Scope, round: u32);
+    /// How many objects of the scope are known.
+    fn count(&self, scope: &Scope) -> usize;
+}
+
+/// How a watch is.
+#[derive(Debug)]
+pub struct Health {
+    pub kind: String,
+    pub scope: Scope,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    synced: bool,
+    error: Option<String>,
+    forbidden: bool,
+    last_event: Option<Instant>,
+}
+
+/// What people see of a watch.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WatchView {
+    pub kind: String,
+    /// Absent: every namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    pub synced: bool,
+    /// The last error, until the watch works again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// Seconds since the last event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_event_age_seconds: Option<u64>,
+}
+
+impl Health {
+    /// Of a watch that has not begun.
+    #[must_use]
+    pub fn new(kind: String, scope: Scope) -> Self {
+        Self { kind, scope, state: Mutex::default() }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the first list is complete.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.state().synced
+    }
+
+    /// Whether the first list is complete, or the operator is not allowed to make it: then nothing is known of the scope
+    /// and waiting changes nothing.
+    #[must_use]
+    pub fn is_synced_or_forbidden(&self) -> bool {
+        let state = self.state();
+        state.synced || state.forbidden
+    }
+
+    /// Notes that the first list is complete. Returns whether that is new.
+    pub fn set_synced(&self) -> bool {
+        let mut state = self.state();
+        state.error = None;
+        state.forbidden = false;
+        !std::mem::replace(&mut state.synced, true)
+    }
+
+    fn seen(&self) {
+        let mut state = self.state();
+        state.last_event = Some(Instant::now());
+        if state.synced {
+            state.error = None;
+        }
+    }
+
+    /// Notes an error. Returns whether it is another one than before.
+    pub fn set_error(&self, error: String, forbidden: bool) -> bool {
+        let mut state = self.state();
+        state.forbidden = forbidden;
+        let is_new = state.error.as_ref() != Some(&error);
+        state.error = Some(error);
+        is_new
+    }
+
+    /// What people see.
+    #[must_use]
+    pub fn view(&self) -> WatchView {
+        let state = self.state();
+        WatchView {
+            kind: self.kind.clone(),
+            namespace: self.scope.namespace().map(str::to_owned),
+            synced: state.synced,
+            last_error: state.error.clone(),
+            last_event_age_seconds: state.last_event.map(|at| at.elapsed().as_secs()),
+        }
+    }
+}
+
+/// Waits between the attempts of one watch: doubled, jittered. A missing CustomResourceDefinition is noticed within
+/// seconds after it came.
+#[derive(Default)]
+struct WatchBackoff {
+    failures: u32,
+    last: Option<Instant>,
+}
+
+impl Iterator for WatchBackoff {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        // A watcher reports the begin of an attempt as a success, so only time without an error resets.
+        if self.last.is_some_and(|last| last.elapsed() > Duration::from_secs(60)) {
+            self.failures = 0;
+        }
+        self.last = Some(Instant::now());
+        let whole = Duration::from_millis(500).saturating_mul(2_u32.saturating_pow(self.failures));
+        self.failures = self.failures.saturating_add(1);
+        Some(whole.min(Duration::from_secs(8)).mul_f64(0.5 + 0.5 * rand::random::<f64>()))
+    }
+}
+
+impl Backoff for WatchBackoff {
+    fn reset(&mut self) {}
+}
+
+/// Follows one kind in one scope for ever. `synced` is called once, after the first list.
+pub fn follow<S: Sink>(
+    client: &Client,
+    sink: Arc<S>,
+    health: Arc<Health>,
+    metrics: Metrics,
+    synced: impl Fn() + Send + 'static,
+) -> impl Future<Output = ()> + Send + 'static {
+    let api = health.scope.api::<Raw<S::Kind>>(client);
+    let selection = sink.selection().page_size(PAGE);
+    async move {
+        let mut events = pin!(watcher(api, selection).backoff(WatchBackoff::default()));
+        let mut round = 0;
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => {
+                    health.seen();
+                    match event {
+                        Event::Init => round += 1,
+                        Event::InitApply(object) | Event::Apply(object) => sink.applied(object, round),
+                        Event::Delete(object) => sink.deleted(object),
+                        Event::InitDone => {
+                            sink.listed(&health.scope, round);
+                            if health.set_synced() {
+                                synced();
+                            }
+                        }
+                    }
+                }
+                Err(error) => failed(&health, &error, &metrics),
+            }
+        }
+    }
+}
+
+fn failed(health: &Health, error: &watcher::Error, metrics: &Metrics) {
+    let code = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => status.code,
+        _ => 0,
+    };
+    metrics.watch_failed(&health.kind, code);
+    let namespace = health.scope.namespace().unwrap_or("every namespace");
+    let kind = &health.kind;
+    let hint = match (code, kind.as_str()) {
+        (404, "ArbBot" | "ArbPolicy") => " (the CRDs are not installed: kubectl apply --server-side -f crds/)",
+        (403, _) => " (the operator's Role does not allow it)",
+        _ => "",
+    };
+    let text = format!("the watch of {kind} in {namespace} failed: {error}{hint}");
+    // 410: what was missed is listed again; it is how a watch goes on after a pause.
+    if code == 410 {
+        tracing::debug!(kind, namespace, "{text}");
+    } else if health.set_error(text.clone(), code == 403) {
+        tracing::warn!(kind, namespace, "{text}; it is tried again with backoff");
+    }
+}

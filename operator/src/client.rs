@@ -1,0 +1,139 @@
+//! The one way to the API server. A replica that does not lead cannot write, whatever the code above wants.
+
+use std::sync::Arc;
+
+use axum::http::{Method, Request, Response};
+use kube::Client;
+use kube::client::Body;
+use tower::BoxError;
+
+use crate::leadership::Leadership;
+
+/// Why a request did not leave this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Another replica leads, or none does at this moment.
+    #[error("this replica does not lead, so it writes nothing")]
+    NotLeader,
+    /// The decision was made from a cache: it is made again from the API server itself.
+    #[error("the decision was made from a cache")]
+    Stale,
+}
+
+/// What may be written.
+#[derive(Clone)]
+enum Writes {
+    /// Nothing.
+    Never,
+    /// Everything, while this process leads.
+    WhileLeader(Arc<Leadership>),
+}
+
+/// A client that writes only while this process leads. A write under way at the deadline is dropped.
+#[must_use]
+pub fn leaders(client: Client, leadership: Arc<Leadership>) -> Client {
+    gated(client, Writes::WhileLeader(leadership))
+}
+
+/// A client that reads only: a write fails with [`Refused::Stale`].
+#[must_use]
+pub fn read_only(client: Client) -> Client {
+    gated(client, Writes::Never)
+}
+
+fn gated(client: Client, writes: Writes) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let gate = tower::service_fn(move |request| Box::pin(pass(client.clone(), writes.clone(), request)));
+    Client::new(gate, namespace)
+}
+
+/// The gate: a layer in front of another client.
+async fn pass(client: Client, writes: Writes, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+    match writes {
+        _ if matches!(*request.method(), Method::GET | Method::HEAD) => Ok(client.send(request).await?),
+        Writes::Never => Err(Refused::Stale.into()),
+        Writes::WhileLeader(leadership) if leadership.is_leader() => tokio::select! {
+            biased;
+            () = leadership.ended() => Err(Refused::NotLeader.into()),
+            response = client.send(request) => Ok(response?),
+        },
+        Writes::WhileLeader(_) => Err(Refused::NotLeader.into()),
+    }
+}
+
+/// Why the request was refused here, if it was.
+#[must_use]
+pub fn refused(error: &kube::Error) -> Option<Refused> {
+    match error {
+        kube::Error::Service(source) => source.downcast_ref().copied(),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leadership::Moment;
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::Api;
+    use kube::api::{DeleteParams, PostParams};
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    /// An API server that counts writes and answers them after this time.
+    fn server(writes: Arc<AtomicUsize>, delay: Duration) -> Client {
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let writes = writes.clone();
+            async move {
+                if request.method() != Method::GET {
+                    tokio::time::sleep(delay).await;
+                    writes.fetch_add(1, Ordering::SeqCst);
+                }
+                let body = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"}}"#;
+                Ok::<_, Infallible>(Response::new(Body::from(body.as_bytes().to_vec())))
+            }
+        });
+        Client::new(service, "default")
+    }
+
+    fn maps(client: Client) -> Api<ConfigMap> {
+        Api::namespaced(client, "default")
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_does_not_lead_reads_but_writes_nothing() {
+        let (writes, leadership) = (Arc::new(AtomicUsize::new(0)), Arc::new(Leadership::none()));
+        let api = maps(leaders(server(writes.clone(), Duration::ZERO), leadership.clone()));
+        assert!(api.get("a").await.is_ok());
+        let error = api.create(&PostParams::default(), &ConfigMap::default()).await.unwrap_err();
+        assert_eq!(refused(&error), Some(Refused::NotLeader));
+        let error = api.delete("a", &DeleteParams::default()).await.unwrap_err();
+        assert_eq!(refused(&error), Some(Refused::NotLeader));
+        assert_eq!(writes.load(Ordering::SeqCst), 0);
+        leadership.extend(Moment::now(), Duration::from_secs(10));
+        api.create(&PostParams::default(), &ConfigMap::default()).await.unwrap();
+        assert_eq!(writes.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_write_under_way_at_the_deadline_is_dropped() {
+        let (writes, leadership) = (Arc::new(AtomicUsize::new(0)), Arc::new(Leadership::none()));
+        let api = maps(leaders(server(writes.clone(), Duration::from_secs(60)), leadership.clone()));
+        leadership.extend(Moment::now(), Duration::from_millis(50));
+        let (params, map) = (PostParams::default(), ConfigMap::default());
+        let write = api.create(&params, &map);
+        let result = tokio::time::timeout(Duration::from_secs(5), write).await.expect("the write goes on");
+        assert_eq!(refused(&result.unwrap_err()), Some(Refused::NotLeader));
+        assert_eq!(writes.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test]
+    async fn a_decision_from_a_cache_cannot_be_carried_out() {
+        let writes = Arc::new(AtomicUsize::new(0));
+        let api = maps(read_only(server(writes.clone(), Duration::ZERO)));
+        assert!(api.get("a").await.is_ok());
+        let error = api.create(&PostParams::default(), &ConfigMap::default()).await.unwrap_err();
+        assert_eq!((refused(&error), writes.load(Ordering::SeqCst)), (Some(Refused::Stale), 0));
+    }
+}

@@ -1,0 +1,104 @@
+//! An ArbBot that this operator cannot decode: it says so on that bot, and leaves everything of it as it is.
+
+use std::time::Duration;
+
+use arbbot_crds::ArbBot;
+use arbbot_crds::conditions::{ConditionType, Reason, find};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::Patch;
+use kube::{Api, Resource};
+use serde_json::{Value, json};
+
+use super::contact;
+use super::fetch::FetchError;
+use super::verdict::Verdict;
+use crate::api::{self, ApiError};
+use crate::cache::bots::Undecodable;
+use crate::cache::raw::Raw;
+use crate::context::Context;
+use crate::events::Report;
+
+/// Only a change of the bot, or another operator, helps.
+const AGAIN: Duration = Duration::from_secs(300);
+/// The operator's part of status beside its conditions. It stays: a claim that is left out would be revoked.
+const KEPT: [&str; 3] = ["effective", "claim", "incidents"];
+
+/// Writes Stalled on the bot, unless it is there.
+///
+/// # Errors
+/// The status could not be written.
+pub async fn report(cached: &Undecodable, ctx: &Context) -> Result<Option<Duration>, ApiError> {
+    if desired(cached).is_none() {
+        return Ok(Some(AGAIN));
+    }
+    let ctx = ctx.acting();
+    let (name, namespace) = (cached.name(), cached.metadata.namespace.clone().unwrap_or_default());
+    let api: Api<Raw<ArbBot>> = Api::namespaced(ctx.client.clone(), &namespace);
+    let Some(fresh) = api::call(format!("read ArbBot {namespace}/{name}"), api.get_opt(&name)).await? else {
+        return Ok(None);
+    };
+    let Err(error) = fresh.decode() else { return Ok(Some(Duration::ZERO)) };
+    let fresh = Undecodable::new(&fresh, &error);
+    if let Some(status) = desired(&fresh) {
+        let metadata = json!({"name": name, "namespace": namespace, "uid": fresh.metadata.uid});
+        let (version, kind) = (ArbBot::api_version(&()), ArbBot::kind(&()));
+        let body = json!({"apiVersion": version, "kind": kind, "metadata": metadata, "status": status});
+        let (params, patch) = (api::apply_params(), Patch::Apply(&body));
+        let write = api.patch_status(&name, &params, &patch);
+        api::call(format!("write the status of ArbBot {namespace}/{name}"), write).await?;
+        ctx.metrics.wrote("ArbBotStatus", "applied");
+        let mut object = Raw::<ArbBot>::default().object_ref(&());
+        (object.name, object.namespace, object.uid) = (Some(name), Some(namespace), fresh.metadata.uid.clone());
+        ctx.reports.publish_on(&object, &Report::warning(Reason::InvalidSpec, message(&fresh))).await;
+    }
+    Ok(Some(AGAIN))
+}
+
+fn message(bot: &Undecodable) -> String {
+    FetchError::Undecodable(Box::new(bot.clone())).to_string()
+}
+
+/// The operator's part of status. None: it is so already.
+fn desired(bot: &Undecodable) -> Option<Value> {
+    let conditions = bot.status.get("conditions").cloned().unwrap_or_default();
+    let present: Vec<Condition> = serde_json::from_value(conditions).unwrap_or_default();
+    let mut own: Vec<Condition> = present.into_iter().filter(contact::is_own).collect();
+    let before = own.clone();
+    let verdict = Verdict::stalled(Reason::InvalidSpec, message(bot));
+    verdict.set(false, &mut own, bot.metadata.generation, &Time(Timestamp::now()));
+    let observed = bot.status.get("observedGeneration").and_then(Value::as_i64);
+    if own == before && observed == bot.metadata.generation && find(&own, ConditionType::Stalled).is_some() {
+        return None;
+    }
+    let mut status = json!({"observedGeneration": bot.metadata.generation, "conditions": own});
+    for key in KEPT {
+        if let Some(value) = bot.status.get(key) {
+            status[key] = value.clone();
+        }
+    }
+    Some(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bot(status: Value) -> Undecodable {
+        let object = json!({"metadata": {"name": "odd", "namespace": "desk", "generation": 2}, "spec": {"mode": "Paused"}, "status": status});
+        let raw = Raw::<ArbBot>::new(object).unwrap();
+        Undecodable::new(&raw, &raw.decode().unwrap_err())
+    }
+
+    #[test]
+    fn it_is_stalled_with_the_field_once_and_keeps_its_claim() {
+        let claim = json!({"account": "a", "product": "p", "granted": true});
+        let status = desired(&bot(json!({"claim": claim, "bot": {"podUid": "x"}}))).unwrap();
+        let stalled = status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Stalled").unwrap();
+        assert_eq!((&stalled["status"], &stalled["reason"]), (&json!("True"), &json!("InvalidSpec")));
+        assert!(stalled["message"].as_str().unwrap().contains("Paused"));
+        assert_eq!(status["claim"], claim);
+        assert!(status.get("bot").is_none(), "that part is the bot's");
+        assert_eq!(desired(&bot(status)), None, "a second look writes nothing");
+    }
+}

@@ -1,0 +1,109 @@
+//! The reconciles of one kind: some at once, each by itself. A panic ends one reconcile, and shutdown ends in time.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::cache::store::Key;
+use crate::queue::Queue;
+
+/// Works on what is due, at most `concurrency` at once, until `stop`; then what runs gets `drain`. Dropped, it ends what
+/// runs at once.
+pub async fn work<F, Work>(queue: &Queue, concurrency: usize, reconcile: F, stop: CancellationToken, drain: Duration)
+where
+    F: Fn(Key) -> Work,
+    Work: Future<Output = Option<Duration>> + Send + 'static,
+{
+    let mut running: JoinSet<(Key, Option<Duration>)> = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            key = queue.next(), if running.len() < concurrency => {
+                let work = reconcile(key.clone());
+                running.spawn(async move { (key, work.await) });
+            }
+            Some(ended) = running.join_next() => match ended {
+                Ok((key, again)) => queue.done(key, again),
+                // Work catches its own panics; what is left is a defect here.
+                Err(error) => tracing::error!(%error, "a reconcile ended without a result"),
+            },
+        }
+    }
+    let all = async { while running.join_next().await.is_some() {} };
+    if tokio::time::timeout(drain, all).await.is_err() {
+        tracing::warn!("reconciles did not end in time: they are cut off; every one can be repeated");
+    }
+}
+
+/// Runs work that may panic.
+///
+/// # Errors
+/// It panicked, with this text.
+pub async fn catch_panic<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    AssertUnwindSafe(work).catch_unwind().await.map_err(|panic| panic_text(panic.as_ref()))
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::time::Instant;
+
+    #[tokio::test]
+    async fn a_panic_ends_one_reconcile_and_says_so() {
+        let result: Result<(), String> = catch_panic(async { panic!("index {}", 7) }).await;
+        assert_eq!(result, Err("index 7".to_owned()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn never_more_at_once_than_allowed_however_long_the_queue() {
+        let queue = Queue::default();
+        (0..2_000).for_each(|number| queue.add(number.to_string().into(), Duration::ZERO));
+        let (now, most, ended) =
+            (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let reconcile = |_| {
+            let (now, most, ended) = (now.clone(), most.clone(), ended.clone());
+            async move {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                now.fetch_sub(1, Ordering::SeqCst);
+                ended.fetch_add(1, Ordering::SeqCst);
+                None
+            }
+        };
+        let stop = CancellationToken::new();
+        let watcher = async {
+            while ended.load(Ordering::SeqCst) < 2_000 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            stop.cancel();
+        };
+        tokio::join!(work(&queue, 16, reconcile, stop.clone(), Duration::from_secs(1)), watcher);
+        assert_eq!(most.load(Ordering::SeqCst), 16);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reconcile_that_never_ends_does_not_keep_the_process() {
+        let queue = Queue::default();
+        queue.add("stuck".into(), Duration::ZERO);
+        let stop = CancellationToken::new();
+        let begun = Instant::now();
+        let stopper = async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            stop.cancel();
+        };
+        tokio::join!(work(&queue, 16, |_| std::future::pending(), stop.clone(), Duration::from_secs(1)), stopper);
+        assert_eq!(begun.elapsed(), Duration::from_secs(6));
+    }
+}
