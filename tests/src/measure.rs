@@ -1,6 +1,6 @@
 //! What the exchange's journal proves: when orders were gone and positions flat, and which orders were wrong.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rust_decimal::Decimal;
 
@@ -88,6 +88,12 @@ impl Journal<'_> {
             epoch < newest
         });
         late.collect()
+    }
+
+    /// How many traders, one after the other, have had an order accepted.
+    pub fn traders(&self) -> usize {
+        let accepted = self.0.iter().filter(|event| event.kind == Kind::OrderAccepted);
+        accepted.filter_map(|event| event.client_order_id.split('-').nth(1)).collect::<BTreeSet<_>>().len()
     }
 
     /// Orders that were accepted.
