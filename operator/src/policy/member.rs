@@ -3,8 +3,18 @@
 use arbbot_crds::conditions::{ConditionType, Reason, find};
 use arbbot_crds::{ArbBot, ArbPolicy};
 use kube::ResourceExt;
+use kube::api::ObjectMeta;
+use kube::core::{Selector, SelectorExt as _};
 
 use crate::reconcile::replicas::has_acknowledged;
+
+/// Whether the policy selects an object with this metadata. A selector that cannot be read selects everything.
+#[must_use]
+pub fn is_selected(policy: &ArbPolicy, metadata: &ObjectMeta) -> bool {
+    let Some(selector) = &policy.spec.selector else { return true };
+    let labels = metadata.labels.clone().unwrap_or_default();
+    Selector::try_from(selector.clone()).map_or(true, |selector| selector.matches(&labels))
+}
 
 /// A bot that the policy selects.
 #[derive(Clone, Debug, PartialEq, Eq)]
