@@ -18,6 +18,7 @@ use crate::client::{self, Refused};
 use crate::events::Reports;
 use crate::fencing::Terminated;
 use crate::metrics::Metrics;
+use crate::policy;
 
 /// What one reconcile works with: the shared state, and a client that may write or not.
 #[derive(Clone)]
@@ -49,6 +50,8 @@ pub struct Shared {
     pub incidents: Memo<String, Vec<String>>,
     /// Troubles of each bot that people were told of, by uid of the bot.
     pub troubles: Memo<String, Vec<(String, Reason)>>,
+    /// What was last seen of each policy, by its uid.
+    pub policies: Memo<String, policy::Known>,
 }
 
 impl Deref for Context {
@@ -83,6 +86,7 @@ impl Context {
             generations: Memo::default(),
             incidents: Memo::default(),
             troubles: Memo::default(),
+            policies: Memo::default(),
         };
         Self { client, is_deciding: false, shared: Arc::new(shared) }
     }

@@ -226,6 +226,9 @@ impl Reactions for Controller {
     }
 
     fn policy_wish(&self, old: &ArbPolicy, new: Option<&ArbPolicy>) {
+        if let (None, Some(context)) = (new, self.context()) {
+            context.policies.remove(old.metadata.uid.as_deref().unwrap_or_default());
+        }
         if self.works_on(&key_of(&old.metadata)) {
             self.tell(new.unwrap_or(old).object_ref(&()), caught(|| loosening::of_policy(old, new)));
         }

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use arbbot_crds::ArbBot;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::jiff::Timestamp;
 
@@ -55,7 +56,7 @@ pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Option<Duration>, Rec
         Ok(Some(cached)) => cached,
         Ok(None) => return Ok(None),
         Err(FetchError::Undecodable(bot)) => {
-            return undecodable::report(&bot, ctx).await.map_err(ReconcileError::Report);
+            return undecodable::report::<ArbBot>(&bot, ctx).await.map_err(ReconcileError::Report);
         }
         Err(error) => return Err(error.into()),
     };

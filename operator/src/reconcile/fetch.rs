@@ -46,6 +46,8 @@ pub struct Fetched {
     pub lease_unchanged: Duration,
     /// Policies that apply to the bot.
     pub policies: Vec<Arc<ArbPolicy>>,
+    /// All of its namespace: one that does not apply any more may still release a kill of its own.
+    pub policies_of_namespace: Vec<Arc<ArbPolicy>>,
     /// Its pods, without their spec.
     pub pods: Vec<Arc<Pod>>,
     /// Warnings of the kubelet on a pod whose containers do not start.
@@ -129,9 +131,10 @@ async fn complete(
     now: Timestamp,
 ) -> Result<Fetched, FetchError> {
     let namespace = bot.namespace().unwrap_or_default();
-    let policies = ctx.caches.policies.in_namespace(&namespace);
-    let selected: Vec<_> = matching(&bot, policies.iter().map(Arc::as_ref)).into_iter().map(ResourceExt::uid).collect();
-    let policies = policies.into_iter().filter(|policy| selected.contains(&policy.uid())).collect();
+    let policies_of_namespace = ctx.caches.policies.in_namespace(&namespace);
+    let all = policies_of_namespace.iter().map(Arc::as_ref);
+    let selected: Vec<_> = matching(&bot, all).into_iter().map(ResourceExt::uid).collect();
+    let policies = policies_of_namespace.iter().filter(|policy| selected.contains(&policy.uid())).cloned().collect();
     let pods = ctx.caches.pods.of_bot(&bot.uid().unwrap_or_default());
     let pod_events = match pods::slow_to_start(&pods, now) {
         Some(pod) => events_of(ctx, &namespace, pod).await?,
@@ -139,7 +142,16 @@ async fn complete(
     };
     let seen = lease(&bot, fresh, ctx, now).await?;
     let lease_unchanged = seen.as_ref().map(|seen| seen.unchanged).unwrap_or_default();
-    Ok(Fetched { bot, children, lease: seen.map(|seen| seen.lease), lease_unchanged, policies, pods, pod_events })
+    Ok(Fetched {
+        bot,
+        children,
+        lease: seen.map(|seen| seen.lease),
+        lease_unchanged,
+        policies,
+        policies_of_namespace,
+        pods,
+        pod_events,
+    })
 }
 
 /// The bot's Lease: as it was last read, unless it may have become another since.
@@ -212,7 +224,7 @@ pub enum FetchError {
     Api(#[from] ApiError),
     /// It was stored under another schema.
     #[error(
-        "this operator cannot read the ArbBot: {}; change the field to what `kubectl explain arbbot.spec` shows, or install the operator that wrote it",
+        "this operator cannot read the object: {}; change the field to what `kubectl explain` shows, or install the operator that wrote it",
         .0.message
     )]
     Undecodable(Box<Undecodable>),

@@ -65,6 +65,7 @@ pub fn fetched(bot: ArbBot) -> Fetched {
         lease: None,
         lease_unchanged: std::time::Duration::from_secs(3600),
         policies: Vec::new(),
+        policies_of_namespace: Vec::new(),
         pods: Vec::new(),
         pod_events: Vec::new(),
     }

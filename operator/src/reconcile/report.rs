@@ -135,12 +135,13 @@ pub(super) fn desired(fetched: &Fetched, claim: &Claim, verdict: &Verdict, lost:
     let mut conditions: Vec<Condition> = present(bot).conditions.into_iter().filter(contact::is_own).collect();
     verdict.set(is_paused(bot), &mut conditions, bot.metadata.generation, now);
     conditions.extend(contact::unknown_conditions(bot, lost, now));
+    let all: Vec<_> = fetched.policies_of_namespace.iter().map(AsRef::as_ref).collect();
     ArbBotStatus {
         observed_generation: bot.metadata.generation,
         conditions,
         effective: Some(effective::status(bot, fetched.policies())),
         claim: Some(claim.status.clone()),
-        incidents: incidents::history(bot, &fetched.policies(), now),
+        incidents: incidents::history(bot, &all, now),
         ..ArbBotStatus::default()
     }
 }

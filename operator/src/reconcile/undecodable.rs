@@ -1,13 +1,16 @@
-//! An ArbBot that this operator cannot decode: it says so on that bot, and leaves everything of it as it is.
+//! An ArbBot or ArbPolicy that this operator cannot decode: it says so on that object, and leaves everything of it as it
+//! is.
 
+use std::fmt::Debug;
 use std::time::Duration;
 
-use arbbot_crds::ArbBot;
 use arbbot_crds::conditions::{ConditionType, Reason, find};
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Patch;
 use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::contact;
@@ -19,36 +22,39 @@ use crate::cache::raw::Raw;
 use crate::context::Context;
 use crate::events::Report;
 
-/// Only a change of the bot, or another operator, helps.
+/// Only a change of the object, or another operator, helps.
 const AGAIN: Duration = Duration::from_secs(300);
 /// The operator's part of status beside its conditions. It stays: a claim that is left out would be revoked.
-const KEPT: [&str; 3] = ["effective", "claim", "incidents"];
+const KEPT: [&str; 4] = ["effective", "claim", "incidents", "bots"];
 
-/// Writes Stalled on the bot, unless it is there.
+/// Writes Stalled on the object, unless it is there.
 ///
 /// # Errors
 /// The status could not be written.
-pub async fn report(cached: &Undecodable, ctx: &Context) -> Result<Option<Duration>, ApiError> {
+pub async fn report<K>(cached: &Undecodable, ctx: &Context) -> Result<Option<Duration>, ApiError>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
     if desired(cached).is_none() {
         return Ok(Some(AGAIN));
     }
     let ctx = ctx.acting();
+    let (version, kind) = (K::api_version(&()), K::kind(&()));
     let (name, namespace) = (cached.name(), cached.metadata.namespace.clone().unwrap_or_default());
-    let api: Api<Raw<ArbBot>> = Api::namespaced(ctx.client.clone(), &namespace);
-    let Some(fresh) = api::call(format!("read ArbBot {namespace}/{name}"), api.get_opt(&name)).await? else {
+    let api: Api<Raw<K>> = Api::namespaced(ctx.client.clone(), &namespace);
+    let Some(fresh) = api::call(format!("read {kind} {namespace}/{name}"), api.get_opt(&name)).await? else {
         return Ok(None);
     };
     let Err(error) = fresh.decode() else { return Ok(Some(Duration::ZERO)) };
     let fresh = Undecodable::new(&fresh, &error);
     if let Some(status) = desired(&fresh) {
         let metadata = json!({"name": name, "namespace": namespace, "uid": fresh.metadata.uid});
-        let (version, kind) = (ArbBot::api_version(&()), ArbBot::kind(&()));
         let body = json!({"apiVersion": version, "kind": kind, "metadata": metadata, "status": status});
         let (params, patch) = (api::apply_params(), Patch::Apply(&body));
         let write = api.patch_status(&name, &params, &patch);
-        api::call(format!("write the status of ArbBot {namespace}/{name}"), write).await?;
-        ctx.metrics.wrote("ArbBotStatus", "applied");
-        let mut object = Raw::<ArbBot>::default().object_ref(&());
+        api::call(format!("write the status of {kind} {namespace}/{name}"), write).await?;
+        ctx.metrics.wrote(&format!("{kind}Status"), "applied");
+        let mut object = Raw::<K>::default().object_ref(&());
         (object.name, object.namespace, object.uid) = (Some(name), Some(namespace), fresh.metadata.uid.clone());
         ctx.reports.publish_on(&object, &Report::warning(Reason::InvalidSpec, message(&fresh))).await;
     }
@@ -83,6 +89,7 @@ fn desired(bot: &Undecodable) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use arbbot_crds::ArbBot;
 
     fn bot(status: Value) -> Undecodable {
         let object = json!({"metadata": {"name": "odd", "namespace": "desk", "generation": 2}, "spec": {"mode": "Paused"}, "status": status});
