@@ -470,7 +470,7 @@ async fn a_cold_change_hands_over_and_keeps_the_position(desk: Arc<Desk>) -> Res
         (Journal(&events).traders() > 1).then_some(events)
     });
     let journal = Journal(&events);
-    ensure!(journal.overtaken().is_empty(), "two traded at once: {:?}", journal.overtaken());
+    ensure!(journal.out_of_turn().is_empty(), "two traded at once: {:?}", journal.out_of_turn());
     ensure!(journal.flat(patched.sent_ns).is_none(), "the position was closed");
     let after = bot.portfolio().await?;
     ensure!(after.is_carrying(), "before {before:?}, after {after:?}");
