@@ -7,10 +7,10 @@ must hold itself. There is nothing on Secrets: the kubelet mounts the key, the o
 - apiGroups: [arbbot.io]
   resources: [arbbots]
   verbs: [get, list, watch, patch]
-# Which restrictions apply to a bot.
+# Which restrictions apply to a bot; get: a policy's status is written from what the API server itself has.
 - apiGroups: [arbbot.io]
   resources: [arbpolicies]
-  verbs: [list, watch]
+  verbs: [get, list, watch]
 # The operator's part of a bot's status, also granted to each bot for its part.
 - apiGroups: [arbbot.io]
   resources: [arbbots/status]
