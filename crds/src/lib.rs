@@ -7,6 +7,7 @@ pub mod arbpolicy;
 pub mod conditions;
 pub mod control;
 pub mod decimal;
+pub mod decode;
 pub mod duration;
 pub mod incident;
 pub mod limits;
