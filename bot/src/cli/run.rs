@@ -9,11 +9,12 @@ use std::time::Duration;
 use anyhow::Context;
 use arbbot_crds::ArbBot;
 use arbbot_crds::control::{Entry, Restriction};
+use arbbot_crds::decode::Decoded;
 use arbbot_crds::incident::uid8;
 use arbbot_crds::names;
 use arbbot_crds::status::EffectiveMode;
 use clap::Args;
-use kube::{Api, Client, ResourceExt};
+use kube::{Client, ResourceExt};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -25,6 +26,7 @@ use crate::control::contact::ContactTask;
 use crate::control::kubernetes::{ControlTask, params};
 use crate::control::latch::Latches;
 use crate::control::lease::{BotLease, CALL};
+use crate::control::observed::{first_seen, untyped};
 use crate::control::report::{ControlFacts, SHUTDOWN, SessionFacts};
 use crate::control::session::{Exchange, SessionTask};
 use crate::control::writer::StatusTask;
@@ -83,9 +85,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         .await
         .context("no way to the API server: run in a pod with a ServiceAccount, or set KUBECONFIG")?;
     let clock = Clock::system();
-    let bot = own_bot(&client, &args).await?;
-    let (ledger, recovered) = Ledger::open(&args.ledger_dir, &binding(&bot), clock.clone()).await?;
-    let head = bot.status.as_ref().and_then(|status| status.bot.as_ref()?.ledger.clone());
+    let first = own_bot(&client, &args).await?;
+    let (ledger, recovered) = Ledger::open(&args.ledger_dir, &binding(&first.object), clock.clone()).await?;
+    let head = first.object.status.as_ref().and_then(|status| status.bot.as_ref()?.ledger.clone());
     if let Some(head) = head
         && !ledger.continues(&head).await?
     {
@@ -98,16 +100,19 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     if let Some(note) = &recovered.note {
         tracing::warn!(note, "the ledger was opened");
     }
-    Program::new(args, log, client, clock, bot, ledger, recovered)?.run().await
+    Program::new(args, log, client, clock, first, ledger, recovered)?.run().await
 }
 
 /// Reads the own ArbBot; waits for it as long as it takes, visibly.
-async fn own_bot(client: &Client, args: &RunArgs) -> anyhow::Result<ArbBot> {
-    let api: Api<ArbBot> = Api::namespaced(client.clone(), &args.namespace);
+async fn own_bot(client: &Client, args: &RunArgs) -> anyhow::Result<Decoded<ArbBot>> {
+    let api = untyped::<ArbBot>(client, &args.namespace);
     let mut stop = signal(SignalKind::terminate())?;
     loop {
         let problem = match timeout(CALL, api.get(&args.name)).await {
-            Ok(Ok(bot)) => return Ok(bot),
+            Ok(Ok(bot)) => match first_seen(bot) {
+                Ok(bot) => return Ok(bot),
+                Err(error) => error.to_string(),
+            },
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no answer within {} s", CALL.as_secs()),
         };
@@ -142,7 +147,7 @@ struct Program {
     log: LogHandle,
     client: Client,
     clock: Clock,
-    bot: ArbBot,
+    first: Decoded<ArbBot>,
     ledger: Ledger,
     recovered: Recovered,
     gate: Arc<Gate>,
@@ -155,16 +160,17 @@ impl Program {
         log: LogHandle,
         client: Client,
         clock: Clock,
-        bot: ArbBot,
+        first: Decoded<ArbBot>,
         ledger: Ledger,
         recovered: Recovered,
     ) -> anyhow::Result<Self> {
         let gate = Arc::new(Gate::new(clock.clone()));
-        Ok(Self { args, log, client, clock, bot, ledger, recovered, gate, metrics: Metrics::new()? })
+        Ok(Self { args, log, client, clock, first, ledger, recovered, gate, metrics: Metrics::new()? })
     }
 
     async fn run(self) -> anyhow::Result<()> {
-        let Self { args, log, client, clock, bot, ledger, recovered, gate, metrics } = self;
+        let Self { args, log, client, clock, first, ledger, recovered, gate, metrics } = self;
+        let bot = &first.object;
         let mut stop = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let identity = Identity {
@@ -174,9 +180,9 @@ impl Program {
         };
         let status = bot.status.clone();
         let orders = Orders::recovered(&recovered.orders, clock.boottime());
-        let owned_since = owned_since(&recovered, &bot);
+        let owned_since = owned_since(&recovered, bot);
         let drain = status.as_ref().and_then(|status| status.bot.as_ref()?.drain.clone());
-        let engine = Engine::new(identity.clone(), params(&bot), orders, owned_since).resuming(drain);
+        let engine = Engine::new(identity.clone(), params(bot), orders, owned_since).resuming(drain);
         let now = Now { boot: clock.boottime(), wall: clock.now() };
         let first_view = engine.view(&gate.current().0, now);
 
@@ -206,7 +212,7 @@ impl Program {
             bot_uid: bot.uid().unwrap_or_default(),
             clock: clock.clone(),
             gate: Arc::clone(&gate),
-            lease: BotLease::new(client.clone(), &bot, &args.pod_uid, clock.clone()),
+            lease: BotLease::new(client.clone(), bot, &args.pod_uid, clock.clone()),
             spec: spec_seen.clone(),
             rounds,
         };
@@ -277,7 +283,7 @@ impl Program {
         let server_stop = stop_rest.clone();
         tasks.spawn(async move { ("server", serve(listen, server, server_stop).await.map_err(anyhow::Error::from)) });
         tasks.spawn(ended("contact", contact.run(stop_rest.clone())));
-        tasks.spawn(ended("control", control.run(bot, stop_rest.clone())));
+        tasks.spawn(ended("control", control.run(first, stop_rest.clone())));
         tasks.spawn(ended("session", session.run(stop_rest.clone())));
         tasks.spawn(ended("status", writer.run(status, stop_rest.clone())));
         tasks.spawn(ended("log level", follow_log_level(log, spec_seen, stop_rest.clone())));

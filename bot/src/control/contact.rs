@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use arbbot_crds::arbbot::{ArbBot, ControlTimeouts};
 use arbbot_crds::arbpolicy::ArbPolicy;
-use kube::api::ListParams;
-use kube::{Api, Client};
+use kube::Client;
+use kube::api::{DynamicObject, ListParams};
 use rand::RngExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -15,15 +15,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::control::lease::{BotLease, CALL, Standing};
+use crate::control::observed::untyped;
 use crate::risk::Gate;
 
 /// What one tick brought. A part that failed is None.
 #[derive(Debug)]
 pub struct Round {
     pub standing: Option<Standing>,
-    pub bot: Option<ArbBot>,
+    pub bot: Option<DynamicObject>,
     /// All policies of the namespace, and the resourceVersion of the list.
-    pub policies: Option<(Vec<ArbPolicy>, Option<String>)>,
+    pub policies: Option<(Vec<DynamicObject>, Option<String>)>,
 }
 
 /// The contact task.
@@ -66,8 +67,8 @@ impl ContactTask {
     /// One contact. Returns whether all of it worked.
     async fn tick(&mut self, timeouts: &ControlTimeouts) -> bool {
         let began = self.clock.boottime();
-        let bots: Api<ArbBot> = Api::namespaced(self.client.clone(), &self.namespace);
-        let policies: Api<ArbPolicy> = Api::namespaced(self.client.clone(), &self.namespace);
+        let bots = untyped::<ArbBot>(&self.client, &self.namespace);
+        let policies = untyped::<ArbPolicy>(&self.client, &self.namespace);
         let everything = ListParams::default();
         let (standing, bot, policies) = tokio::join!(
             self.lease.renew(timeouts.lost.0),

@@ -11,12 +11,14 @@ use std::time::Duration;
 use arbbot_crds::arbbot::ArbBot;
 use arbbot_crds::arbpolicy::ArbPolicy;
 use arbbot_crds::control::{self, Entry, Restriction};
+use arbbot_crds::decode::Decoded;
 use arbbot_crds::status::{AppliedPolicy, IncidentPhase};
 use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::DynamicObject;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
-use kube::{Api, Client, ResourceExt};
+use kube::{Client, ResourceExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +27,7 @@ use crate::clock::Clock;
 use crate::control::contact::Round;
 use crate::control::latch::Latches;
 use crate::control::lease::{CALL, Standing};
-use crate::control::observed::Observed;
+use crate::control::observed::{Observed, untyped};
 use crate::control::report::{Claim, ControlFacts};
 use crate::execution::drain::{Demand, Terms};
 use crate::execution::engine::{ControlChange, Event, Params, View};
@@ -43,6 +45,9 @@ struct Key {
     claim: Option<(String, String, bool)>,
     policies: Vec<(Option<String>, Option<i64>)>,
 }
+
+/// An event of a watch.
+type Seen = Option<Result<watcher::Event<DynamicObject>, watcher::Error>>;
 
 /// The control task.
 pub struct ControlTask {
@@ -81,21 +86,20 @@ struct State {
 
 impl ControlTask {
     /// Runs until it is told to stop.
-    pub async fn run(mut self, first: ArbBot, shutdown: CancellationToken) {
-        let bots: Api<ArbBot> = Api::namespaced(self.client.clone(), &self.namespace);
-        let policies: Api<ArbPolicy> = Api::namespaced(self.client.clone(), &self.namespace);
+    pub async fn run(mut self, first: Decoded<ArbBot>, shutdown: CancellationToken) {
+        let bots = untyped::<ArbBot>(&self.client, &self.namespace);
+        let policies = untyped::<ArbPolicy>(&self.client, &self.namespace);
         let own = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
         let mut bots = watcher(bots, own).default_backoff().boxed();
         let mut policies = watcher(policies, watcher::Config::default()).default_backoff().boxed();
         let mut state = State {
-            observed: Observed::default(),
+            observed: Observed::new(first),
             key: None,
             standing: None,
             releases: 0,
             release_unheard: false,
             release_failed: false,
         };
-        state.observed.bot_seen(first);
         loop {
             let changed = tokio::select! {
                 biased;
@@ -118,7 +122,7 @@ impl ControlTask {
         }
     }
 
-    fn bot_event(&self, state: &mut State, event: Option<Result<watcher::Event<ArbBot>, watcher::Error>>) -> bool {
+    fn bot_event(&self, state: &mut State, event: Seen) -> bool {
         match event {
             Some(Ok(watcher::Event::Apply(bot) | watcher::Event::InitApply(bot))) => state.observed.bot_seen(bot),
             Some(Ok(_)) => false,
@@ -127,11 +131,7 @@ impl ControlTask {
         }
     }
 
-    fn policy_event(
-        &self,
-        state: &mut State,
-        event: Option<Result<watcher::Event<ArbPolicy>, watcher::Error>>,
-    ) -> bool {
+    fn policy_event(&self, state: &mut State, event: Seen) -> bool {
         match event {
             Some(Ok(watcher::Event::Apply(policy) | watcher::Event::InitApply(policy))) => {
                 state.observed.policy_seen(policy)
@@ -198,7 +198,8 @@ impl ControlTask {
         // The latch takes its place at the disk before the orders of the saga do; cancels wait for neither.
         tokio::join!(self.keep(&changed), async { self.tell_engine(&bot, &matching, state) });
         self.release(state, &bot, &all, &matching).await;
-        self.publish(&bot, &matching);
+        let unreadable = state.observed.unreadable(&matching);
+        self.publish(&bot, &matching, unreadable);
         self.ready.send_replace(true);
         self.spec.send_replace(bot);
     }
@@ -266,7 +267,7 @@ impl ControlTask {
         vec![Restriction::entry("claim", Entry::ReduceOnly, why)]
     }
 
-    fn publish(&mut self, bot: &ArbBot, matching: &[&ArbPolicy]) {
+    fn publish(&mut self, bot: &ArbBot, matching: &[&ArbPolicy], unreadable: Vec<String>) {
         let claim = self.claim(bot);
         if claim == Claim::Granted && self.remembered_claim.is_none() {
             self.remember_claim(bot);
@@ -276,17 +277,22 @@ impl ControlTask {
             uid: policy.uid().unwrap_or_default(),
             generation: policy.metadata.generation.unwrap_or_default(),
         };
-        let unreadable = matching.iter().filter(|policy| policy.selects(bot).is_err());
-        let unreadable_policies = unreadable.map(|policy| policy.name_any()).collect();
+        let selectors = matching.iter().filter(|policy| policy.selects(bot).is_err());
+        let unreadable_policies = selectors.map(|policy| policy.name_any()).collect();
         let facts = ControlFacts {
             generation: bot.metadata.generation,
             policies: matching.iter().map(applied).collect(),
             unreadable_policies,
+            unreadable,
             incidents: self.latches.status(),
             claim,
             release: bot.spec.kill_switch.release.clone(),
             standing: self.facts.borrow().standing.clone(),
         };
+        if facts.unreadable != self.facts.borrow().unreadable {
+            let unreadable = facts.unreadable.join("; ");
+            tracing::error!(unreadable, "what can be read is in force, and everything else as it was before");
+        }
         let open = i64::try_from(facts.incidents.len()).unwrap_or(i64::MAX);
         self.metrics.incidents_open.set(open);
         self.facts.send_if_modified(|old| {
@@ -333,7 +339,8 @@ impl ControlTask {
         let all: Vec<&ArbPolicy> = policies.iter().collect();
         let matching = control::matching(&bot, all.iter().copied());
         self.release(state, &bot, &all, &matching).await;
-        self.publish(&bot, &matching);
+        let unreadable = state.observed.unreadable(&matching);
+        self.publish(&bot, &matching, unreadable);
     }
 
     /// Follows the saga, and releases what a human has released once its kill is finished.
@@ -365,7 +372,8 @@ impl ControlTask {
             self.set_gate(&bot, &matching, state.releases);
         }
         self.release(state, &bot, &all, &matching).await;
-        self.publish(&bot, &matching);
+        let unreadable = state.observed.unreadable(&matching);
+        self.publish(&bot, &matching, unreadable);
     }
 
     /// Counts the two times of a kill once it is finished.

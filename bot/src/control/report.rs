@@ -29,6 +29,8 @@ pub struct ControlFacts {
     pub policies: Vec<AppliedPolicy>,
     /// Policies whose selector cannot be read; they are obeyed.
     pub unreadable_policies: Vec<String>,
+    /// What of the ArbBot and of its policies cannot be read.
+    pub unreadable: Vec<String>,
     pub incidents: Vec<IncidentStatus>,
     /// `spec.killSwitch.release`.
     pub release: String,
@@ -204,6 +206,12 @@ fn control_applied(facts: Facts<'_>) -> Said {
         say(type_, false, Reason::Starting, "the bot has not yet read its ArbBot and every ArbPolicy")
     } else if let Some(Standing::Waiting { why }) = &facts.control.standing {
         say(type_, true, Reason::LeaseNotHeld, format!("in force, but this pod is not the trader: {why}"))
+    } else if !facts.control.unreadable.is_empty() {
+        let fields = facts.control.unreadable.join("; ");
+        let message = format!(
+            "{fields}. What can be read is in force and everything else as it was before; nothing is loosened or released until it is mended"
+        );
+        say(type_, false, Reason::InvalidSpec, message)
     } else if !unreadable.is_empty() {
         let names = unreadable.join(", ");
         let message = format!("in force; the selector of ArbPolicy {names} cannot be read, so it is obeyed: mend it");
