@@ -95,12 +95,11 @@ fn bot_spec(
     first: Unreadable,
 ) -> Result<(ArbBotSpec, Vec<Unreadable>), DecodeError> {
     let mut unreadable = Vec::new();
-    let mut spec = match before {
-        Some(before) => {
-            unreadable.push(first);
-            before.clone()
-        }
-        None => dispensable_dropped(raw, first, &mut unreadable)?,
+    let mended = mended(raw, before, first, &mut unreadable);
+    let mut spec = match (before, mended) {
+        // Also what can be read of it does not count, but where it restricts.
+        (Some(before), _) => before.clone(),
+        (None, mended) => mended?,
     };
     let mode = mode(raw, Mode::Halted, &mut unreadable);
     let (ceilings, all_limits) = limits(raw, &mut unreadable);
@@ -121,26 +120,32 @@ fn bot_spec(
     Ok((spec, each_once(unreadable)))
 }
 
-/// The spec of a bot that was never read before, without the parts that cannot be read and have a default.
-fn dispensable_dropped(
+/// The spec with the parts that cannot be read as they were before; of a bot that was never read, without them. Notes
+/// each of them.
+fn mended(
     raw: &Value,
+    before: Option<&ArbBotSpec>,
     first: Unreadable,
     unreadable: &mut Vec<Unreadable>,
 ) -> Result<ArbBotSpec, DecodeError> {
-    let Some(fields) = raw.as_object() else { return Err(DecodeError(first)) };
-    let mut fields = fields.clone();
+    let before = before.and_then(|before| serde_json::to_value(before).ok()).unwrap_or_default();
+    let mut fields = raw.as_object().cloned().unwrap_or_default();
     let mut error = first;
-    loop {
+    // Every part is looked at once: what replaces it can be read.
+    for _ in 0..=fields.len() + INDISPENSABLE.len() {
         let part = error.field.split('.').nth(1).unwrap_or_default().to_owned();
-        if INDISPENSABLE.contains(&part.as_str()) || fields.remove(&part).is_none() {
-            return Err(DecodeError(error));
+        unreadable.push(error.clone());
+        match before.get(&part) {
+            Some(good) => drop(fields.insert(part, good.clone())),
+            None if INDISPENSABLE.contains(&part.as_str()) || fields.remove(&part).is_none() => break,
+            None => {}
         }
-        unreadable.push(error);
         match whole(&Value::Object(fields.clone())) {
             Ok(spec) => return Ok(spec),
             Err(next) => error = next,
         }
     }
+    Err(DecodeError(error))
 }
 
 fn policy_spec(raw: &Value, before: Option<&ArbPolicySpec>, first: Unreadable) -> (ArbPolicySpec, Vec<Unreadable>) {

@@ -74,6 +74,9 @@ fn an_engaged_kill_inside_an_otherwise_unreadable_object_is_a_kill() {
     assert_eq!(engaged[0].id.to_string(), "aaaaaaaa-7");
     assert_eq!((engaged[0].action, engaged[0].reason.as_str()), (KillAction::CancelOrders, "drill"));
     assert_eq!(read.object.spec.venue, good(&json!({})).venue, "the rest stays as it was");
+    for part in ["venue", "strategy", "execution", "credentials", "logLevel", "killSwitch.deadline"] {
+        assert!(fields(&read).contains(&format!("spec.{part}").as_str()), "{part} is not named: {:?}", fields(&read));
+    }
 }
 
 #[test]
@@ -305,8 +308,11 @@ proptest! {
         }
         let under = |policy: &ArbPolicy| effective(&crate::limits::RiskLimits::default(), [&policy_restriction(policy)]);
         prop_assert!(is_no_looser(&under(&before.object), &under(&decoded.object)), "{:?}", decoded);
-        let restricts = ["spec.mode", "spec.killSwitch", "spec.killSwitch.engaged"];
-        if decoded.unreadable.iter().any(|unreadable| restricts.contains(&unreadable.field.as_str())) {
+        // null is how JSON says "not set".
+        let is_set = |path: &&str| spec.pointer(path).is_some_and(|value| !value.is_null());
+        let restricts = ["/mode", "/killSwitch", "/killSwitch/engaged"].into_iter().filter(is_set);
+        let named = |path: &str| decoded.unreadable.iter().any(|u| u.field == format!("spec{}", path.replace('/', ".")));
+        if restricts.into_iter().any(named) {
             prop_assert!(policy_restriction(&decoded.object).entry >= Entry::ReduceOnly);
         }
     }
