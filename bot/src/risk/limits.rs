@@ -1,6 +1,7 @@
 //! Pre-trade checks: the one function that admits an order.
 
 use arbbot_crds::control::Control;
+use arbbot_crds::limits::RiskLimits;
 use rust_decimal::Decimal;
 
 use crate::exchange::{NewOrder, Side};
@@ -70,6 +71,18 @@ pub fn admit(
         return Err(denied("reduce-only", message));
     }
     Ok(Permit { order, class })
+}
+
+/// Whether what works of a product still fits the limits, should it fill: a limit may have been lowered, or the price
+/// risen, since it was admitted. Without a fresh price nothing is said.
+#[must_use]
+pub fn still_fits(product: &str, exposure: &Exposure, limits: &RiskLimits) -> bool {
+    let Some((leg, mid)) = exposure.leg(product).and_then(|leg| Some((leg, leg.mid?))) else { return true };
+    let notional = leg.notional(leg.worst(), mid);
+    let is_future = exposure.future.product.id == product;
+    notional <= limits.max_position_notional.0
+        && (!is_future || notional <= limits.max_leverage.0 * exposure.futures_collateral_quote)
+        && worst_delta_base(&exposure.spot, &exposure.future) * mid <= limits.max_leg_imbalance_notional.0
 }
 
 fn denied(limit: &'static str, message: String) -> Denied {

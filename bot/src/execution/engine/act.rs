@@ -13,7 +13,7 @@ use crate::execution::orders::{Order, State, mint_id};
 use crate::execution::repair::{Wanted, trim};
 use crate::risk::exposure::Leg;
 use crate::risk::gate::Contact;
-use crate::risk::{Class, Exposure, Gate, Slot, admit};
+use crate::risk::{Class, Exposure, Gate, Slot, admit, limits::still_fits};
 use crate::strategy::funding_carry::{LegName, Market, Quote, decide, drain, still_good};
 
 /// Pause of a leg after an order of it that takes.
@@ -46,12 +46,10 @@ impl Engine {
 
     fn act(&mut self, control: &Control, contact: Contact, now: Now, commands: &mut Vec<Command>) {
         self.note_control(control, now);
-        self.cancel_what_must_go(control, contact, now, commands);
-        if contact < Contact::Lost
-            && self.epoch.is_some()
-            && let Some(exposure) = self.exposure(now)
-        {
-            self.place_what_is_wanted(&mut Turn { exposure: &exposure, control, contact, now, commands });
+        let exposure = self.exposure(now);
+        self.cancel_what_must_go(exposure.as_ref(), control, contact, now, commands);
+        if let Some(exposure) = exposure.as_ref().filter(|_| contact < Contact::Lost && self.epoch.is_some()) {
+            self.place_what_is_wanted(&mut Turn { exposure, control, contact, now, commands });
         }
         self.look_again(control, now, commands);
     }
@@ -72,7 +70,19 @@ impl Engine {
         self.flatten_since = flatten.then(|| self.flatten_since.unwrap_or(now.boot));
     }
 
-    fn cancel_what_must_go(&mut self, control: &Control, contact: Contact, now: Now, commands: &mut Vec<Command>) {
+    fn cancel_what_must_go(
+        &mut self,
+        exposure: Option<&Exposure>,
+        control: &Control,
+        contact: Contact,
+        now: Now,
+        commands: &mut Vec<Command>,
+    ) {
+        let limits = &control.limits;
+        let fits = |product: &str| exposure.is_none_or(|exposure| still_fits(product, exposure, limits));
+        let fits = [&self.id.spot_product, &self.id.future_product].map(|product| (product.clone(), fits(product)));
+        let no_longer_fits =
+            |order: &Order| fits.iter().any(|(product, fits)| !fits && *product == order.order.product);
         let max_order_notional = control.limits.max_order_notional.0;
         let max_open_orders = usize::try_from(control.limits.max_open_orders).unwrap_or(usize::MAX);
         let too_many = self.orders.live().count() > max_open_orders;
@@ -88,7 +98,7 @@ impl Engine {
             contact >= Contact::Stale
                 || control.entry == Entry::Halted
                 || (order.class.raises() && (control.entry > Entry::Active || contact > Contact::Fresh))
-                || (order.class.raises() && (too_many || too_large(order)))
+                || (order.class.raises() && (too_many || too_large(order) || no_longer_fits(order)))
         };
         let ids = self.orders.take_cancels(now.boot, must_go);
         if !ids.is_empty() {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arbbot_crds::arbbot::{ControlTimeouts, KillAction, Mode};
 use arbbot_crds::control::{Duty, Entry};
+use arbbot_crds::decimal::DecimalString;
 use arbbot_crds::limits::RiskLimits;
 use proptest::prelude::*;
 use rust_decimal::dec;
@@ -23,6 +24,30 @@ fn both_legs_are_entered_and_orders_keep_resting() {
     assert_eq!(world.view().reconciliation, Reconciliation::Matches);
     let delta = world.position(SPOT) + world.position(FUTURE) * dec!(0.01);
     assert!(delta.abs() <= dec!(0.02), "the legs are {delta} apart");
+}
+
+#[test]
+fn a_tightened_limit_cancels_the_orders_that_no_longer_fit() {
+    let tightened: [(&str, fn(&mut RiskLimits), usize); 3] = [
+        ("maxLeverage", |limits| limits.max_leverage = DecimalString(dec!(0.001)), 1),
+        ("maxLegImbalanceNotional", |limits| limits.max_leg_imbalance_notional = 700.into(), 0),
+        ("maxPositionNotional", |limits| limits.max_position_notional = 700.into(), 0),
+    ];
+    for (limit, tighten, left) in tightened {
+        let mut world = World::with_orders_of(1300);
+        let resting = |world: &World| {
+            let working = world.venue.values().filter(|at| !at.state.status.is_terminal());
+            working
+                .map(|at| at.order.size * if at.order.product == SPOT { dec!(1) } else { dec!(0.01) })
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(resting(&world), [dec!(0.02), dec!(0.02)]);
+        tighten(&mut world.limits);
+        // Before time passes; what fits the new limit may follow at once.
+        world.mode(Mode::Active);
+        let large = resting(&world).into_iter().filter(|size| *size > dec!(0.01)).count();
+        assert_eq!(large, left, "{limit}");
+    }
 }
 
 #[test]

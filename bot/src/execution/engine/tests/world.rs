@@ -54,10 +54,17 @@ pub struct World {
     pub params: Params,
     /// Notional of one order, in quote currency.
     pub max_order_notional: u32,
+    /// The other limits.
+    pub limits: RiskLimits,
 }
 
 impl World {
     pub fn new() -> Self {
+        Self::with_orders_of(700)
+    }
+
+    /// A world in which no order is larger than so much, in quote currency.
+    pub fn with_orders_of(max_order_notional: u32) -> Self {
         let clock = Clock::manual();
         clock.advance(Duration::from_secs(1000));
         let id = Identity { uid8: "aaaaaaaa".into(), spot_product: SPOT.into(), future_product: FUTURE.into() };
@@ -76,7 +83,8 @@ impl World {
             faulty: false,
             liquidity: 100,
             params: params(),
-            max_order_notional: 700,
+            max_order_notional,
+            limits: RiskLimits::default(),
         };
         world.control(Vec::new());
         world.give(Event::Lease { epoch: 1 });
@@ -103,7 +111,7 @@ impl World {
 
     pub fn control(&mut self, restrictions: Vec<Restriction>) {
         self.generation += 1;
-        let limits = RiskLimits { max_order_notional: self.max_order_notional.into(), ..RiskLimits::default() };
+        let limits = RiskLimits { max_order_notional: self.max_order_notional.into(), ..self.limits.clone() };
         let generation = Some(self.generation);
         let drain = Demand::of(&restrictions);
         self.gate.set_control(&limits, &ControlTimeouts::default(), restrictions, generation, Vec::new());
