@@ -28,12 +28,14 @@ fn both_legs_are_entered_and_orders_keep_resting() {
 
 #[test]
 fn a_tightened_limit_cancels_the_orders_that_no_longer_fit() {
-    let tightened: [(&str, fn(&mut RiskLimits), usize); 3] = [
-        ("maxLeverage", |limits| limits.max_leverage = DecimalString(dec!(0.001)), 1),
-        ("maxLegImbalanceNotional", |limits| limits.max_leg_imbalance_notional = 700.into(), 0),
-        ("maxPositionNotional", |limits| limits.max_position_notional = 700.into(), 0),
+    let open = RiskLimits::default();
+    let tightened = [
+        // The future's order goes, not that of spot.
+        (RiskLimits { max_leverage: DecimalString(dec!(0.001)), ..open.clone() }, 1),
+        (RiskLimits { max_leg_imbalance_notional: 700.into(), ..open.clone() }, 0),
+        (RiskLimits { max_position_notional: 700.into(), ..open }, 0),
     ];
-    for (limit, tighten, left) in tightened {
+    for (limits, left) in tightened {
         let mut world = World::with_orders_of(1300);
         let resting = |world: &World| {
             let working = world.venue.values().filter(|at| !at.state.status.is_terminal());
@@ -42,11 +44,11 @@ fn a_tightened_limit_cancels_the_orders_that_no_longer_fit() {
                 .collect::<Vec<_>>()
         };
         assert_eq!(resting(&world), [dec!(0.02), dec!(0.02)]);
-        tighten(&mut world.limits);
+        world.limits = limits.clone();
         // Before time passes; what fits the new limit may follow at once.
         world.mode(Mode::Active);
         let large = resting(&world).into_iter().filter(|size| *size > dec!(0.01)).count();
-        assert_eq!(large, left, "{limit}");
+        assert_eq!(large, left, "{limits:?}");
     }
 }
 
