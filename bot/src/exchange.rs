@@ -71,8 +71,6 @@ pub struct FutureDetails {
     pub session_open: bool,
     /// When a closed session opens again, if the venue says so.
     pub reopens_at: Option<Timestamp>,
-    /// Funding rate of the last hour, as a fraction of the notional; positive: longs pay shorts.
-    pub funding_rate: Option<Decimal>,
 }
 
 /// How an order is executed.

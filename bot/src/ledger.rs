@@ -69,10 +69,6 @@ pub struct Recovered {
     pub released: Vec<IncidentId>,
     /// Account and product of the claim that was granted last.
     pub claim: Option<(String, String)>,
-    /// Larger than the number that ends any client_order_id in the ledger.
-    pub next_sequence: u64,
-    /// The ledger was just created.
-    pub fresh: bool,
     /// What a person should know, for the log and an Event.
     pub note: Option<String>,
 }
@@ -152,7 +148,7 @@ impl Ledger {
         if let Some(entry) = entry {
             tx.append(&entry, clock.now()).await?;
         }
-        let recovered = recover(&mut tx, bound.is_none()).await?;
+        let recovered = recover(&mut tx).await?;
         let head = tx.head().await?;
         tx.commit().await?;
         imported(journal, waiting.len()).await;
@@ -235,6 +231,7 @@ impl Ledger {
     }
 
     /// Records that wait in the kill journal for the ledger to work again.
+    #[cfg(test)]
     #[must_use]
     pub fn journaled(&self) -> usize {
         self.inner.journal.waiting().len()
@@ -338,24 +335,17 @@ async fn imported(journal: &Journal, count: usize) {
     }
 }
 
-async fn recover(tx: &mut store::Transaction<'_>, fresh: bool) -> Result<Recovered, LedgerError> {
+async fn recover(tx: &mut store::Transaction<'_>) -> Result<Recovered, LedgerError> {
     let orders = tx.orders().await?;
     let (released, incidents): (Vec<_>, Vec<_>) =
         tx.incidents().await?.into_iter().partition(|(_, released_at)| released_at.is_some());
     Ok(Recovered {
-        next_sequence: next_sequence(&orders),
         orders,
         incidents: incidents.into_iter().map(|(incident, _)| incident).collect(),
         released: released.into_iter().map(|(incident, _)| incident.id).collect(),
         claim: tx.claim().await?,
-        fresh,
         note: None,
     })
-}
-
-fn next_sequence(orders: &[OrderRecord]) -> u64 {
-    let sequence = |order: &OrderRecord| order.client_order_id.rsplit('-').next()?.parse::<u64>().ok();
-    orders.iter().filter_map(sequence).max().unwrap_or(0).saturating_add(1)
 }
 
 /// Takes the lock that keeps a second process out; it ends with the file.

@@ -30,7 +30,7 @@ pub fn future_product() -> Product {
         min_size: dec!(1),
         min_notional_quote: dec!(0),
         unit_base: dec!(0.01),
-        future: Some(FutureDetails { session_open: true, reopens_at: None, funding_rate: Some(dec!(0.000013)) }),
+        future: Some(FutureDetails { session_open: true, reopens_at: None }),
         ..spot_product()
     }
 }

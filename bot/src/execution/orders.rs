@@ -251,7 +251,7 @@ impl Orders {
             recovered.average_price = record.average_price;
             recovered.fees_quote = record.fees_quote;
             recovered.state = match record.status {
-                RecordStatus::Intended | RecordStatus::Sent | RecordStatus::Unknown => State::Unknown,
+                RecordStatus::Intended | RecordStatus::Unknown => State::Unknown,
                 RecordStatus::NotPlaced => State::NotPlaced,
                 RecordStatus::Rejected => State::Rejected,
                 RecordStatus::Pending => State::Venue(OrderStatus::Pending),

@@ -49,8 +49,6 @@ impl Binding {
 pub enum RecordStatus {
     /// The intent is durable; the order may have been sent.
     Intended,
-    /// The order was sent; the answer is awaited.
-    Sent,
     /// Sent, and neither proven placed nor proven not placed.
     Unknown,
     /// Proven not to be at the exchange.
@@ -78,11 +76,10 @@ impl RecordStatus {
     fn knowledge(self) -> u8 {
         match self {
             Self::Intended => 0,
-            Self::Sent => 1,
-            Self::Unknown => 2,
-            Self::NotPlaced | Self::Rejected => 3,
+            Self::Unknown => 1,
+            Self::NotPlaced | Self::Rejected => 2,
             Self::Pending | Self::Open | Self::Cancelling => WORKING,
-            Self::Filled | Self::Cancelled | Self::Expired | Self::Failed => 5,
+            Self::Filled | Self::Cancelled | Self::Expired | Self::Failed => 4,
         }
     }
 
@@ -92,7 +89,7 @@ impl RecordStatus {
 }
 
 /// Knowledge of an order that works at the exchange; within it an order may move both ways (a refused cancel).
-const WORKING: u8 = 4;
+const WORKING: u8 = 3;
 
 impl From<OrderStatus> for RecordStatus {
     fn from(status: OrderStatus) -> Self {
@@ -195,12 +192,6 @@ impl OrderRecord {
         }
     }
 
-    /// What the fills did to the position: positive bought, negative sold, in the product's unit.
-    #[must_use]
-    pub fn signed_filled(&self) -> Decimal {
-        self.side.sign() * self.filled
-    }
-
     /// The record after an update. Seeing an update twice, late or out of order changes nothing that was known better:
     /// fills and fees never decrease, an end at the exchange is final.
     ///
@@ -246,34 +237,6 @@ pub struct OrderUpdate {
     pub fees_quote: Decimal,
     /// Why it was rejected or not placed.
     pub reason: Option<String>,
-}
-
-impl OrderUpdate {
-    /// A status that the bot itself concludes: Sent, Unknown, Rejected, NotPlaced, or Pending once accepted.
-    #[must_use]
-    pub fn local(client_order_id: &str, status: RecordStatus) -> Self {
-        Self {
-            client_order_id: client_order_id.to_owned(),
-            order_id: None,
-            status,
-            filled: Decimal::ZERO,
-            average_price: Decimal::ZERO,
-            fees_quote: Decimal::ZERO,
-            reason: None,
-        }
-    }
-
-    /// With the exchange's id.
-    #[must_use]
-    pub fn with_order_id(self, order_id: &str) -> Self {
-        Self { order_id: Some(order_id.to_owned()), ..self }
-    }
-
-    /// With why it was rejected or not placed.
-    #[must_use]
-    pub fn because(self, reason: &str) -> Self {
-        Self { reason: Some(reason.to_owned()), ..self }
-    }
 }
 
 impl From<&OrderState> for OrderUpdate {

@@ -41,7 +41,6 @@ impl Bucket {
 
 #[derive(Debug)]
 struct Buckets {
-    per_second: u32,
     normal: Bucket,
     reserved: Bucket,
 }
@@ -51,7 +50,7 @@ impl Buckets {
     fn new(per_second: u32, now: Instant) -> Self {
         let reserved = (per_second / 5).max(1);
         let normal = per_second.saturating_sub(reserved);
-        Self { per_second, normal: Bucket::new(normal, now), reserved: Bucket::new(reserved, now) }
+        Self { normal: Bucket::new(normal, now), reserved: Bucket::new(reserved, now) }
     }
 }
 
@@ -63,14 +62,6 @@ impl Budget {
     /// A full budget.
     pub fn new(per_second: u32) -> Self {
         Self(Mutex::new(Buckets::new(per_second, Instant::now())))
-    }
-
-    /// Changes the rate from now on.
-    pub fn set(&self, per_second: u32) {
-        let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if buckets.per_second != per_second {
-            *buckets = Buckets::new(per_second, Instant::now());
-        }
     }
 
     /// Waits until a call may be made. The caller bounds the wait.
@@ -129,14 +120,12 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_told_when_its_turn_comes_and_a_new_rate_counts_at_once() {
+    fn a_call_is_told_when_its_turn_comes() {
         let (budget, now) = (Budget::new(5), Instant::now());
         assert_eq!(taken(&budget, Priority::Normal, now), 4);
         let turn = budget.take(Priority::Normal, now).unwrap_err();
         assert!(turn > now && turn <= now + Duration::from_millis(250));
         assert_eq!(taken(&budget, Priority::Normal, turn), 1);
-        budget.set(30);
-        assert_eq!(taken(&budget, Priority::Normal, Instant::now()), 24);
     }
 
     proptest! {

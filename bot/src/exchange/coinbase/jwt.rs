@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use jsonwebtoken::Header;
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
@@ -78,8 +78,9 @@ impl VenueClock {
     }
 
     /// How far the machine's clock is ahead of the venue's.
+    #[cfg(test)]
     #[must_use]
-    pub fn skew(&self) -> SignedDuration {
+    pub fn skew(&self) -> k8s_openapi::jiff::SignedDuration {
         self.clock.now().duration_since(self.now())
     }
 }
@@ -194,6 +195,6 @@ mod tests {
         assert_eq!(venue.now(), at(100_001));
         clock.advance(Duration::from_secs(5));
         assert_eq!(venue.now(), at(100_006));
-        assert_eq!(venue.skew(), SignedDuration::from_secs(-99_999));
+        assert_eq!(venue.skew(), k8s_openapi::jiff::SignedDuration::from_secs(-99_999));
     }
 }

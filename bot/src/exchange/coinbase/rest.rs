@@ -122,11 +122,6 @@ impl Coinbase {
         Ok(Self { http, root, signer, venue, budget: Budget::new(requests_per_second) })
     }
 
-    /// Changes the bot's share of the rate limit from now on.
-    pub fn set_requests_per_second(&self, requests_per_second: u32) {
-        self.budget.set(requests_per_second);
-    }
-
     /// Fingerprint of the key in use.
     #[must_use]
     pub fn fingerprint(&self) -> String {

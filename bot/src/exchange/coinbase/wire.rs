@@ -24,14 +24,6 @@ fn decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decimal, D::Err
     parse_decimal(&text).map_err(de::Error::custom)
 }
 
-/// A decimal in a string, where `""`, null and absence mean that there is none.
-fn decimal_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Decimal>, D::Error> {
-    match Option::<String>::deserialize(deserializer)? {
-        Some(text) if !text.is_empty() => parse_decimal(&text).map(Some).map_err(de::Error::custom),
-        _ => Ok(None),
-    }
-}
-
 fn parse_decimal(text: &str) -> Result<Decimal, String> {
     if text.is_empty() {
         return Ok(Decimal::ZERO);

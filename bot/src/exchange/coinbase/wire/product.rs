@@ -4,7 +4,7 @@ use k8s_openapi::jiff::Timestamp;
 use rust_decimal::Decimal;
 use serde::Deserialize;
 
-use super::{decimal, decimal_or_none, nullable, time_or_none};
+use super::{decimal, nullable, time_or_none};
 use crate::exchange::{FutureDetails, Product};
 
 /// GET /products/{id}.
@@ -61,9 +61,6 @@ struct Future {
     contract_size: Decimal,
     #[serde(default, deserialize_with = "nullable")]
     contract_root_unit: String,
-    /// The one inside perpetual_details is always empty on the US exchange.
-    #[serde(default, deserialize_with = "decimal_or_none")]
-    funding_rate: Option<Decimal>,
 }
 
 impl WireProduct {
@@ -95,11 +92,10 @@ impl WireProduct {
             None => Decimal::ONE,
         };
         let session = self.fcm_trading_session_details;
-        let future = self.future_product_details.as_ref().map(|future| FutureDetails {
+        let future = self.future_product_details.as_ref().map(|_| FutureDetails {
             // A future without session details is not known to be open.
             session_open: session.as_ref().is_some_and(|session| session.is_session_open),
             reopens_at: session.as_ref().and_then(|session| session.reopens_at(now)),
-            funding_rate: future.funding_rate,
         });
         let root = self.future_product_details.map(|future| future.contract_root_unit);
         Ok(Product {

@@ -48,7 +48,6 @@ fn a_future_is_counted_in_contracts_and_its_tick_is_the_price_increment() {
     assert!(product.tradable);
     let details = product.future.unwrap();
     assert_eq!((details.session_open, details.reopens_at), (true, None));
-    assert_eq!(details.funding_rate, Some(dec("0.000013")));
 }
 
 #[test]

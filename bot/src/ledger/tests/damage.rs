@@ -1,0 +1,86 @@
+//! Files that were damaged, changed or cut.
+
+use super::*;
+
+#[tokio::test]
+async fn a_changed_file_is_found() {
+    for (sql, what) in [
+        ("UPDATE entries SET payload = replace(payload, 'Enter', 'Kill') WHERE kind = 'Intent'", "an entry"),
+        ("UPDATE entries SET at = '2020-01-01T00:00:00Z' WHERE n = 2", "a time"),
+        ("DELETE FROM entries WHERE n = 2", "an entry cut out"),
+        ("UPDATE orders SET filled = '9'", "an order"),
+        ("DELETE FROM orders", "an order that is gone"),
+        ("UPDATE incidents SET released_at = '2026-01-01T00:00:00Z'", "a latch"),
+        ("DELETE FROM incidents", "a latch that is gone"),
+        ("INSERT INTO claim VALUES (1, 'a', 'p')", "a claim"),
+    ] {
+        let (dir, ledger) = new_ledger().await;
+        ledger.intent(&new_order("b-1-1"), Class::Enter, 1).await.unwrap();
+        ledger.open_incident(&incident("aaaaaaaa-3", IncidentPhase::Flattening)).await.unwrap();
+        ledger.verify().await.unwrap();
+        tamper(dir.path(), sql).await;
+        assert_eq!(ledger.verify().await.unwrap_err().reason(), "LedgerTampered", "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_tail_that_was_cut_off_is_found_by_the_head_in_the_status() {
+    let (dir, ledger) = new_ledger().await;
+    ledger.intent(&new_order("b-1-1"), Class::Enter, 1).await.unwrap();
+    let anchored = ledger.head();
+    assert!(ledger.continues(&anchored).await.unwrap());
+    tamper(dir.path(), "DELETE FROM orders; DELETE FROM entries WHERE kind = 'Intent'").await;
+    ledger.verify().await.expect("by itself a shorter chain is a whole one");
+    assert!(!ledger.continues(&anchored).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_kept_and_a_new_ledger_begun() {
+    let (dir, ledger) = new_ledger().await;
+    ledger.intent(&new_order("b-1-1"), Class::Enter, 1).await.unwrap();
+    ledger.close().await;
+    drop(ledger);
+    for round in 1..=2 {
+        std::fs::write(dir.path().join(FILE), b"this was a ledger, and a long text is needed to make it no database")
+            .unwrap();
+        let (ledger, recovered) = open(dir.path()).await;
+        assert!(recovered.orders.is_empty());
+        assert!(recovered.note.unwrap().contains("ledger.db.corrupt-19700101T000000Z"));
+        ledger.intent(&new_order("b-1-1"), Class::Enter, 1).await.unwrap();
+        ledger.close().await;
+        let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let kept = names.filter(|name| name.to_string_lossy().starts_with("ledger.db.corrupt-")).count();
+        assert_eq!(kept, round, "none is overwritten");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_page_is_found_when_the_ledger_is_opened() {
+    use std::os::unix::fs::FileExt;
+    let (dir, ledger) = new_ledger().await;
+    for n in 0..50 {
+        ledger.intent(&new_order(&format!("b-1-{n}")), Class::Enter, 1).await.unwrap();
+    }
+    ledger.close().await;
+    drop(ledger);
+    let path = dir.path().join(FILE);
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    let length = file.metadata().unwrap().len();
+    file.write_all_at(&[0xA5; 4096], length / 2 / 4096 * 4096).unwrap();
+    let (ledger, recovered) = open(dir.path()).await;
+    assert!(recovered.orders.is_empty() && recovered.note.is_some());
+    ledger.verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_is_damage_and_a_newer_schema_is_not() {
+    let (dir, ledger) = new_ledger().await;
+    ledger.intent(&new_order("b-1-1"), Class::Enter, 1).await.unwrap();
+    drop(ledger);
+    tamper(dir.path(), "PRAGMA user_version = 99").await;
+    let error = Ledger::open(dir.path(), &binding(), Clock::manual()).await.unwrap_err();
+    assert_eq!(error.reason(), "LedgerSchemaNewer");
+    tamper(dir.path(), "PRAGMA user_version = 1; UPDATE orders SET status = 'Lost'").await;
+    let (_ledger, recovered) = open(dir.path()).await;
+    assert!(recovered.orders.is_empty() && recovered.note.unwrap().contains("column status"));
+}
