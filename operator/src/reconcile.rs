@@ -106,7 +106,7 @@ async fn prepare(fetched: &Fetched, ctx: &Context) -> Result<Option<Deployment>,
     if verdict::is_paused(&fetched.bot) {
         return Ok(pause::keep_safe(fetched, ctx).await.map_err(ApplyError::Api)?);
     }
-    let replicas = replicas::replicas(&fetched.bot, &fetched.policies(), fetched.live_replicas());
+    let replicas = replicas::replicas(&fetched.bot, &fetched.policies(), fetched.live_replicas(), fetched.has_pods());
     let prepared = build::build(&bot, replicas, &fetched.children);
     let Resources { deployment, .. } = apply::apply(&bot, prepared, fetched.children.clone(), ctx).await?;
     Ok(Some(deployment))

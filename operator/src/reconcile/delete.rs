@@ -65,10 +65,20 @@ pub async fn step(fetched: &Fetched, now: Timestamp, ctx: &Context) -> Result<De
     if is_settled(fetched, now) {
         return tear_down(fetched, ctx).await;
     }
+    if is_ending(fetched) {
+        return Ok(Deletion::TearingDown(POLL));
+    }
     if namespace_terminates(bot, ctx).await? {
         return leave_with_namespace(bot, ctx).await;
     }
     Ok(Deletion::Waits(waiting(fetched, now.duration_since(deleted.0))))
+}
+
+/// Whether the workload is gone and a pod of it is still ending. It asks the exchange once more, and says meanwhile that
+/// flat is not confirmed: its last word is waited for, and no second pod is started beside it.
+fn is_ending(fetched: &Fetched) -> bool {
+    let workload = fetched.children.deployment.as_ref();
+    workload.is_none_or(|workload| workload.metadata.deletion_timestamp.is_some()) && fetched.has_pods()
 }
 
 /// Whether nothing has to be done with the position any more.
@@ -435,5 +445,15 @@ conditions:
         at_rest.lease = Some(lease("pod-1", Timestamp::from_second(990).unwrap(), 300));
         at_rest.bot.spec.deletion_policy = DeletionPolicy::Drain;
         assert!(!settled(&at_rest), "somebody holds the Lease");
+    }
+
+    #[test]
+    fn no_second_pod_is_made_while_one_ends() {
+        let mut ending = drains("ClosingPosition", "");
+        assert!(!is_ending(&ending), "nothing runs: a pod is needed to close the position");
+        ending.pods = vec![Arc::new(k8s_openapi::api::core::v1::Pod::default())];
+        assert!(is_ending(&ending));
+        ending.children.deployment = Some(deployment(&ending.bot, 1));
+        assert!(!is_ending(&ending), "the workload stands");
     }
 }

@@ -70,7 +70,14 @@ impl Fetched {
     /// Whether the bot has drained and its Deployment is at zero: it stands still, and its last word stays true.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
-        self.live_replicas() == Some(0) && self.pods.is_empty() && replicas::has_drained(&self.bot)
+        self.live_replicas() == Some(0) && !self.has_pods() && replicas::has_drained(&self.bot)
+    }
+
+    /// Whether a pod is there that may still run. One that was evicted stays as a record only.
+    #[must_use]
+    pub fn has_pods(&self) -> bool {
+        let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone());
+        self.pods.iter().any(|pod| !matches!(phase(pod).as_deref(), Some("Succeeded" | "Failed")))
     }
 }
 

@@ -12,12 +12,21 @@ use arbbot_crds::status::{BotStatus, DrainPhase};
 use super::effective;
 use super::verdict::is_acknowledged;
 
-/// Replicas of the bot's Deployment. `policies` are those that match; `live` is what the Deployment has now.
+/// Replicas of the bot's Deployment. `policies` are those that match; `live` is what the Deployment has now;
+/// `is_ending`: a pod is still there.
 #[must_use]
-pub fn replicas(bot: &ArbBot, policies: &[&ArbPolicy], live: Option<i32>) -> i32 {
+pub fn replicas(bot: &ArbBot, policies: &[&ArbPolicy], live: Option<i32>, is_ending: bool) -> i32 {
     let restrictions = effective::restrictions(bot, policies.iter().copied());
     let drains = effective::control(bot, &restrictions).duty == Duty::Drain;
-    if !drains || is_killed(bot, policies) || !has_drained(bot) {
+    if !drains || is_killed(bot, policies) {
+        return 1;
+    }
+    // An ending pod asks the exchange once more, and says meanwhile that flat is not confirmed. Its last word counts; a
+    // second pod beside it could only wait.
+    if live == Some(0) && is_ending {
+        return 0;
+    }
+    if !has_drained(bot) {
         return 1;
     }
     // At zero there is nobody who could acknowledge a later change, and nobody who could trade.
@@ -81,12 +90,12 @@ conditions:
 
     #[test]
     fn a_stopped_bot_goes_to_zero_once_its_drain_has_finished_flat() {
-        assert_eq!(replicas(&stopped(DRAINED), &[], Some(1)), 0);
-        assert_eq!(replicas(&bot_with_status(DRAINED), &[], Some(1)), 1, "nobody stops it any more");
+        assert_eq!(replicas(&stopped(DRAINED), &[], Some(1), false), 0);
+        assert_eq!(replicas(&bot_with_status(DRAINED), &[], Some(1), false), 1, "nobody stops it any more");
         for (word, other) in
             [("phase: Finished", "phase: TimedOut"), ("\"True\"", "\"False\""), ("\"True\"", "Unknown")]
         {
-            assert_eq!(replicas(&stopped(&DRAINED.replace(word, other)), &[], Some(1)), 1, "{other}");
+            assert_eq!(replicas(&stopped(&DRAINED.replace(word, other)), &[], Some(1), false), 1, "{other}");
         }
     }
 
@@ -94,9 +103,18 @@ conditions:
     fn what_was_said_of_an_earlier_generation_is_no_proof_while_the_bot_runs() {
         let mut bot = stopped(DRAINED);
         bot.metadata.generation = Some(4);
-        assert_eq!(replicas(&bot, &[], Some(1)), 1);
-        assert_eq!(replicas(&bot, &[], Some(0)), 0, "at zero nobody can say more");
-        assert_eq!(replicas(&bot, &[], None), 1, "the Deployment is to be made again");
+        assert_eq!(replicas(&bot, &[], Some(1), false), 1);
+        assert_eq!(replicas(&bot, &[], Some(0), false), 0, "at zero nobody can say more");
+        assert_eq!(replicas(&bot, &[], None, false), 1, "the Deployment is to be made again");
+    }
+
+    #[test]
+    fn no_second_pod_starts_beside_one_that_ends_unless_a_kill_needs_it() {
+        let unsure = stopped(&DRAINED.replace("\"True\"", "\"False\""));
+        assert_eq!(replicas(&unsure, &[], Some(0), true), 0, "its last word is to come");
+        assert_eq!(replicas(&unsure, &[], Some(0), false), 1, "it was: not flat");
+        let kill = policy("killSwitch: {engaged: true}");
+        assert_eq!(replicas(&unsure, &[&kill], Some(0), true), 1);
     }
 
     #[test]
@@ -104,19 +122,19 @@ conditions:
         let stop = policy("mode: Stopped");
         let obeyed = DRAINED
             .replace("podUid: pod-1", "podUid: pod-1, appliedPolicies: [{name: desk, uid: 99999999-p, generation: 5}]");
-        assert_eq!(replicas(&bot_with_status(&obeyed), &[&stop], Some(1)), 0);
-        assert_eq!(replicas(&bot_with_status(DRAINED), &[&stop], Some(1)), 1, "it may be sending an order");
+        assert_eq!(replicas(&bot_with_status(&obeyed), &[&stop], Some(1), false), 0);
+        assert_eq!(replicas(&bot_with_status(DRAINED), &[&stop], Some(1), false), 1, "it may be sending an order");
     }
 
     #[test]
     fn a_kill_starts_a_bot_at_zero_and_its_latch_keeps_it_up() {
         let kill = policy("killSwitch: {engaged: true}");
-        assert_eq!(replicas(&stopped(DRAINED), &[&kill], Some(0)), 1);
+        assert_eq!(replicas(&stopped(DRAINED), &[&kill], Some(0), false), 1);
         let mut killed = stopped(DRAINED);
         killed.spec.kill_switch.engaged = true;
-        assert_eq!(replicas(&killed, &[], Some(0)), 1);
+        assert_eq!(replicas(&killed, &[], Some(0), false), 1);
         let latch = "killSwitch: {incidents: [{id: 0b9d6bcd-2, source: ArbBot/carry, phase: Finished, action: CancelOrders, engagedAt: '2026-01-01T00:00:00Z'}]}";
-        assert_eq!(replicas(&stopped(&format!("{DRAINED}{latch}")), &[], Some(0)), 1);
+        assert_eq!(replicas(&stopped(&format!("{DRAINED}{latch}")), &[], Some(0), false), 1);
     }
 
     proptest! {
@@ -125,7 +143,7 @@ conditions:
             mode in prop_oneof![Just(Mode::Active), Just(Mode::ReduceOnly), Just(Mode::Halted), Just(Mode::Stopped)],
             policy_mode in prop_oneof![Just("Active"), Just("Halted"), Just("Stopped")],
             engaged: bool, policy_engaged: bool, finished: bool, flat: bool, deleted: bool,
-            generation in 3i64..5, live in prop::option::of(0..2i32), acknowledged: bool,
+            generation in 3i64..5, live in prop::option::of(0..2i32), acknowledged: bool, is_ending: bool,
         ) {
             let mut status = DRAINED.to_owned();
             if !finished { status = status.replace("Finished", "ClosingPosition"); }
@@ -139,10 +157,11 @@ conditions:
             bot.metadata.generation = Some(generation);
             if deleted { bot.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH)); }
             let policy = policy(&format!("{{mode: {policy_mode}, killSwitch: {{engaged: {policy_engaged}}}}}"));
-            let count = replicas(&bot, &[&policy], live);
+            let count = replicas(&bot, &[&policy], live, is_ending);
             prop_assert!(count == 0 || count == 1);
             if count == 0 {
-                prop_assert!(finished && flat && !engaged && !policy_engaged);
+                let keeps_zero = live == Some(0) && is_ending;
+                prop_assert!(!engaged && !policy_engaged && (keeps_zero || (finished && flat)));
                 prop_assert!(mode == Mode::Stopped || policy_mode == "Stopped" || deleted);
                 prop_assert!(live == Some(0) || (acknowledged && generation == 3));
             }

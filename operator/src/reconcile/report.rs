@@ -97,11 +97,11 @@ fn judge(fetched: &Fetched, claim: &Claim, outcome: &Result<Option<Deployment>, 
 
 /// The Deployment asks for no pod: because the bot has drained, or because somebody did so by hand during a pause.
 fn at_zero(fetched: &Fetched) -> Verdict {
-    let drained = drain::is_demanded(&fetched.bot, &fetched.policies()) && replicas::has_drained(&fetched.bot);
-    match (drained, fetched.pods.is_empty()) {
-        (true, true) => Verdict::Stopped,
+    let drains = drain::is_demanded(&fetched.bot, &fetched.policies());
+    match (drains, !fetched.has_pods()) {
+        (true, true) if replicas::has_drained(&fetched.bot) => Verdict::Stopped,
         (true, false) => Verdict::reconciling(Reason::Draining, "Finished: the bot is flat; its pod is being ended"),
-        (false, _) => Verdict::reconciling(
+        _ => Verdict::reconciling(
             Reason::PodNotReady,
             "the Deployment is scaled to zero while reconciliation is paused; scale it up, or end the pause",
         ),
