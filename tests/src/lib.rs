@@ -21,4 +21,5 @@ pub mod programs;
 pub mod progress;
 pub mod rbac;
 pub mod snapshot;
+pub mod terms;
 pub mod witness;

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
+use serde_json::{Value, json};
 
 use super::room::Room;
 use crate::api_proxy::ApiProxy;
@@ -143,6 +144,18 @@ impl Desk {
         self.node.route(OPERATOR_NAMESPACE, "", proxy.server().clone());
         let restart = format!("deployment/{OPERATOR}");
         self.kubectl.run(&["-n", OPERATOR_NAMESPACE, "rollout", "restart", &restart]).await?;
+        rolled_out(&self.kubectl).await
+    }
+
+    /// Gives the operator more arguments.
+    ///
+    /// # Errors
+    /// It is not ready again in time, for example because it does not know them.
+    pub async fn operator_arguments(&self, arguments: &[&str]) -> Result<()> {
+        let add = |argument| json!({"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": argument});
+        let patch = Value::from_iter(arguments.iter().map(add)).to_string();
+        let deployment = format!("deployment/{OPERATOR}");
+        self.kubectl.run(&["-n", OPERATOR_NAMESPACE, "patch", &deployment, "--type=json", "-p", &patch]).await?;
         rolled_out(&self.kubectl).await
     }
 
