@@ -1,6 +1,11 @@
 //! Command line of the operator.
 
 use std::net::SocketAddr;
+use std::time::Duration;
+
+use k8s_openapi::jiff::SignedDuration;
+
+use crate::leader::Timing;
 
 /// Where a pod finds the namespace that it runs in.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -22,6 +27,16 @@ pub struct Args {
     /// Write only while holding the Lease arbbot-operator-leader, so that several replicas can run.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     pub leader_elect: bool,
+    /// How long the Lease is good for: other replicas wait so long after a renewal. Kubernetes' own programs have the same
+    /// flags.
+    #[arg(long, default_value = "15s", value_parser = duration, value_name = "DURATION")]
+    pub leader_elect_lease_duration: Duration,
+    /// After so long without a renewal the leader gives up; shorter than the Lease by more than a request takes.
+    #[arg(long, default_value = "10s", value_parser = duration, value_name = "DURATION")]
+    pub leader_elect_renew_deadline: Duration,
+    /// Pause between two renewals, and between two looks of the others.
+    #[arg(long, default_value = "2s", value_parser = duration, value_name = "DURATION")]
+    pub leader_elect_retry_period: Duration,
     /// Namespace of the Lease. Default: POD_NAMESPACE, else the namespace of the pod, else that of the kubeconfig.
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
     pub leader_election_namespace: Option<String>,
@@ -39,6 +54,23 @@ impl Args {
         given.or_else(of_pod).unwrap_or_else(|| fallback.to_owned())
     }
 
+    /// The times of the election.
+    ///
+    /// # Errors
+    /// They leave no time for a renewal, or between one leader and the next.
+    pub fn timing(&self) -> anyhow::Result<Timing> {
+        let timing = Timing {
+            lease: self.leader_elect_lease_duration,
+            deadline: self.leader_elect_renew_deadline,
+            retry: self.leader_elect_retry_period,
+        };
+        anyhow::ensure!(
+            timing.lease > timing.deadline && timing.deadline > timing.retry * 2,
+            "--leader-elect-lease-duration must exceed --leader-elect-renew-deadline, and that twice --leader-elect-retry-period"
+        );
+        Ok(timing)
+    }
+
     /// Name of this replica. No two processes that run at once share it.
     #[must_use]
     pub fn replica(&self) -> String {
@@ -48,6 +80,12 @@ impl Args {
             format!("{host}_{:08x}", rand::random::<u32>())
         })
     }
+}
+
+/// A duration as Kubernetes writes it: `15s`, `1m30s`, `500ms`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = text.parse::<SignedDuration>().map_err(|error| error.to_string())?;
+    Duration::try_from(parsed).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -60,6 +98,16 @@ mod tests {
         let args = Args::parse_from(["x", "--watch-namespace=a", "--watch-namespace=b", "--leader-elect=false"]);
         assert_eq!((args.watch_namespaces, args.leader_elect), (vec!["a".to_owned(), "b".to_owned()], false));
         assert!(Args::parse_from(["x"]).leader_elect);
+    }
+
+    #[test]
+    fn the_times_of_the_election_leave_room_between_two_leaders() {
+        let timing = |arguments: &[&str]| Args::parse_from([&["x"], arguments].concat()).timing();
+        let default = timing(&[]).unwrap();
+        assert_eq!((default.lease.as_secs(), default.deadline.as_secs(), default.retry.as_secs()), (15, 10, 2));
+        assert_eq!(timing(&["--leader-elect-retry-period=500ms"]).unwrap().retry, Duration::from_millis(500));
+        assert!(timing(&["--leader-elect-renew-deadline=15s"]).is_err());
+        assert!(Args::try_parse_from(["x", "--leader-elect-lease-duration=15"]).is_err(), "without a unit");
     }
 
     #[test]

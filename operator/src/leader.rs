@@ -33,12 +33,6 @@ pub struct Timing {
     pub retry: Duration,
 }
 
-impl Default for Timing {
-    fn default() -> Self {
-        Self { lease: Duration::from_secs(15), deadline: Duration::from_secs(10), retry: Duration::from_secs(2) }
-    }
-}
-
 /// One replica's part in the election.
 pub struct Elector {
     api: Api<Lease>,

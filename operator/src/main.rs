@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use arbbot_operator::leader::Timing;
 use arbbot_operator::{args::Args, run::run, telemetry};
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,6 +18,7 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    let timing = args.timing()?;
     let log_level = telemetry::start();
     rustls::crypto::ring::default_provider()
         .install_default()
@@ -41,7 +41,7 @@ async fn main() -> anyhow::Result<()> {
         tokio::time::sleep(SHUTDOWN_DEADLINE).await;
     };
     tokio::select! {
-        result = run(client, &args, Timing::default(), log_level, shutdown.clone()) => result,
+        result = run(client, &args, timing, log_level, shutdown.clone()) => result,
         () = signalled => {
             tracing::warn!("the operator did not end in time: it is cut off; every reconcile can be repeated");
             Ok(())

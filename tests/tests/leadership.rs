@@ -44,7 +44,7 @@ const LOSSES: [Loss; 5] = [Loss::Terminated, Loss::Killed, Loss::Frozen, Loss::C
 const ROUNDS: usize = 4;
 /// Of the election, so that the losses fit into minutes; the order of the defaults' sizes is kept.
 const TIMES: [&str; 3] =
-    ["--leader-elect-lease-duration=5s", "--leader-elect-renew-deadline=3s", "--leader-elect-retry-period=500ms"];
+    ["--leader-elect-lease-duration=6s", "--leader-elect-renew-deadline=4s", "--leader-elect-retry-period=500ms"];
 /// Longest hand-over after a Lease was given back.
 const AFTER_RELEASE: Duration = Duration::from_secs(2);
 /// Longest hand-over otherwise: the Lease, a look, a reconcile, and a machine that does other things, too.
