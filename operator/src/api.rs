@@ -60,12 +60,6 @@ impl ApiError {
         self.code() == 409
     }
 
-    /// Somebody else has changed the object meanwhile.
-    #[must_use]
-    pub fn is_conflict(&self) -> bool {
-        self.status().is_some_and(|status| status.code == 409)
-    }
-
     /// The object is not valid: it stays so until a person changes it.
     #[must_use]
     pub fn is_invalid(&self) -> bool {

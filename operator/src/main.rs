@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use arbbot_operator::{args::Args, run::run, telemetry};
+use arbbot_operator::{args::Args, cache, run::run, telemetry};
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,8 @@ async fn main() -> anyhow::Result<()> {
         .context("cannot find a cluster: set KUBECONFIG, or run in a pod with a ServiceAccount")?;
     // kube's own retry repeats every verb, POST too, and hides a slow API server; reconciles are retried as a whole.
     config.default_retry = false;
+    // A list or the begin of a watch has no other deadline.
+    config.read_timeout = Some(cache::watch::SILENCE);
     let client = kube::Client::try_from(config).context("cannot build a client of the API server")?;
 
     let shutdown = CancellationToken::new();

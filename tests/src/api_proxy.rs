@@ -141,6 +141,12 @@ impl Upstream {
         if concerned { setting.fault } else { Fault::None }
     }
 
+    /// Waits until the client is not cut off any more, as the packets of a connection do.
+    async fn reachable(&self, client: &Client) {
+        let mut changes = self.setting.subscribe();
+        while self.always(client) == Fault::Unreachable && changes.changed().await.is_ok() {}
+    }
+
     /// What happens to this request.
     fn strikes(&self, call: &Call, client: &Client) -> Fault {
         self.roll(client, |fault| fault.concerns_request(call))
@@ -184,7 +190,8 @@ async fn forward(State(upstream): State<Arc<Upstream>>, request: Request) -> Res
     *lock(&upstream.tally).requests.entry(call.clone()).or_default() += 1;
     let fault = upstream.strikes(&call, &client);
     match fault {
-        Fault::Hang | Fault::Unreachable => std::future::pending().await,
+        Fault::Hang => std::future::pending().await,
+        Fault::Unreachable => upstream.reachable(&client).await,
         Fault::Slow => tokio::time::sleep(LATENCY * upstream.random(100) / 100).await,
         _ => {}
     }

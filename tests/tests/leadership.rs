@@ -73,7 +73,9 @@ async fn two_operators_never_write_at_once_while_the_leader_is_lost_twenty_times
         let patched = bot.patch(json!({"spec": {"mode": "ReduceOnly"}})).await?;
         acknowledged.push(until_acknowledged(bot, &patched).await?);
         let stopped = bot.stopped_ns(patched.generation).await?;
-        until_reconciled(bot, &patched).await.with_context(|| format!("loss {number}: {loss:?} of {}", leader.pod))?;
+        until_reconciled(bot, &patched)
+            .await
+            .with_context(|| format!("loss {number}: {loss:?} of {}\n{}", leader.pod, last_words(&desk)))?;
         let took = began.elapsed();
         handovers.entry(loss).or_default().push(took);
         let limit = if loss == Loss::Terminated { AFTER_RELEASE } else { AFTER_EXPIRY };
@@ -145,6 +147,16 @@ async fn until_reconciled(bot: &Bot<'_>, patched: &Patched) -> Result<()> {
     let reconciled =
         |bot: &ArbBot| bot.status.as_ref().and_then(|status| status.observed_generation) >= Some(patched.generation);
     bot.wait("an operator has reconciled the change", reconciled).await.map(|_| ())
+}
+
+/// The end of each replica's log.
+fn last_words(desk: &Desk) -> String {
+    let logs = desk.operators().into_iter().map(|running| {
+        let log = running.log();
+        let lines: Vec<_> = log.lines().collect();
+        format!("{}:\n  {}\n", running.pod, lines[lines.len().saturating_sub(15)..].join("\n  "))
+    });
+    logs.collect()
 }
 
 fn report(handovers: &BTreeMap<Loss, Vec<Duration>>, acknowledged: &[Duration]) {

@@ -20,6 +20,11 @@ use crate::metrics::Metrics;
 
 /// Objects per page of a list. A page is in memory as a whole, in every watch at once.
 const PAGE: u32 = 100;
+/// Seconds that one watch request lasts; the next goes on where it ended. A connection may die without a word, and a watch
+/// that is silent for longer than this is taken for dead: so long at most is a cache out of date.
+const WATCH: u32 = 30;
+/// Longest silence on a connection to the API server: an open watch ends before.
+pub const SILENCE: Duration = Duration::from_secs(WATCH as u64 + 5);
 
 /// The namespaces that one watch sees: one, or all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -205,7 +210,7 @@ pub fn follow<S: Sink>(
     synced: impl Fn() + Send + 'static,
 ) -> impl Future<Output = ()> + Send + 'static {
     let api = health.scope.api::<Raw<S::Kind>>(client);
-    let selection = sink.selection().page_size(PAGE);
+    let selection = sink.selection().page_size(PAGE).timeout(WATCH);
     async move {
         let mut events = pin!(watcher(api, selection).backoff(WatchBackoff::default()));
         let mut round = 0;

@@ -68,13 +68,17 @@ where
             };
             let Ok(chunk) = chunk else { return Some((vec![Err(Broken)], None)) };
             Some(match upstream.strikes_event(&client) {
-                Fault::SilentWatches | Fault::Unreachable => {
+                Fault::SilentWatches => {
                     // The API server need not hold it any longer; the client hears nothing, not even the end.
                     drop(chunks);
                     std::future::pending().await
                 }
                 Fault::Gone => (vec![Ok(fault::gone_event().into())], None),
                 Fault::Cut => (half(&chunk).into(), None),
+                Fault::Unreachable => {
+                    upstream.reachable(&client).await;
+                    (vec![Ok(chunk)], Some((chunks, changes)))
+                }
                 Fault::Slow => (pieces(chunk).map(Ok).collect().await, Some((chunks, changes))),
                 _ => (vec![Ok(chunk)], Some((chunks, changes))),
             })

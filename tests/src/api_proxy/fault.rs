@@ -14,7 +14,7 @@ pub enum Fault {
     SilentWatches,
     /// Requests are not answered; watches that are open go on.
     Hang,
-    /// Nothing arrives any more, either way: requests are not answered and watches tell nothing.
+    /// Nothing arrives, either way, until the fault is over; then what was under way arrives, as with any connection.
     Unreachable,
     /// Writes are refused with 409: the object has changed meanwhile.
     Conflict,
