@@ -245,7 +245,10 @@ impl Engine {
                 leg.attempts.filled();
             }
             commands.push(Command::Record(id));
-        } else if filled_before.is_none() && self.is_ours(&seen.client_order_id) {
+        } else if filled_before.is_none()
+            && self.is_ours(&seen.client_order_id)
+            && !self.orders.is_settled(&seen.client_order_id)
+        {
             self.adopt(seen, now, commands);
         }
     }
@@ -384,6 +387,7 @@ impl Engine {
         let flat = self.is_flat(now) && self.orders.live().next().is_none();
         self.proof.snapshot(snapshot.started.boot, snapshot.started.wall, orders_gone, flat);
         self.snapshots += 1;
+        self.orders.settle(now.boot);
         self.next_snapshot = now.boot + SNAPSHOT_EVERY;
     }
 

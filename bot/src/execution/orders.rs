@@ -1,11 +1,14 @@
 //! The bot's own orders: what is known of each, and what each may still do.
 
+mod settled;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use rust_decimal::Decimal;
 
+use self::settled::{Settled, Sums};
 use crate::exchange::{NewOrder, OrderKind, OrderState, OrderStatus, Side};
 use crate::execution::kill::STUCK_AFTER;
 use crate::ledger::{OrderRecord, RecordStatus};
@@ -19,6 +22,8 @@ const NOT_PLACED_LISTINGS: u32 = 2;
 const CANCEL_AGAIN: Duration = Duration::from_secs(1);
 /// How long the user channel has to say what became of an order that takes, before it is asked for.
 const QUERY_AFTER: Duration = Duration::from_millis(300);
+/// How long an order that has ended is kept by itself: far longer than any news of it is late.
+const KEPT: Duration = Duration::from_secs(3600);
 
 /// What is known of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +75,8 @@ pub struct Order {
     cancel_asked_at: Option<Duration>,
     query_asked_at: Option<Duration>,
     absent: u32,
+    /// When it was first seen to have ended.
+    ended_at: Option<Duration>,
 }
 
 impl Order {
@@ -91,6 +98,7 @@ impl Order {
             cancel_asked_at: None,
             query_asked_at: None,
             absent: 0,
+            ended_at: None,
         }
     }
 
@@ -145,6 +153,7 @@ impl Order {
 #[derive(Clone, Debug, Default)]
 pub struct Orders {
     orders: BTreeMap<String, Order>,
+    settled: Settled,
 }
 
 impl Orders {
@@ -169,19 +178,46 @@ impl Orders {
     /// Signed sum of the fills of a product.
     #[must_use]
     pub fn owned(&self, product: &str) -> Decimal {
-        self.of(product).map(|order| order.filled * order.order.side.sign()).sum()
+        self.sums(product).owned
     }
 
     /// Cash that the fills of a product brought in, in quote currency, fees excluded, for one unit = `unit_base`.
     #[must_use]
     pub fn cash_quote(&self, product: &str, unit_base: Decimal) -> Decimal {
-        self.of(product).map(|order| -order.filled * order.average_price * order.order.side.sign() * unit_base).sum()
+        self.sums(product).cash * unit_base
     }
 
     /// Fees paid, in quote currency.
     #[must_use]
     pub fn fees_quote(&self) -> Decimal {
-        self.orders.values().map(|order| order.fees_quote).sum()
+        self.settled.fees_quote() + self.orders.values().map(|order| order.fees_quote).sum::<Decimal>()
+    }
+
+    fn sums(&self, product: &str) -> Sums {
+        self.of(product).map(Sums::of).fold(self.settled.sums(product), Sums::plus)
+    }
+
+    /// Keeps only the sums of the orders that ended long ago. One that never was at the venue leaves nothing: should the
+    /// venue show it after all, it is news.
+    pub fn settle(&mut self, now: Duration) {
+        let settled = &mut self.settled;
+        self.orders.retain(|id, order| {
+            if !order.state.is_terminal() {
+                return true;
+            }
+            let ended_at = *order.ended_at.get_or_insert(now);
+            let Some(id) = parse_id(id).filter(|_| now >= ended_at + KEPT) else { return true };
+            if matches!(order.state, State::Venue(_)) {
+                settled.take(id, order);
+            }
+            false
+        });
+    }
+
+    /// Whether an order that is not known any more is in the sums.
+    #[must_use]
+    pub fn is_settled(&self, client_order_id: &str) -> bool {
+        parse_id(client_order_id).is_some_and(|id| self.settled.contains(id))
     }
 
     /// What may still fill on one side of a product.
@@ -358,85 +394,4 @@ pub fn wall(at: Duration, now: Duration, now_wall: Timestamp) -> Timestamp {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use rust_decimal::dec;
-
-    use super::*;
-
-    fn seen(status: OrderStatus, filled: Decimal) -> OrderState {
-        OrderState {
-            order_id: "venue-1".into(),
-            client_order_id: "aaaaaaaa-1-1-Enter".into(),
-            product: "BTC-USD".into(),
-            side: Side::Buy,
-            status,
-            filled,
-            average_price: dec!(60000),
-            fees_quote: filled,
-            size: Some(dec!(1)),
-            created_at: None,
-        }
-    }
-
-    fn one() -> Orders {
-        let order = NewOrder {
-            client_order_id: "aaaaaaaa-1-1-Enter".into(),
-            product: "BTC-USD".into(),
-            side: Side::Buy,
-            size: dec!(1),
-            kind: OrderKind::PostOnly { limit_price: dec!(60000), expires_at: Timestamp::UNIX_EPOCH },
-        };
-        let mut orders = Orders::default();
-        orders.insert(Order::intended(order, Class::Enter, 1, Duration::from_secs(1)));
-        orders
-    }
-
-    #[test]
-    fn an_id_carries_its_epoch_sequence_and_class() {
-        let id = mint_id("1b9d6bcd", 3, 42, Class::Kill);
-        assert_eq!(parse_id(&id), Some(ClientOrderId { epoch: 3, sequence: 42, class: Class::Kill }));
-        assert_eq!(parse_id("foreign-1"), None);
-    }
-
-    #[test]
-    fn an_order_without_an_answer_is_not_placed_only_by_evidence() {
-        let mut orders = one();
-        orders.get_mut("aaaaaaaa-1-1-Enter").unwrap().state = State::Unknown;
-        let at = |seconds| Duration::from_secs(seconds);
-        assert!(orders.absent_from(&[], at(50)).is_empty(), "the token expired less than 30 s ago");
-        assert!(orders.absent_from(&[], at(51)).is_empty(), "one listing is not enough");
-        assert_eq!(orders.absent_from(&[], at(53)).len(), 1);
-        let mut orders = one();
-        orders.get_mut("aaaaaaaa-1-1-Enter").unwrap().state = State::Unknown;
-        for second in 51..60 {
-            assert!(orders.absent_from(&[seen(OrderStatus::Open, dec!(0))], at(second)).is_empty());
-        }
-    }
-
-    #[test]
-    fn an_unknown_order_counts_with_everything_it_may_fill() {
-        let mut orders = one();
-        orders.get_mut("aaaaaaaa-1-1-Enter").unwrap().state = State::Unknown;
-        assert_eq!(orders.outstanding("BTC-USD", Side::Buy), dec!(1));
-    }
-
-    proptest! {
-        /// Invariant 8: the same news twice, late or out of order ends in the same state.
-        #[test]
-        fn late_and_repeated_news_changes_nothing(order in Just((0..6usize).collect::<Vec<_>>()).prop_shuffle()) {
-            let news = [
-                seen(OrderStatus::Pending, dec!(0)), seen(OrderStatus::Open, dec!(0)), seen(OrderStatus::Open, dec!(0.3)),
-                seen(OrderStatus::Cancelling, dec!(0.3)), seen(OrderStatus::Cancelled, dec!(0.4)),
-                seen(OrderStatus::Cancelled, dec!(0.4)),
-            ];
-            let mut orders = one();
-            for i in order {
-                orders.apply(&news[i]);
-            }
-            prop_assert_eq!(orders.owned("BTC-USD"), dec!(0.4));
-            prop_assert_eq!(orders.get("aaaaaaaa-1-1-Enter").unwrap().state, State::Venue(OrderStatus::Cancelled));
-            prop_assert_eq!(orders.fees_quote(), dec!(0.4));
-        }
-    }
-}
+mod tests;

@@ -64,6 +64,27 @@ fn a_kill_cancels_flattens_and_proves_it_twice() {
 }
 
 #[test]
+fn after_hours_the_view_is_still_the_truth_and_a_kill_still_ends_flat() {
+    let mut world = World::with_position();
+    for _ in 0..3 {
+        world.clock.advance(Duration::from_secs(3700));
+        world.gate.in_contact(world.clock.boottime());
+        world.pass(Duration::from_secs(15));
+        world.fill_all();
+        let view = world.view();
+        let shown = (view.spot_owned_base, view.future_owned_contracts);
+        assert_eq!(shown, (world.position(SPOT), world.position(FUTURE)));
+        assert_eq!(view.reconciliation, Reconciliation::Matches);
+    }
+    let first = world.accepted.first().unwrap().order.client_order_id.clone();
+    assert!(world.engine.order(&first).is_none(), "it ended hours ago");
+    world.kill(KillAction::Flatten);
+    world.pass(Duration::from_secs(15));
+    assert_eq!((world.position(SPOT), world.position(FUTURE)), (dec!(0), dec!(0)));
+    assert!(world.view().proof.flat.confirmed);
+}
+
+#[test]
 fn a_kill_that_only_cancels_keeps_the_position() {
     let mut world = World::with_position();
     let before = (world.position(SPOT), world.position(FUTURE));

@@ -1,0 +1,134 @@
+use proptest::prelude::*;
+use rust_decimal::dec;
+
+use super::*;
+
+fn seen(status: OrderStatus, filled: Decimal) -> OrderState {
+    OrderState {
+        order_id: "venue-1".into(),
+        client_order_id: "aaaaaaaa-1-1-Enter".into(),
+        product: "BTC-USD".into(),
+        side: Side::Buy,
+        status,
+        filled,
+        average_price: dec!(60000),
+        fees_quote: filled,
+        size: Some(dec!(1)),
+        created_at: None,
+    }
+}
+
+fn one() -> Orders {
+    let order = NewOrder {
+        client_order_id: "aaaaaaaa-1-1-Enter".into(),
+        product: "BTC-USD".into(),
+        side: Side::Buy,
+        size: dec!(1),
+        kind: OrderKind::PostOnly { limit_price: dec!(60000), expires_at: Timestamp::UNIX_EPOCH },
+    };
+    let mut orders = Orders::default();
+    orders.insert(Order::intended(order, Class::Enter, 1, Duration::from_secs(1)));
+    orders
+}
+
+#[test]
+fn an_id_carries_its_epoch_sequence_and_class() {
+    let id = mint_id("1b9d6bcd", 3, 42, Class::Kill);
+    assert_eq!(parse_id(&id), Some(ClientOrderId { epoch: 3, sequence: 42, class: Class::Kill }));
+    assert_eq!(parse_id("foreign-1"), None);
+}
+
+#[test]
+fn an_order_without_an_answer_is_not_placed_only_by_evidence() {
+    let mut orders = one();
+    orders.get_mut("aaaaaaaa-1-1-Enter").unwrap().state = State::Unknown;
+    let at = |seconds| Duration::from_secs(seconds);
+    assert!(orders.absent_from(&[], at(50)).is_empty(), "the token expired less than 30 s ago");
+    assert!(orders.absent_from(&[], at(51)).is_empty(), "one listing is not enough");
+    assert_eq!(orders.absent_from(&[], at(53)).len(), 1);
+    let mut orders = one();
+    orders.get_mut("aaaaaaaa-1-1-Enter").unwrap().state = State::Unknown;
+    for second in 51..60 {
+        assert!(orders.absent_from(&[seen(OrderStatus::Open, dec!(0))], at(second)).is_empty());
+    }
+}
+
+#[test]
+fn an_unknown_order_counts_with_everything_it_may_fill() {
+    let mut orders = one();
+    orders.get_mut("aaaaaaaa-1-1-Enter").unwrap().state = State::Unknown;
+    assert_eq!(orders.outstanding("BTC-USD", Side::Buy), dec!(1));
+}
+
+#[test]
+fn an_order_that_ended_is_kept_for_an_hour_and_then_as_a_number() {
+    let mut orders = Orders::default();
+    let hour = Duration::from_secs(3600);
+    for sequence in (1..=100).rev() {
+        let mut seen = seen(OrderStatus::Filled, dec!(1));
+        seen.client_order_id = mint_id("aaaaaaaa", 1, sequence, Class::Enter);
+        orders.adopt(&seen, Class::Enter, 1, hour);
+    }
+    orders.settle(hour);
+    orders.settle(hour * 2 - Duration::from_secs(1));
+    assert_eq!(orders.orders.len(), 100);
+    orders.settle(hour * 2);
+    assert_eq!((orders.orders.len(), orders.settled.ranges(), orders.owned("BTC-USD")), (0, 1, dec!(100)));
+    assert!(orders.is_settled("aaaaaaaa-1-50-Enter") && !orders.is_settled("aaaaaaaa-1-101-Enter"));
+    assert!(!orders.is_settled("aaaaaaaa-2-50-Enter"));
+}
+
+proptest! {
+    /// Invariant 8 over months: the sums are the same whether orders are kept one by one or not, and late news of one
+    /// that is not changes nothing.
+    #[test]
+    fn settling_changes_no_sum(
+        news in prop::collection::vec((1u64..40, 0i64..10, any::<bool>(), any::<bool>()), 0..80),
+    ) {
+        let (mut kept, mut settling) = (Orders::default(), Orders::default());
+        let mut now = Duration::from_secs(1);
+        for (sequence, filled, ends, settles) in news {
+            let id = mint_id("aaaaaaaa", 1, sequence, Class::Enter);
+            let status = if ends { OrderStatus::Cancelled } else { OrderStatus::Open };
+            let mut seen = seen(status, filled.into());
+            seen.client_order_id.clone_from(&id);
+            // What has ended at the venue does not change any more: it is seen as it was.
+            if let Some(known) = kept.get(&id).filter(|order| order.state.is_terminal()) {
+                (seen.status, seen.filled, seen.fees_quote) = (OrderStatus::Cancelled, known.filled, known.filled);
+            }
+            for orders in [&mut kept, &mut settling] {
+                if orders.get(&id).is_some() {
+                    orders.apply(&seen);
+                } else if !orders.is_settled(&id) {
+                    orders.adopt(&seen, Class::Enter, 1, now);
+                }
+            }
+            if settles {
+                settling.settle(now);
+                now += KEPT;
+                settling.settle(now);
+            }
+        }
+        prop_assert_eq!(settling.owned("BTC-USD"), kept.owned("BTC-USD"));
+        prop_assert_eq!(settling.cash_quote("BTC-USD", dec!(1)), kept.cash_quote("BTC-USD", dec!(1)));
+        prop_assert_eq!(settling.fees_quote(), kept.fees_quote());
+        prop_assert_eq!(settling.outstanding("BTC-USD", Side::Buy), kept.outstanding("BTC-USD", Side::Buy));
+    }
+
+    /// Invariant 8: the same news twice, late or out of order ends in the same state.
+    #[test]
+    fn late_and_repeated_news_changes_nothing(order in Just((0..6usize).collect::<Vec<_>>()).prop_shuffle()) {
+        let news = [
+            seen(OrderStatus::Pending, dec!(0)), seen(OrderStatus::Open, dec!(0)), seen(OrderStatus::Open, dec!(0.3)),
+            seen(OrderStatus::Cancelling, dec!(0.3)), seen(OrderStatus::Cancelled, dec!(0.4)),
+            seen(OrderStatus::Cancelled, dec!(0.4)),
+        ];
+        let mut orders = one();
+        for i in order {
+            orders.apply(&news[i]);
+        }
+        prop_assert_eq!(orders.owned("BTC-USD"), dec!(0.4));
+        prop_assert_eq!(orders.get("aaaaaaaa-1-1-Enter").unwrap().state, State::Venue(OrderStatus::Cancelled));
+        prop_assert_eq!(orders.fees_quote(), dec!(0.4));
+    }
+}
