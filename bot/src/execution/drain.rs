@@ -48,6 +48,8 @@ pub struct Drain {
     counted: Duration,
     /// Since when it counts, on CLOCK_BOOTTIME and on the wall clock; None: the time stands still.
     counting: Option<(Duration, Timestamp)>,
+    /// The deadline that an earlier process wrote, until this one counts: status must not forget it meanwhile.
+    promised: Option<Timestamp>,
 }
 
 /// A drain, for status.
@@ -64,7 +66,7 @@ impl Drain {
     /// A drain that begins now.
     #[must_use]
     pub fn begin(demand: Demand, now: Timestamp) -> Self {
-        Self { demand, started_at: now, counted: Duration::ZERO, counting: None }
+        Self { demand, started_at: now, counted: Duration::ZERO, counting: None, promised: None }
     }
 
     /// A drain that an earlier process began and described in status. Its deadline goes on to count; where the time
@@ -78,7 +80,8 @@ impl Drain {
                 .clamp(LEFT_AFTER_A_RESTART.min(timeout), timeout),
             (_, None) => timeout,
         };
-        Self { counted: timeout - left, started_at: before.started_at.0, ..Self::begin(demand, now) }
+        let promised = before.deadline.as_ref().map(|deadline| deadline.0);
+        Self { counted: timeout - left, started_at: before.started_at.0, promised, ..Self::begin(demand, now) }
     }
 
     /// The same drain under another demand: it goes on.
@@ -90,7 +93,10 @@ impl Drain {
     /// Lets the time run or stand still from now on.
     pub fn count(&mut self, counts: bool, boot: Duration, wall: Timestamp) {
         match (counts, self.counting) {
-            (true, None) => self.counting = Some((boot, wall)),
+            (true, None) => {
+                self.counting = Some((boot, wall));
+                self.promised = None;
+            }
             (false, Some(_)) => {
                 self.counted = self.elapsed(boot);
                 self.counting = None;
@@ -134,10 +140,8 @@ impl Drain {
             DrainPhase::ClosingPosition
         };
         let left = terms.timeout.saturating_sub(self.counted);
-        let deadline = self
-            .counting
-            .filter(|_| phase == DrainPhase::ClosingPosition)
-            .and_then(|(_, wall)| wall.checked_add(left).ok());
+        let counted_to = self.counting.and_then(|(_, wall)| wall.checked_add(left).ok());
+        let deadline = counted_to.or(self.promised).filter(|_| phase == DrainPhase::ClosingPosition);
         DrainView { demand: self.demand.clone(), started_at: self.started_at, phase, deadline }
     }
 }
@@ -205,6 +209,7 @@ mod tests {
     fn a_restart_keeps_the_beginning_and_the_deadline() {
         let before = status(DrainPhase::ClosingPosition, Some(1600));
         let mut drain = Drain::resumed(demand(), &before, HOLD.timeout, at(1200).1);
+        assert_eq!(drain.view(HOLD, false, false, at(1200).0).deadline, Some(at(1600).1), "before it counts, too");
         run(&mut drain, true, 1200);
         let view = drain.view(HOLD, false, false, at(1200).0);
         assert_eq!((view.started_at, view.deadline), (at(1000).1, Some(at(1600).1)));
