@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use arbbot_crds::ArbBot;
 use arbbot_crds::conditions::{ConditionType, find};
 use arbbot_tests::clock::monotonic_ns;
+use arbbot_tests::exchange::Portfolio;
 use arbbot_tests::harness::{Bot, Desk, PATIENCE, Room, condition_is, incidents, run};
 use arbbot_tests::measure::Journal;
 use arbbot_tests::{objects, scenarios};
@@ -125,6 +126,13 @@ async fn stopped_bot<'a>(room: &Room<'a>) -> Result<Bot<'a>> {
     bot.patch(json!({"spec": {"mode": "Stopped"}})).await?;
     bot.wait("drained and stopped", |bot| ready_because(bot, "Stopped")).await?;
     Ok(bot)
+}
+
+/// Gives a bot that may have reached its target a larger one, and waits until it trades towards it.
+async fn trades_more(bot: &Bot<'_>) -> Result<()> {
+    let larger = json!({"spec": {"strategy": {"fundingCarry": {"targetNotional": "15000"}}}});
+    bot.patch(larger).await?;
+    bot.wait_until_trading().await
 }
 
 async fn deployment(bot: &Bot<'_>) -> Result<Deployment> {
@@ -248,7 +256,7 @@ async fn the_ledger_is_adopted_by_a_bot_of_the_same_name(desk: Arc<Desk>) -> Res
     let after = claims.get("arbbot-bot-ledger").await?;
     ensure!(after.uid() == before.uid(), "another claim was made");
     ensure!(after.labels().get("arbbot.io/bot-uid") == again.uid().as_ref(), "{:?}", after.labels());
-    bot.wait_until_trading().await
+    trades_more(&bot).await
 }
 
 async fn a_pause_does_not_pause_a_kill(desk: Arc<Desk>) -> Result<()> {
@@ -408,7 +416,7 @@ async fn every_child_changed_by_hand_is_restored_and_then_nothing_is_written(des
         room.kubectl(&["delete", name, "--wait=false"]).await?;
     }
     restored(&room, &wanted).await.context("after deletions")?;
-    bot.wait_until_trading().await?;
+    bot.wait_exchange("both legs are there", Portfolio::is_carrying).await?;
     bot.wait("available", |bot| ready_because(bot, "Available")).await?;
     let versions = async || {
         let mut versions = Vec::new();
@@ -463,8 +471,8 @@ async fn a_cold_change_hands_over_and_keeps_the_position(desk: Arc<Desk>) -> Res
         ready_because(bot, "Available") && bot.metadata.generation == Some(patched.generation)
     })
     .await?;
-    bot.wait_until_trading().await?;
-    // The second trader has placed an order: only then is there something to judge.
+    // Only when the second trader has placed an order is there something to judge.
+    trades_more(&bot).await?;
     let events = eventually!("the second trader has an order accepted", {
         let events = bot.journal().await?;
         (Journal(&events).traders() > 1).then_some(events)

@@ -100,7 +100,8 @@ pub async fn from_caches(key: &Key, ctx: &Context, now: Timestamp) -> Result<Opt
         network_policy: caches.network_policies.get(&child),
         deployment: caches.deployments.get(&child),
     };
-    Box::pin(complete(bot, children, false, ctx, now)).await.map(Some)
+    let pods = ctx.caches.pods.of_bot(&bot.uid().unwrap_or_default());
+    Box::pin(complete(bot, children, pods, false, ctx, now)).await.map(Some)
 }
 
 /// The bot as the API server itself has it, and the children: those that no cache knows are asked for, too, because one
@@ -111,6 +112,8 @@ pub async fn from_caches(key: &Key, ctx: &Context, now: Timestamp) -> Result<Opt
 /// The API server did not answer.
 pub async fn from_api_server(cached: Fetched, ctx: &Context, now: Timestamp) -> Result<Option<Fetched>, FetchError> {
     let (name, namespace) = (cached.bot.name_any(), cached.bot.namespace().unwrap_or_default());
+    // Before the bot: where no pod is left, the bot that is read then has the last word of each.
+    let pods = ctx.caches.pods.of_bot(&cached.bot.uid().unwrap_or_default());
     let bot = get::<ArbBot>(ctx, &namespace, &name).await?;
     let Some(bot) = bot.filter(|bot| bot.uid() == cached.bot.uid()) else { return Ok(None) };
     let known = if bot.metadata.deletion_timestamp.is_some() { Children::default() } else { cached.children };
@@ -126,13 +129,14 @@ pub async fn from_api_server(cached: Fetched, ctx: &Context, now: Timestamp) -> 
         Box::pin(known_or_read(known.deployment, ctx, &namespace, &child)),
     )?;
     let children = Children { service_account, role, role_binding, service, ledger_claim, network_policy, deployment };
-    Box::pin(complete(bot, children, true, ctx, now)).await.map(Some)
+    Box::pin(complete(bot, children, pods, true, ctx, now)).await.map(Some)
 }
 
 /// Adds what is not a child.
 async fn complete(
     bot: ArbBot,
     children: Children,
+    pods: Vec<Arc<Pod>>,
     fresh: bool,
     ctx: &Context,
     now: Timestamp,
@@ -142,7 +146,6 @@ async fn complete(
     let all = policies_of_namespace.iter().map(Arc::as_ref);
     let selected: Vec<_> = matching(&bot, all).into_iter().map(ResourceExt::uid).collect();
     let policies = policies_of_namespace.iter().filter(|policy| selected.contains(&policy.uid())).cloned().collect();
-    let pods = ctx.caches.pods.of_bot(&bot.uid().unwrap_or_default());
     let pod_events = match pods::slow_to_start(&pods, now) {
         Some(pod) => events_of(ctx, &namespace, pod).await?,
         None => Vec::new(),
