@@ -148,6 +148,8 @@ pub struct Exchange {
     notices: Vec<Notice>,
     rng: ChaCha8Rng,
     participants: Participants,
+    /// Whether the participants stand still: no price moves and nobody but clients trades. Time goes on.
+    pub frozen: bool,
     /// All fees ever charged, in quote currency.
     pub fees_collected: Decimal,
 }
@@ -185,6 +187,7 @@ impl Exchange {
             notices: Vec::new(),
             rng,
             participants,
+            frozen: false,
             fees_collected: Decimal::ZERO,
         };
         for (id, name) in exchange.participants.portfolios() {
@@ -207,7 +210,9 @@ impl Exchange {
     /// One step of the world: due cancels and expiries, funding, then the participants trade.
     pub fn tick(&mut self, now: Now) {
         self.advance(now);
-        self.trade_participants(now);
+        if !self.frozen {
+            self.trade_participants(now);
+        }
     }
 
     /// Does what has become due, without letting anybody trade.

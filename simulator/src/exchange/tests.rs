@@ -261,6 +261,19 @@ fn an_order_at_the_touch_is_filled_within_seconds() {
 }
 
 #[test]
+fn a_frozen_market_stands_still_and_goes_on_afterwards() {
+    let mut world = World::new(7);
+    let trades = |world: &World| (world.exchange.next_trade, world.exchange.markets[0].index);
+    world.exchange.frozen = true;
+    let before = trades(&world);
+    (0..100).for_each(|_| world.tick());
+    assert_eq!(trades(&world), before);
+    world.exchange.frozen = false;
+    (0..100).for_each(|_| world.tick());
+    assert_ne!(trades(&world), before);
+}
+
+#[test]
 fn a_cancel_is_accepted_first_and_happens_later() {
     let mut world = World::new(1);
     let id = world.place(ALICE, BTC, Side::Buy, gtc(dec!(0.1), dec!(60000), true)).unwrap();

@@ -37,6 +37,7 @@ pub fn router(app: Arc<App>) -> Router<Arc<App>> {
         .route("/portfolios", get(portfolios))
         .route("/portfolios/{uuid}", get(portfolio))
         .route("/place", post(place))
+        .route("/market", get(market).post(set_market))
         .route("/faults", get(active_faults).post(set_faults))
         .layer(middleware::from_fn_with_state(app, administrator))
 }
@@ -166,6 +167,25 @@ async fn place(State(app): State<Arc<App>>, bytes: Bytes) -> Reply {
         Err(rejection) => order_shape::rejected(&rejection, Some(&configuration)),
     });
     Ok(Json(reply))
+}
+
+async fn market(State(app): State<Arc<App>>) -> Json<Value> {
+    let (state, _) = app.lock();
+    Json(json!({"frozen": state.exchange.frozen}))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetMarket {
+    frozen: bool,
+}
+
+/// Freezes the markets: prices stand still and nobody but clients trades. Clock, expiries and funding go on.
+async fn set_market(State(app): State<Arc<App>>, bytes: Bytes) -> Reply {
+    let request: SetMarket = read(&bytes)?;
+    let (mut state, _) = app.lock();
+    state.exchange.frozen = request.frozen;
+    Ok(Json(json!({"frozen": state.exchange.frozen})))
 }
 
 async fn active_faults(State(app): State<Arc<App>>) -> Json<Value> {
