@@ -6,7 +6,6 @@
 
 mod floor;
 mod observer;
-mod operator;
 mod population;
 mod report;
 
@@ -23,13 +22,13 @@ use crate::clock::{milliseconds, monotonic_ns};
 use crate::cluster::{Cluster, Kind, Options};
 use crate::harness::{MANIFESTS, config};
 use crate::kubectl::Kubectl;
+use crate::operator_process::{self, Metrics, Operator, Usage};
 use crate::process_node::ApiServer;
 use crate::programs::Programs;
 use crate::progress::Progress;
 
 pub use floor::run as floor;
 use observer::Observer;
-use operator::{Metrics, Operator, Usage};
 use population::Population;
 pub use report::Report;
 
@@ -86,7 +85,7 @@ pub async fn run(size: &Size, programs: &Programs, directory: &Path, progress: &
     let kube = config(cluster.kubeconfig_path()).await?;
     let client = Client::try_from(kube.clone())?;
     install(&kubectl).await?;
-    let kubeconfig = operator::kubeconfig(&kubectl, &ApiServer::of(&kube), &directory.join("operator")).await?;
+    let kubeconfig = operator_process::kubeconfig(&kubectl, &ApiServer::of(&kube), &directory.join("operator")).await?;
     let bench = Bench {
         size,
         client: client.clone(),
@@ -125,7 +124,7 @@ async fn install(kubectl: &Kubectl) -> Result<()> {
 
 impl Bench<'_> {
     async fn start(&self, log: &str) -> Result<Operator> {
-        Operator::start(&self.operator, &self.kubeconfig, &self.directory.join(log)).await
+        Operator::start(&self.operator, &self.kubeconfig, &self.directory.join(log), &[]).await
     }
 
     async fn moment(&self, operator: &Operator) -> Result<Moment> {
@@ -147,8 +146,7 @@ impl Bench<'_> {
     async fn cold_start(&self, report: &mut Report) -> Result<Operator> {
         let before = Requests::now(&self.client).await?;
         let operator = self.start("operator.log").await?;
-        while !operator.is_ready().await {
-            operator.metrics().await?; // fails if it has ended
+        while !operator.readiness().await?.0 {
             sleep(POLL).await;
         }
         report.synced(operator.age_s());

@@ -203,6 +203,14 @@ impl Admin {
         if reply["success"] == true { Ok(()) } else { bail!("the exchange refuses the order: {reply}") }
     }
 
+    /// Lets prices stand still and nobody but clients trade, or go on.
+    ///
+    /// # Errors
+    /// The exchange does not answer.
+    pub async fn freeze_market(&self, frozen: bool) -> Result<()> {
+        self.call::<Value>(Method::POST, "market", Some(json!({"frozen": frozen}))).await.map(|_| ())
+    }
+
     /// Injects a fault, for example `{"kind": "rest_unavailable", "portfolio": …}`.
     ///
     /// # Errors

@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::operator::usage;
 use crate::harness::config;
+use crate::operator_process::usage;
 
 const DEADLINE: Duration = Duration::from_secs(120);
 

@@ -6,9 +6,9 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::floor::Floor;
-use super::operator::Usage;
 use crate::api_server_metrics::Requests;
 use crate::measure::percentile;
+use crate::operator_process::Usage;
 
 /// What a run measured. Sizes are MiB, CPU times are seconds of one core.
 #[derive(Clone, Debug, Default, Serialize)]

@@ -1,6 +1,7 @@
 //! The operator as a process of its own, with its shipped permissions, and what it costs.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -55,14 +56,14 @@ impl Operator {
     ///
     /// # Errors
     /// It ends, or does not listen in time.
-    pub async fn start(program: &Path, kubeconfig: &Path, log: &Path) -> Result<Self> {
+    pub async fn start(program: &Path, kubeconfig: &Path, log: &Path, flags: &[&str]) -> Result<Self> {
         let parent = Parent::new()?;
         let _ = fs::remove_file(log); // of the operator before
         let environment =
             [("KUBECONFIG", kubeconfig.display().to_string()), ("POD_NAMESPACE", OPERATOR_NAMESPACE.into())];
         let program = Program {
             path: program.to_owned(),
-            arguments: vec!["--listen=127.0.0.1:0".into()],
+            arguments: ["--listen=127.0.0.1:0"].iter().chain(flags).map(OsString::from).collect(),
             environment: environment.map(|(name, value)| (name.to_owned(), value)).into(),
             log: log.to_owned(),
             ..Program::default()
@@ -87,20 +88,34 @@ impl Operator {
         self.started.elapsed().as_secs_f64()
     }
 
-    /// Whether every cache has synced, by its own word.
-    pub async fn is_ready(&self) -> bool {
-        let reply = self.http.get(format!("{}/readyz", self.url)).send().await;
-        reply.is_ok_and(|reply| reply.status().is_success())
+    /// Whether it is ready, and what it says of that.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn readiness(&self) -> Result<(bool, String)> {
+        let reply = self.get("/readyz").await?;
+        Ok((reply.status().is_success(), reply.text().await?))
+    }
+
+    async fn get(&self, path: &str) -> Result<reqwest::Response> {
+        if !self.child.is_running() {
+            bail!("the operator has ended; see {}", self.log.display());
+        }
+        Ok(self.http.get(format!("{}{path}", self.url)).send().await?)
+    }
+
+    /// What it has logged.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn log(&self) -> Result<String> {
+        fs::read_to_string(&self.log).with_context(|| format!("read {}", self.log.display()))
     }
 
     /// # Errors
     /// It does not answer, which it does if it has ended.
     pub async fn metrics(&self) -> Result<Metrics> {
-        if !self.child.is_running() {
-            bail!("the operator has ended; see {}", self.log.display());
-        }
-        let text = self.http.get(format!("{}/metrics", self.url)).send().await?.error_for_status()?.text().await?;
-        Ok(Metrics(text))
+        Ok(Metrics(self.get("/metrics").await?.error_for_status()?.text().await?))
     }
 
     /// # Errors

@@ -1,0 +1,183 @@
+//! Nothing is written when nothing happens: a frozen market, 20 bots with positions and resting orders, six minutes, and
+//! the API server's own count of writes. Then what one patch costs.
+//!
+//! Leases are heartbeats and do not count. `make test` runs this file beside the others: it mostly waits.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use arbbot_crds::ArbBot;
+use arbbot_tests::api_server_metrics::Requests;
+use arbbot_tests::audit::{Request, user};
+use arbbot_tests::harness::{Bot, Desk, OPERATOR, OPERATOR_NAMESPACE, Room, Setup};
+use arbbot_tests::objects;
+use arbbot_tests::programs::Programs;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+const BOTS: usize = 20;
+const SIX_MINUTES: Duration = Duration::from_secs(90);
+/// Figures that the market moved are written up to a minute later.
+const FIGURES: Duration = Duration::from_secs(65);
+const PATIENCE: Duration = Duration::from_secs(300);
+const POLL: Duration = Duration::from_secs(1);
+const POLICY: &str = "desk-ceiling";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_market_costs_no_write_and_a_patch_one_by_the_operator_and_one_by_the_bot() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let programs = Programs::build()?;
+    let setup =
+        Setup { programs: &programs, directory: directory.path(), accounts: BOTS + 1, fsync: false, audit: true };
+    let desk = Desk::start(setup, |_| Ok(())).await?;
+    let room = desk.room("frozen").await?;
+    let mut policy = objects::policy(POLICY);
+    objects::merge(&mut policy, &json!({"spec": {"risk": {"limits": {"maxOrdersPerMinute": 5000}}}}));
+    room.apply(&policy).await?;
+    let bots = trading_bots(&room).await?;
+
+    desk.exchange.admin.freeze_market(true).await?;
+    wait_until_quiet(&desk).await?;
+    six_minutes_without_a_write(&desk, &bots).await?;
+    a_spec_patch_costs_two_writes(&desk, &bots).await?;
+    a_policy_patch_costs_two_writes_for_each_bot(&desk, &room, &bots).await
+}
+
+/// Bots that have far to go to their target, so that orders always rest.
+async fn trading_bots<'a>(room: &Room<'a>) -> Result<Vec<Bot<'a>>> {
+    let changes = json!({"spec": {
+        "controlTimeouts": {"lease": "30s", "stale": "60s", "lost": "5m"},
+        "strategy": {"fundingCarry": {"targetNotional": "300000"}},
+        "risk": {"limits": {"maxPositionNotional": "300000", "maxOrdersPerMinute": 6000}},
+    }});
+    let mut bots = Vec::new();
+    for number in 0..BOTS {
+        bots.push(room.bot(&format!("bot-{number:02}"), changes.clone()).await?);
+    }
+    for bot in &bots {
+        bot.wait_until_trading().await?;
+        room.kubectl(&["wait", "--for=condition=Ready", &format!("arbbot/{}", bot.name), "--timeout=60s"]).await?;
+    }
+    Ok(bots)
+}
+
+/// Waits until what the market moved before it froze is written.
+async fn wait_until_quiet(desk: &Desk) -> Result<()> {
+    let limit = Instant::now() + PATIENCE;
+    let mut last = Requests::now(&desk.client).await?;
+    let (mut since, mut at) = (Instant::now(), Timestamp::now());
+    while since.elapsed() < FIGURES {
+        sleep(POLL).await;
+        let now = Requests::now(&desk.client).await?;
+        if (&now - &last).writes().total() > 0 {
+            if Instant::now() > limit {
+                bail!("the writes do not end; the last:\n{}", writers(desk, at)?);
+            }
+            (last, since, at) = (now, Instant::now(), Timestamp::now());
+        }
+    }
+    Ok(())
+}
+
+async fn six_minutes_without_a_write(desk: &Desk, bots: &[Bot<'_>]) -> Result<()> {
+    let (before, at) = (Requests::now(&desk.client).await?, Timestamp::now());
+    sleep(SIX_MINUTES).await;
+    let writes = (&Requests::now(&desk.client).await? - &before).writes();
+    ensure!(writes.total() == 0, "writes while nothing happened:\n{writes}by:\n{}", writers(desk, at)?);
+    // Not because nobody was there.
+    desk.check()?;
+    for bot in bots {
+        let portfolio = bot.portfolio().await?;
+        ensure!(portfolio.is_carrying() && !portfolio.open_orders.is_empty(), "{} does not trade", bot.name);
+        bot.container()?;
+    }
+    let leases = desk.audit()?.into_iter().filter(|request| request.is_write() && request.object.resource == "leases");
+    ensure!(leases.filter(|lease| lease.received > at).count() > BOTS, "the bots' heartbeats are missing");
+    Ok(())
+}
+
+async fn a_spec_patch_costs_two_writes(desk: &Desk, bots: &[Bot<'_>]) -> Result<()> {
+    let (before, at) = (Requests::now(&desk.client).await?, Timestamp::now());
+    for bot in bots {
+        let patched = bot.patch(json!({"spec": {"risk": {"limits": {"maxOrdersPerMinute": 4000}}}})).await?;
+        bot.wait("reported", |bot| is_reported(bot, patched.generation)).await?;
+    }
+    wait_until_quiet(desk).await?;
+    let mut expected = two_for_each(bots);
+    expected.extend(bots.iter().map(|bot| (format!("admin patch arbbots {}", bot.name), 1)));
+    check(desk, at, &before, &expected).await
+}
+
+async fn a_policy_patch_costs_two_writes_for_each_bot(desk: &Desk, room: &Room<'_>, bots: &[Bot<'_>]) -> Result<()> {
+    let (before, at) = (Requests::now(&desk.client).await?, Timestamp::now());
+    let patch = r#"{"spec":{"risk":{"limits":{"maxOrdersPerMinute":3000}}}}"#;
+    room.kubectl(&["patch", &format!("arbpolicy/{POLICY}"), "--type=merge", "-p", patch]).await?;
+    for bot in bots {
+        bot.wait("the policy is applied", |bot| limit_of(bot) == json!(3000)).await?;
+    }
+    wait_until_quiet(desk).await?;
+    let mut expected = two_for_each(bots);
+    expected.insert(format!("admin patch arbpolicies {POLICY}"), 1);
+    // How many writes the counts of the policy's own status take depends on when the bots answer.
+    check(desk, at, &before, &expected).await
+}
+
+/// One status write by the operator and one by each bot.
+fn two_for_each(bots: &[Bot<'_>]) -> BTreeMap<String, u64> {
+    let by = |who: &str, bot: &Bot<'_>| (format!("{who} patch arbbots/status {}", bot.name), 1);
+    bots.iter().flat_map(|bot| [by("operator", bot), by("bot", bot)]).collect()
+}
+
+/// Compares what was written since `at` with what was expected; the API server's count must agree with its audit log.
+async fn check(desk: &Desk, at: Timestamp, before: &Requests, expected: &BTreeMap<String, u64>) -> Result<()> {
+    let counted = (&Requests::now(&desk.client).await? - before).writes();
+    let mut found: BTreeMap<String, u64> = BTreeMap::new();
+    for request in written(desk, at)? {
+        *found.entry(short(&request)).or_default() += 1;
+    }
+    let logged: u64 = found.values().sum();
+    ensure!(counted.total() == logged, "the API server counts\n{counted}and logs {logged} writes:\n{found:#?}");
+    found.retain(|write, _| *write != format!("operator patch arbpolicies/status {POLICY}"));
+    ensure!(found == *expected, "written:\n{found:#?}\nexpected:\n{expected:#?}");
+    Ok(())
+}
+
+/// What was written since, without leases and without what was refused.
+fn written(desk: &Desk, since: Timestamp) -> Result<Vec<Request>> {
+    let mut requests = desk.audit()?;
+    requests.retain(|request| request.is_write() && request.received >= since && request.object.resource != "leases");
+    Ok(requests)
+}
+
+/// Who wrote what, and how often.
+fn writers(desk: &Desk, since: Timestamp) -> Result<String> {
+    let mut writes: BTreeMap<String, u64> = BTreeMap::new();
+    for request in written(desk, since)? {
+        *writes.entry(format!("{} {} {}", request.user, request.verb, request.object.resource)).or_default() += 1;
+    }
+    Ok(writes.iter().map(|(write, count)| format!("  {count} × {write}\n")).collect())
+}
+
+fn short(request: &Request) -> String {
+    let who = match request.user.as_str() {
+        who if who == user(OPERATOR_NAMESPACE, OPERATOR) => "operator",
+        who if who.starts_with("system:serviceaccount:frozen:arbbot-") => "bot",
+        who => who,
+    };
+    format!("{who} {} {} {}", request.verb, request.object.resource, request.object.name)
+}
+
+/// Whether operator and bot have both answered this generation.
+fn is_reported(bot: &ArbBot, generation: i64) -> bool {
+    let Some(status) = &bot.status else { return false };
+    let applied = status.bot.as_ref().and_then(|bot| bot.applied_generation);
+    status.observed_generation >= Some(generation) && applied >= Some(generation)
+}
+
+/// The rate limit in force, as the operator reports it.
+fn limit_of(bot: &ArbBot) -> Value {
+    let effective = bot.status.as_ref().and_then(|status| status.effective.as_ref());
+    effective.map_or(Value::Null, |effective| json!(effective.limits)["maxOrdersPerMinute"].clone())
+}
