@@ -71,7 +71,8 @@ mod tests {
     #[test]
     fn silence_is_taken_for_consent_and_deletion_wins() {
         assert_eq!(of(None, &[]), Verdict::Current);
-        let deleted = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": {"observedGeneration": 0}});
+        let deleted =
+            json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": {"observedGeneration": 0}});
         assert_eq!(verdict(&deleted), Verdict::Terminating);
     }
 }

@@ -43,7 +43,11 @@ async fn a_name_that_is_too_long_is_refused_with_the_reason(desk: Arc<Desk>) -> 
 fn stored_under_a_laxer_schema() -> [(&'static str, Value, &'static str); 4] {
     [
         ("unknown-mode", json!({"spec": {"mode": "Sideways"}}), "mode"),
-        ("number-for-text", json!({"spec": {"strategy": {"fundingCarry": {"targetNotional": 10000}}}}), "targetNotional"),
+        (
+            "number-for-text",
+            json!({"spec": {"strategy": {"fundingCarry": {"targetNotional": 10000}}}}),
+            "targetNotional",
+        ),
         ("no-strategy", json!({"spec": {"strategy": null}}), "strategy"),
         (LONG_NAME, json!({}), "40"),
     ]
@@ -90,7 +94,10 @@ async fn store(room: &Room<'_>, draft: &Value) -> Result<()> {
 
 fn invalid(room: &Room<'_>, draft: &Value) -> Value {
     let mut object = draft.clone();
-    objects::merge(&mut object, &json!({"metadata": {"name": "probe", "namespace": room.name}, "spec": {"mode": "Sideways"}}));
+    objects::merge(
+        &mut object,
+        &json!({"metadata": {"name": "probe", "namespace": room.name}, "spec": {"mode": "Sideways"}}),
+    );
     object
 }
 
@@ -99,7 +106,8 @@ async fn a_policy_with_a_broken_selector_is_named_and_other_desks_go_on(desk: Ar
     let bot = room.trading_bot("bot").await?;
     let healthy = other.trading_bot("healthy").await?;
     let mut policy = objects::policy("broken");
-    policy["spec"]["selector"] = json!({"matchExpressions": [{"key": "desk", "operator": "Resembles", "values": ["a"]}]});
+    policy["spec"]["selector"] =
+        json!({"matchExpressions": [{"key": "desk", "operator": "Resembles", "values": ["a"]}]});
     room.apply(&policy).await?;
     let named = || named_is(&room, "arbpolicy/broken", "SelectorInvalid", "Resembles");
     wait_for("the policy says SelectorInvalid", named).await?;
@@ -190,7 +198,8 @@ async fn named_is(room: &Room<'_>, object: &str, reason: &str, word: &str) -> Re
 /// Reason and message of the condition Stalled, if it is True.
 fn stalled(object: &Value) -> Option<(String, String)> {
     let conditions = object["status"]["conditions"].as_array()?;
-    let stalled = conditions.iter().find(|condition| condition["type"] == "Stalled" && condition["status"] == "True")?;
+    let stalled =
+        conditions.iter().find(|condition| condition["type"] == "Stalled" && condition["status"] == "True")?;
     Some((stalled["reason"].as_str()?.to_owned(), stalled["message"].as_str()?.to_owned()))
 }
 

@@ -27,6 +27,8 @@ use crate::telemetry::metrics::Metrics;
 
 /// Least time between two writes that only move figures.
 const FIGURES_EVERY: Duration = Duration::from_secs(60);
+/// Figures that are back after this long have not moved: a resting order is placed again every other minute.
+const FIGURES_SETTLE: Duration = Duration::from_secs(5);
 /// How often time alone is looked at (loss of contact shows without any event).
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -53,12 +55,16 @@ impl StatusTask {
         let mut conditions = own_conditions(before);
         let mut logged = Vec::new();
         let mut written: Option<(ArbBotStatus, Duration)> = None;
+        let mut moved_since = None;
         let mut failures = 0_u32;
         loop {
             let stopping = shutdown.is_cancelled();
             let status = self.compose(&mut conditions);
             log_transitions(&mut logged, &conditions);
-            if !self.awaits_acknowledgement() && self.is_due(&status, written.as_ref()) {
+            let now = self.clock.boottime();
+            let moved = written.as_ref().is_some_and(|(last, _)| figures(&status) != figures(last));
+            moved_since = moved.then(|| moved_since.unwrap_or(now));
+            if !self.awaits_acknowledgement() && is_due(&status, written.as_ref(), moved_since, now) {
                 match self.write(&status).await {
                     Ok(()) => {
                         failures = 0;
@@ -105,14 +111,6 @@ impl StatusTask {
         compose(facts, conditions, &Time(self.clock.now()))
     }
 
-    fn is_due(&self, status: &ArbBotStatus, written: Option<&(ArbBotStatus, Duration)>) -> bool {
-        let Some((last, at)) = written else { return true };
-        if transitions(status) != transitions(last) {
-            return true;
-        }
-        status != last && self.clock.boottime() >= *at + FIGURES_EVERY
-    }
-
     /// Whether the gate is ahead of what the control task has made durable. Its acknowledgement comes within
     /// milliseconds and is the next write; a write before it would only delay it.
     fn awaits_acknowledgement(&self) -> bool {
@@ -138,6 +136,18 @@ impl StatusTask {
             Err(_) => Err(WriteError::Timeout),
         }
     }
+}
+
+/// Whether status is to be written now. `written` is the last one and when; `moved_since`: since when its figures differ.
+fn is_due(
+    status: &ArbBotStatus,
+    written: Option<&(ArbBotStatus, Duration)>,
+    moved_since: Option<Duration>,
+    now: Duration,
+) -> bool {
+    let Some((last, at)) = written else { return true };
+    let settled = moved_since.is_some_and(|since| now >= since + FIGURES_SETTLE);
+    transitions(status) != transitions(last) || (settled && now >= *at + FIGURES_EVERY)
 }
 
 /// Why status was not written.
@@ -170,6 +180,12 @@ fn own_conditions(before: Option<ArbBotStatus>) -> Vec<Condition> {
     conditions
 }
 
+/// The figures that a person looks at. The head of the ledger alone is none: it moves whenever a resting order is placed
+/// again, and is anchored with every other write.
+fn figures(status: &ArbBotStatus) -> BotStatus {
+    BotStatus { ledger: None, ..status.bot.clone().unwrap_or_default() }
+}
+
 /// The status without the figures that the market moves.
 fn transitions(status: &ArbBotStatus) -> ArbBotStatus {
     let mut status = status.clone();
@@ -177,4 +193,48 @@ fn transitions(status: &ArbBotStatus) -> ArbBotStatus {
         *bot = BotStatus { open_orders: None, position: None, pnl: None, ledger: None, ..bot.clone() };
     }
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arbbot_crds::status::{LedgerStatus, PnlStatus};
+
+    const WRITTEN: Duration = Duration::from_secs(100);
+
+    fn status(open_orders: u32, entries: i64, total_quote: &str) -> ArbBotStatus {
+        let bot = BotStatus {
+            open_orders: Some(open_orders),
+            ledger: Some(LedgerStatus { entries, head: String::new() }),
+            pnl: Some(PnlStatus { total_quote: total_quote.to_owned(), ..PnlStatus::default() }),
+            ..BotStatus::default()
+        };
+        ArbBotStatus { bot: Some(bot), ..ArbBotStatus::default() }
+    }
+
+    fn due(status_now: &ArbBotStatus, moved_since: Option<u64>, now: u64) -> bool {
+        let written = (status(2, 10, "1.00"), WRITTEN);
+        is_due(status_now, Some(&written), moved_since.map(Duration::from_secs), Duration::from_secs(now))
+    }
+
+    #[test]
+    fn a_figure_is_written_a_minute_after_the_last_write_once_it_has_settled() {
+        let moved = status(2, 12, "2.00");
+        assert!(!due(&moved, Some(101), 159));
+        assert!(due(&moved, Some(101), 160));
+        assert!(!due(&moved, Some(198), 200));
+    }
+
+    #[test]
+    fn a_transition_is_written_at_once() {
+        let mut halted = status(2, 10, "1.00");
+        halted.bot.as_mut().unwrap().applied_generation = Some(2);
+        assert!(due(&halted, Some(101), 101));
+    }
+
+    #[test]
+    fn an_order_that_is_placed_again_is_no_news() {
+        assert_eq!(figures(&status(2, 12, "1.00")), figures(&status(2, 10, "1.00")));
+        assert_ne!(figures(&status(1, 12, "1.00")), figures(&status(2, 10, "1.00")), "but the orders count");
+    }
 }
