@@ -163,6 +163,11 @@ fn listening(log: &Path) -> Option<String> {
 pub struct Metrics(String);
 
 impl Metrics {
+    /// Whether a name or label is in it.
+    pub fn contains(&self, text: &str) -> bool {
+        self.0.contains(text)
+    }
+
     /// Sum of a counter over all its labels.
     pub fn sum(&self, name: &str) -> f64 {
         self.samples(name).map(|(_, value)| value).sum()
