@@ -34,7 +34,7 @@ test: tools ## Format, lint and test everything
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) build --workspace --bins
-	$(CARGO) test --workspace
+	tests/run
 
 .PHONY: bench-kill
 bench-kill: tools-api ## Measure how fast a patch stops a bot: one line of JSON on standard output

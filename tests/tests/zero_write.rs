@@ -45,16 +45,18 @@ async fn a_frozen_market_costs_no_write_and_a_patch_one_by_the_operator_and_one_
     a_policy_patch_costs_two_writes_for_each_bot(&desk, &room, &bots).await
 }
 
-/// Bots that have far to go to their target, so that orders always rest.
+/// Bots that have far to go to their target, so that orders always rest. Half of them place theirs again every two
+/// minutes, as by default; the others' rest for longer than this test.
 async fn trading_bots<'a>(room: &Room<'a>) -> Result<Vec<Bot<'a>>> {
-    let changes = json!({"spec": {
-        "controlTimeouts": {"lease": "30s", "stale": "60s", "lost": "5m"},
-        "strategy": {"fundingCarry": {"targetNotional": "300000"}},
-        "risk": {"limits": {"maxPositionNotional": "300000", "maxOrdersPerMinute": 6000}},
-    }});
     let mut bots = Vec::new();
     for number in 0..BOTS {
-        bots.push(room.bot(&format!("bot-{number:02}"), changes.clone()).await?);
+        let max_rest = if number < BOTS / 2 { "1h" } else { "2m" };
+        let changes = json!({"spec": {
+            "controlTimeouts": {"lease": "30s", "stale": "60s", "lost": "5m"},
+            "strategy": {"fundingCarry": {"targetNotional": "300000", "orders": {"maxRest": max_rest}}},
+            "risk": {"limits": {"maxPositionNotional": "300000", "maxOrdersPerMinute": 6000}},
+        }});
+        bots.push(room.bot(&format!("bot-{number:02}"), changes).await?);
     }
     for bot in &bots {
         bot.wait_until_trading().await?;
@@ -140,6 +142,10 @@ async fn check(desk: &Desk, at: Timestamp, before: &Requests, expected: &BTreeMa
     let logged: u64 = found.values().sum();
     ensure!(counted.total() == logged, "the API server counts\n{counted}and logs {logged} writes:\n{found:#?}");
     found.retain(|write, _| *write != format!("operator patch arbpolicies/status {POLICY}"));
+    for renewing in (BOTS / 2..BOTS).map(|number| format!("bot patch arbbots/status bot-{number:02}")) {
+        // The answer to the patch may show an order just being placed again; a minute later it shows that it rests.
+        found.entry(renewing).and_modify(|writes| *writes = if *writes == 2 { 1 } else { *writes });
+    }
     ensure!(found == *expected, "written:\n{found:#?}\nexpected:\n{expected:#?}");
     Ok(())
 }

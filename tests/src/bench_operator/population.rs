@@ -1,6 +1,7 @@
 //! The bots of the bench: objects as people write them, and the words of the bots and pods that are not there.
 
 use std::future::Future;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use arbbot_crds::names::{LABEL_BOT, LABEL_BOT_UID, MANAGER_BOT, child_name};
@@ -13,6 +14,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use crate::clock::monotonic_ns;
 use crate::exchange::{Account, KeyFile};
@@ -26,6 +28,8 @@ const AT_ONCE: usize = 48;
 /// Nobody renews the Leases of bots that are not there, so they are long.
 const LEASE_SECONDS: u32 = 24 * 3600;
 const NODE: &str = "node-1";
+const CHILD_PATIENCE: Duration = Duration::from_secs(120);
+const CHILD_POLL: Duration = Duration::from_millis(500);
 
 /// Writes as administrator, and as the bots that are not there.
 pub struct Population {
@@ -121,9 +125,18 @@ impl Population {
         }});
         let parameters = PatchParams { field_manager: Some("kube-controller-manager".into()), ..Default::default() };
         let name = child_name(&name(number));
-        let written = deployments.patch_status(&name, &parameters, &Patch::Merge(status)).await;
-        written.with_context(|| format!("write the status of Deployment {}/{name}", namespace(number)))?;
-        Ok(())
+        let limit = Instant::now() + CHILD_PATIENCE;
+        loop {
+            match deployments.patch_status(&name, &parameters, &Patch::Merge(&status)).await {
+                Ok(_) => return Ok(()),
+                // The operator reports a failed reconcile, too; it tries again.
+                Err(kube::Error::Api(answer)) if answer.is_not_found() && Instant::now() < limit => sleep(CHILD_POLL).await,
+                Err(error) => {
+                    let what = format!("write the status of Deployment {}/{name}", namespace(number));
+                    return Err(error).context(what);
+                }
+            }
+        }
     }
 }
 

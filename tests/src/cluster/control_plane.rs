@@ -148,7 +148,7 @@ fn start_api_server(home: &mut Home, audit: bool) -> Result<()> {
 fn start_controller_manager(home: &mut Home) -> Result<()> {
     let kubeconfig = home.component_kubeconfig("controller-manager", "system:kube-controller-manager", None)?;
     let file = |name: &str| home.certificates.file(name).display().to_string();
-    let arguments = command![
+    let mut arguments = Vec::from(command![
         format!("--kubeconfig={}", kubeconfig.display()),
         "--use-service-account-credentials",
         format!("--service-account-private-key-file={}", file("sa.key")),
@@ -159,6 +159,11 @@ fn start_controller_manager(home: &mut Home) -> Result<()> {
         "--secure-port=0",      // serves nobody; one port less to choose
         "--kube-api-qps=200",   // tests create many bots at once; the default of 20 would be
         "--kube-api-burst=400", // the slowest part of them
-    ];
-    home.start("kube-controller-manager", "controller-manager", arguments.into())
+    ]);
+    if !home.endpoint.is_reachable_by_pods() {
+        // The pods of a process node have loopback addresses. No EndpointSlice may hold one, so these would fail and
+        // try again for ever.
+        arguments.push("--controllers=*,-endpoints-controller,-endpointslice-controller".into());
+    }
+    home.start("kube-controller-manager", "controller-manager", arguments)
 }
