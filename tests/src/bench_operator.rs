@@ -33,6 +33,8 @@ use population::Population;
 pub use report::Report;
 
 const RECONCILES: &str = "arbbot_operator_reconciles_total";
+/// Policies are reconciled, too.
+const BOTS_ONLY: &str = "kind=\"ArbBot\"";
 const RECONCILE_SECONDS: &str = "arbbot_operator_reconcile_seconds";
 /// How long everything that takes its time may take.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -208,8 +210,9 @@ impl Bench<'_> {
         let (mut resting_since, mut before) = (Instant::now(), 0.0);
         let mut ended_s = operator.age_s();
         loop {
-            let reconciles = operator.metrics().await?.sum(RECONCILES);
-            if reconciles - before > bots * RESTING_SHARE || reconciles < bots {
+            let metrics = operator.metrics().await?;
+            let (reconciles, of_bots) = (metrics.sum(RECONCILES), metrics.sum_of(RECONCILES, BOTS_ONLY));
+            if reconciles - before > bots * RESTING_SHARE || of_bots < bots {
                 (resting_since, before) = (Instant::now(), reconciles);
                 ended_s = operator.age_s();
             } else if resting_since.elapsed() > REST {

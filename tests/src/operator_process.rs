@@ -170,7 +170,12 @@ impl Metrics {
 
     /// Sum of a counter over all its labels.
     pub fn sum(&self, name: &str) -> f64 {
-        self.samples(name).map(|(_, value)| value).sum()
+        self.sum_of(name, "")
+    }
+
+    /// Sum of a counter over the samples with this label, for example `kind="ArbBot"`.
+    pub fn sum_of(&self, name: &str, label: &str) -> f64 {
+        self.samples(name).filter(|(labels, _)| labels.contains(label)).map(|(_, value)| value).sum()
     }
 
     fn samples<'a>(&'a self, name: &str) -> impl Iterator<Item = (&'a str, f64)> {
@@ -235,6 +240,7 @@ mod tests {
     #[test]
     fn a_counter_is_the_sum_of_its_labels() {
         assert_eq!(metrics([0, 0, 0]).sum("r_total"), 4.0);
+        assert_eq!(metrics([0, 0, 0]).sum_of("r_total", "result=\"x\""), 1.0);
     }
 
     #[test]

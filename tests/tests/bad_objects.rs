@@ -2,18 +2,15 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use arbbot_crds::conditions::ConditionType;
 use arbbot_tests::harness::{Bot, Desk, Room, condition_is, run_in_turn};
 use arbbot_tests::kstatus::{Verdict, verdict};
+use arbbot_tests::waiting::wait_for;
 use arbbot_tests::{crds, objects, scenarios};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
 
-const PATIENCE: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(200);
 /// Longer than the 40 characters that leave room for the names of children.
 const LONG_NAME: &str = "a-name-that-is-too-long-for-the-names-of-its-children";
 
@@ -201,18 +198,4 @@ fn stalled(object: &Value) -> Option<(String, String)> {
     let stalled =
         conditions.iter().find(|condition| condition["type"] == "Stalled" && condition["status"] == "True")?;
     Some((stalled["reason"].as_str()?.to_owned(), stalled["message"].as_str()?.to_owned()))
-}
-
-async fn wait_for<F>(what: &str, mut is_so: impl FnMut() -> F) -> Result<()>
-where
-    F: Future<Output = Result<bool>>,
-{
-    let limit = Instant::now() + PATIENCE;
-    while !is_so().await? {
-        if Instant::now() > limit {
-            bail!("not within {} s: {what}", PATIENCE.as_secs());
-        }
-        sleep(POLL).await;
-    }
-    Ok(())
 }

@@ -130,7 +130,9 @@ impl Population {
             match deployments.patch_status(&name, &parameters, &Patch::Merge(&status)).await {
                 Ok(_) => return Ok(()),
                 // The operator reports a failed reconcile, too; it tries again.
-                Err(kube::Error::Api(answer)) if answer.is_not_found() && Instant::now() < limit => sleep(CHILD_POLL).await,
+                Err(kube::Error::Api(answer)) if answer.is_not_found() && Instant::now() < limit => {
+                    sleep(CHILD_POLL).await
+                }
                 Err(error) => {
                     let what = format!("write the status of Deployment {}/{name}", namespace(number));
                     return Err(error).context(what);
