@@ -59,7 +59,8 @@ impl Site {
         self.kubectl.apply(&objects::namespace(namespace)).await?;
         let key = KeyFile { name: String::new(), private_key: String::new() };
         // An account for each namespace.
-        let account = Account { portfolio: format!("portfolio-of-{namespace}"), key };
+        let number = namespace.bytes().fold(0_u64, |number, byte| number.wrapping_mul(31).wrapping_add(byte.into()));
+        let account = Account { portfolio: format!("f931ff79-a4b0-48d6-9aa2-{:012x}", number & 0xffff_ffff_ffff), key };
         let mut bot = objects::bot(name, &account, "exchange.example:443", "coinbase-key");
         bot["metadata"]["namespace"] = json!(namespace);
         self.kubectl.apply(&bot).await

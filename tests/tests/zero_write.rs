@@ -109,7 +109,7 @@ async fn a_spec_patch_costs_two_writes(desk: &Desk, bots: &[Bot<'_>]) -> Result<
     wait_until_quiet(desk).await?;
     let mut expected = two_for_each(bots);
     expected.extend(bots.iter().map(|bot| (format!("admin patch arbbots {}", bot.name), 1)));
-    check(desk, at, &before, &expected).await
+    check(desk, bots, at, &before, &expected).await
 }
 
 async fn a_policy_patch_costs_two_writes_for_each_bot(desk: &Desk, room: &Room<'_>, bots: &[Bot<'_>]) -> Result<()> {
@@ -123,7 +123,7 @@ async fn a_policy_patch_costs_two_writes_for_each_bot(desk: &Desk, room: &Room<'
     let mut expected = two_for_each(bots);
     expected.insert(format!("admin patch arbpolicies {POLICY}"), 1);
     // How many writes the counts of the policy's own status take depends on when the bots answer.
-    check(desk, at, &before, &expected).await
+    check(desk, bots, at, &before, &expected).await
 }
 
 /// One status write by the operator and one by each bot.
@@ -133,7 +133,13 @@ fn two_for_each(bots: &[Bot<'_>]) -> BTreeMap<String, u64> {
 }
 
 /// Compares what was written since `at` with what was expected; the API server's count must agree with its audit log.
-async fn check(desk: &Desk, at: Timestamp, before: &Requests, expected: &BTreeMap<String, u64>) -> Result<()> {
+async fn check(
+    desk: &Desk,
+    bots: &[Bot<'_>],
+    at: Timestamp,
+    before: &Requests,
+    expected: &BTreeMap<String, u64>,
+) -> Result<()> {
     let counted = (&Requests::now(&desk.client).await? - before).writes();
     let mut found: BTreeMap<String, u64> = BTreeMap::new();
     for request in written(desk, at)? {
@@ -146,8 +152,26 @@ async fn check(desk: &Desk, at: Timestamp, before: &Requests, expected: &BTreeMa
         // The answer to the patch may show an order just being placed again; a minute later it shows that it rests.
         found.entry(renewing).and_modify(|writes| *writes = if *writes == 2 { 1 } else { *writes });
     }
-    ensure!(found == *expected, "written:\n{found:#?}\nexpected:\n{expected:#?}");
-    Ok(())
+    let differ = |(write, count): &(&String, &u64)| expected.get(*write) != Some(*count);
+    let unexpected: Vec<_> = found.iter().filter(differ).collect();
+    let missing: Vec<_> = expected.keys().filter(|write| !found.contains_key(*write)).collect();
+    if unexpected.is_empty() && missing.is_empty() {
+        return Ok(());
+    }
+    let of_them = |bot: &&Bot<'_>| unexpected.iter().any(|(write, _)| write.ends_with(&bot.name));
+    let logs: Vec<_> =
+        bots.iter().filter(of_them).map(|bot| format!("{}:\n{}", bot.name, conditions_of(bot, at))).collect();
+    bail!("more or less often: {unexpected:#?}, not at all: {missing:#?}\n{}", logs.join("\n"))
+}
+
+/// What a bot has logged of its conditions since.
+fn conditions_of(bot: &Bot<'_>, since: Timestamp) -> String {
+    let log = bot.log();
+    let recent = log.lines().filter(|line| {
+        let logged: Option<Value> = serde_json::from_str(line).ok();
+        logged.is_some_and(|line| line["timestamp"].as_str() >= Some(since.to_string().as_str()))
+    });
+    recent.collect::<Vec<_>>().join("\n")
 }
 
 /// What was written since, without leases and without what was refused.

@@ -29,6 +29,9 @@ use crate::telemetry::metrics::Metrics;
 const FIGURES_EVERY: Duration = Duration::from_secs(60);
 /// Figures that are back after this long have not moved: a resting order is placed again every other minute.
 const FIGURES_SETTLE: Duration = Duration::from_secs(5);
+/// Longest wait for the engine, which follows the gate within a millisecond unless it is stuck: so that what the gate
+/// obeys and what the engine makes of it are one write.
+const ENGINE_FOLLOWS: Duration = Duration::from_millis(250);
 /// How often time alone is looked at (loss of contact shows without any event).
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -55,7 +58,7 @@ impl StatusTask {
         let mut conditions = own_conditions(before);
         let mut logged = Vec::new();
         let mut written: Option<(ArbBotStatus, Duration)> = None;
-        let mut moved_since = None;
+        let (mut moved_since, mut behind_since) = (None, None);
         let mut failures = 0_u32;
         loop {
             let stopping = shutdown.is_cancelled();
@@ -64,7 +67,9 @@ impl StatusTask {
             let now = self.clock.boottime();
             let moved = written.as_ref().is_some_and(|(last, _)| figures(&status) != figures(last));
             moved_since = moved.then(|| moved_since.unwrap_or(now));
-            if !self.awaits_acknowledgement() && is_due(&status, written.as_ref(), moved_since, now) {
+            behind_since = self.engine_is_behind().then(|| behind_since.unwrap_or(now));
+            let awaits_engine = behind_since.is_some_and(|since| now < since + ENGINE_FOLLOWS);
+            if !self.awaits_acknowledgement() && !awaits_engine && is_due(&status, written.as_ref(), moved_since, now) {
                 match self.write(&status).await {
                     Ok(()) => {
                         failures = 0;
@@ -80,7 +85,11 @@ impl StatusTask {
             if stopping {
                 return;
             }
-            let pause = if failures > 0 { Duration::from_millis(200) * failures.min(10) } else { LOOK_EVERY };
+            let pause = match failures {
+                0 if awaits_engine => ENGINE_FOLLOWS,
+                0 => LOOK_EVERY,
+                failures => Duration::from_millis(200) * failures.min(10),
+            };
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 () = tokio::time::sleep(pause) => {}
@@ -120,6 +129,12 @@ impl StatusTask {
         generation.is_some()
             && (generation != facts.generation
                 || !applied.eq(policies.iter().map(|policy| (&policy.name, policy.generation))))
+    }
+
+    /// Whether the engine does not yet act on the generation that is in force at the gate.
+    fn engine_is_behind(&self) -> bool {
+        let in_force = self.control.borrow().generation;
+        in_force.is_some() && self.view.borrow().generation != in_force
     }
 
     async fn write(&self, status: &ArbBotStatus) -> Result<(), WriteError> {
