@@ -58,8 +58,9 @@ pub struct ArbPolicySpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ArbPolicyStatus {
-    /// metadata.generation that was counted.
+    /// metadata.generation that was counted; -1 before the first time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = -1))]
     pub observed_generation: Option<i64>,
     /// ControlApplied, Halted and Flat: True when it is so for every bot that the policy selects, and it selects at
     /// least one. Ready, Reconciling and Stalled as kstatus reads them.

@@ -13,8 +13,9 @@ use crate::limits::RiskLimits;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ArbBotStatus {
-    /// metadata.generation that the operator has last reconciled. Operator.
+    /// metadata.generation that the operator has last reconciled; -1 before the first time. Operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = -1))]
     pub observed_generation: Option<i64>,
     /// Bot: ControlApplied Trading Halted Flat WithinRiskLimits CredentialsValid ExchangeConnected
     /// PositionsReconciled. Operator: Ready Reconciling Stalled.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 /// No registry has it.
-const BROKEN_IMAGE: &str = "nowhere.invalid/arb-bot:0";
+const BROKEN_IMAGE: &str = "nowhere.invalid/no-such-bot:0";
 /// A verdict that must last is looked at this often, this many times.
 const LOOKS: usize = 20;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
