@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 const BOTS: usize = 20;
-const SIX_MINUTES: Duration = Duration::from_secs(90);
+const SIX_MINUTES: Duration = Duration::from_secs(360);
 /// Figures that the market moved are written up to a minute later.
 const FIGURES: Duration = Duration::from_secs(65);
 const PATIENCE: Duration = Duration::from_secs(300);
