@@ -20,7 +20,6 @@ fn main() -> ExitCode {
         scenarios![
             a_name_that_is_too_long_is_refused_with_the_reason,
             a_bot_stored_under_a_laxer_schema_is_named_and_the_others_go_on,
-            a_policy_with_a_broken_selector_is_named_and_other_desks_go_on,
             a_namespace_where_the_operator_may_not_write_is_named_and_the_others_go_on,
         ],
     )
@@ -96,25 +95,6 @@ fn invalid(room: &Room<'_>, draft: &Value) -> Value {
         &json!({"metadata": {"name": "probe", "namespace": room.name}, "spec": {"mode": "Sideways"}}),
     );
     object
-}
-
-async fn a_policy_with_a_broken_selector_is_named_and_other_desks_go_on(desk: Arc<Desk>) -> Result<()> {
-    let (room, other) = (desk.room("broken-selector").await?, desk.room("other-desk").await?);
-    let bot = room.trading_bot("bot").await?;
-    let healthy = other.trading_bot("healthy").await?;
-    let mut policy = objects::policy("broken");
-    policy["spec"]["selector"] =
-        json!({"matchExpressions": [{"key": "desk", "operator": "Resembles", "values": ["a"]}]});
-    room.apply(&policy).await?;
-    let named = || named_is(&room, "arbpolicy/broken", "SelectorInvalid", "Resembles");
-    wait_for("the policy says SelectorInvalid", named).await?;
-    // The bot of its desk says what it makes of it, and obeys.
-    let told = |bot: &arbbot_crds::ArbBot| json!(bot).to_string().contains("SelectorUnreadable");
-    bot.wait("the bot names the policy", told).await?;
-    goes_on(&other, &healthy).await?;
-    room.kubectl(&["delete", "arbpolicy/broken"]).await?;
-    bot.wait("the bot is free of it", |bot| !told(bot)).await?;
-    goes_on(&room, &bot).await
 }
 
 async fn a_namespace_where_the_operator_may_not_write_is_named_and_the_others_go_on(desk: Arc<Desk>) -> Result<()> {
