@@ -257,8 +257,11 @@ fn next_look(fetched: &Fetched, verdict: &Verdict, lost: bool, now: Timestamp) -
     // The next renewal may shorten the Lease to what the spec says by now.
     let until_expiry =
         until_expiry.map(|wait| wait.min(fetched.bot.spec.control_timeouts.lost.0) + Duration::from_secs(1));
+    let is_deleted = fetched.bot.metadata.deletion_timestamp.is_some();
     let base = match verdict {
         Verdict::Ready | Verdict::Stopped | Verdict::Paused => RESYNC,
+        // Without a pod there is nothing that only time brings; a watch tells of the pod.
+        Verdict::Reconciling(_) if fetched.pods.is_empty() && !is_deleted => RESYNC,
         Verdict::Reconciling(_) => SOON,
         Verdict::Stalled(_) => SOON * 2,
     };
