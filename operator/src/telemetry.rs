@@ -1,5 +1,7 @@
 //! Logs: JSON lines on stderr, filtered by RUST_LOG at first and by PUT /log-level later.
 
+use std::sync::OnceLock;
+
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
@@ -33,8 +35,13 @@ impl LogLevel {
     }
 }
 
-/// Starts the log of this process. A second call changes nothing but the filter that it returns.
+/// Starts the log of this process. A second call changes nothing.
 pub fn start() -> LogLevel {
+    static STARTED: OnceLock<LogLevel> = OnceLock::new();
+    STARTED.get_or_init(first_start).clone()
+}
+
+fn first_start() -> LogLevel {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=warn"));
     let (filter, handle) = reload::Layer::new(filter);
     let lines = tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr).with_target(true);

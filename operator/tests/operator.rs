@@ -82,7 +82,9 @@ async fn a_bot_that_cannot_be_read_says_so_and_no_other_suffers() {
     let stalled = || {
         let state = server.state();
         let conditions = state.objects[&format!("{BOTS}/odd")]["status"]["conditions"].clone();
-        conditions.as_array().is_some_and(|all| all.iter().any(|c| c["type"] == "Stalled" && c["reason"] == "InvalidSpec"))
+        conditions
+            .as_array()
+            .is_some_and(|all| all.iter().any(|c| c["type"] == "Stalled" && c["reason"] == "InvalidSpec"))
     };
     until("the odd bot is stalled", stalled).await;
     until_quiet(&server).await;
@@ -97,7 +99,8 @@ async fn missing_definitions_are_waited_for_and_do_not_keep_the_process() {
     let server = ApiServer::with_bot();
     server.fail(|_, path| path.contains("arbbot.io").then_some(Fault::Code(404)));
     let operator = Operator::start(&server, "a", &[]);
-    until("the bots were asked for", || server.state().requests.iter().any(|(_, path)| path.ends_with("/arbbots"))).await;
+    until("the bots were asked for", || server.state().requests.iter().any(|(_, path)| path.ends_with("/arbbots")))
+        .await;
     assert!(operator.stop().await < Duration::from_secs(3), "a list that never succeeds must not hold up the end");
 
     let operator = Operator::start(&server, "b", &[]);
@@ -153,7 +156,8 @@ async fn an_older_definition_is_told_on_the_bot_with_the_remedy() {
     until("an Event tells", || {
         let state = server.state();
         let told = |event: &serde_json::Value| {
-            event["reason"] == "CrdOutdated" && event["note"].as_str().unwrap_or_default().contains("kubectl apply --server-side -f crds/")
+            event["reason"] == "CrdOutdated"
+                && event["note"].as_str().unwrap_or_default().contains("kubectl apply --server-side -f crds/")
         };
         state.objects.iter().any(|(path, object)| path.contains("/events/") && told(object))
     })
@@ -244,7 +248,12 @@ async fn a_replica_that_does_not_lead_never_writes() {
     let second = Operator::start(&server, "second", &[]);
     server.put(&format!("{BOTS}/carry"), bot("carry", "11111111-2222-3333-4444-555555555555"));
     sleep(Duration::from_secs(1)).await;
-    let writes = server.state().requests.iter().filter(|(method, path)| method != Method::GET && !path.contains("leases")).count();
+    let writes = server
+        .state()
+        .requests
+        .iter()
+        .filter(|(method, path)| method != Method::GET && !path.contains("leases"))
+        .count();
     assert!(holder(&server) == "first" && writes == 0, "{writes} writes of a follower");
     until("the bot is ready once it leads", || is_ready(&server, "carry")).await;
     second.stop().await;
@@ -255,7 +264,8 @@ async fn two_bots_of_one_account_are_never_both_granted_the_claim() {
     let server = ApiServer::with_bot();
     server.put(&format!("{BOTS}/rival"), bot("rival", "11111111-2222-3333-4444-555555555555"));
     let operator = Operator::start(&server, "a", &[]);
-    let granted = |name: &str| server.bot(name).status.and_then(|status| status.claim).is_some_and(|claim| claim.granted);
+    let granted =
+        |name: &str| server.bot(name).status.and_then(|status| status.claim).is_some_and(|claim| claim.granted);
     until("one is granted", || granted("carry") || granted("rival")).await;
     until_quiet(&server).await;
     assert!(granted("carry") != granted("rival"));

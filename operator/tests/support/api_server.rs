@@ -156,7 +156,9 @@ impl ApiServer {
                 let (code, body) = match fault {
                     Some(Fault::Hang) => std::future::pending().await,
                     // As an API server answers whose definition lacks the field.
-                    Some(Fault::OldSchema) => (500, failure(500, ".status.incidents: field not declared in schema").to_string().into()),
+                    Some(Fault::OldSchema) => {
+                        (500, failure(500, ".status.incidents: field not declared in schema").to_string().into())
+                    }
                     Some(Fault::Code(code)) => (code, failure(code, "injected").to_string().into()),
                     None => server.state().answer(&parts.method, &parts.uri, kind, &body),
                 };
