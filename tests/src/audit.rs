@@ -116,6 +116,8 @@ struct Event {
 
 #[derive(Deserialize)]
 struct User {
+    /// Absent of a request that ended before anybody was recognised.
+    #[serde(default)]
     username: String,
     #[serde(default)]
     extra: HashMap<String, Vec<String>>,

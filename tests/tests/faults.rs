@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 use arbbot_crds::names::{child_name, ledger_claim_name};
 use arbbot_tests::api_proxy::{ApiProxy, Fault, Tally};
-use arbbot_tests::harness::{Desk, OPERATOR, OPERATOR_NAMESPACE, PATIENCE, Room, run_in_turn};
+use arbbot_tests::harness::{Desk, PATIENCE, Room, run_in_turn};
+use arbbot_tests::process_node::Running;
 use arbbot_tests::snapshot::{self, Snapshot, differences};
 use arbbot_tests::{objects, scenarios};
 use serde_json::json;
@@ -137,7 +138,7 @@ async fn tell(room: &Room<'_>) -> Result<()> {
         // The last of its children.
         exists(room, &format!("deployment/{}", child_name(name))).await?;
     }
-    room.desk.node.pod(OPERATOR_NAMESPACE, OPERATOR)?.kill();
+    room.desk.operators().iter().for_each(Running::kill);
 
     let merge = |patch| ["--type=merge".to_owned(), format!("-p={patch}")];
     for (object, patch) in [
