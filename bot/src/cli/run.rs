@@ -80,12 +80,13 @@ pub struct RunArgs {
 /// # Errors
 /// The bot cannot start: the message names what is missing.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
+    let stopping = stop_signals()?;
     let log = logs::init()?;
     let client = Client::try_default()
         .await
         .context("no way to the API server: run in a pod with a ServiceAccount, or set KUBECONFIG")?;
     let clock = Clock::system();
-    let first = own_bot(&client, &args).await?;
+    let first = own_bot(&client, &args, &stopping).await?;
     let (ledger, recovered) = Ledger::open(&args.ledger_dir, &binding(&first.object), clock.clone()).await?;
     let head = first.object.status.as_ref().and_then(|status| status.bot.as_ref()?.ledger.clone());
     if let Some(head) = head
@@ -100,13 +101,28 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     if let Some(note) = &recovered.note {
         tracing::warn!(note, "the ledger was opened");
     }
-    Program::new(args, log, client, clock, first, ledger, recovered)?.run().await
+    Program::new(args, log, client, clock, first, ledger, recovered)?.run(stopping).await
+}
+
+/// Cancelled by SIGTERM or SIGINT. Made before anything else: the first process of a container does not end by a signal
+/// that it does not listen to, so one that came while the bot starts would be lost, and with it the time to hand over.
+fn stop_signals() -> std::io::Result<CancellationToken> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stopping = CancellationToken::new();
+    let stop = stopping.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.cancel();
+    });
+    Ok(stopping)
 }
 
 /// Reads the own ArbBot; waits for it as long as it takes, visibly.
-async fn own_bot(client: &Client, args: &RunArgs) -> anyhow::Result<Decoded<ArbBot>> {
+async fn own_bot(client: &Client, args: &RunArgs, stopping: &CancellationToken) -> anyhow::Result<Decoded<ArbBot>> {
     let api = untyped::<ArbBot>(client, &args.namespace);
-    let mut stop = signal(SignalKind::terminate())?;
     loop {
         let problem = match timeout(CALL, api.get(&args.name)).await {
             Ok(Ok(bot)) => match first_seen(bot) {
@@ -124,7 +140,7 @@ async fn own_bot(client: &Client, args: &RunArgs) -> anyhow::Result<Decoded<ArbB
         );
         tokio::select! {
             () = sleep(Duration::from_secs(1)) => {}
-            _ = stop.recv() => anyhow::bail!("stopped before ArbBot {} could be read: {problem}", args.name),
+            () = stopping.cancelled() => anyhow::bail!("stopped before ArbBot {} could be read: {problem}", args.name),
         }
     }
 }
@@ -168,11 +184,9 @@ impl Program {
         Ok(Self { args, log, client, clock, first, ledger, recovered, gate, metrics: Metrics::new()? })
     }
 
-    async fn run(self) -> anyhow::Result<()> {
+    async fn run(self, stopping: CancellationToken) -> anyhow::Result<()> {
         let Self { args, log, client, clock, first, ledger, recovered, gate, metrics } = self;
         let bot = &first.object;
-        let mut stop = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
         let identity = Identity {
             uid8: uid8(&bot.uid().unwrap_or_default()),
             spot_product: bot.spec.strategy.funding_carry.spot_product.clone(),
@@ -291,8 +305,7 @@ impl Program {
         let mut engine_task = tokio::spawn(driver.run(stop_trading.clone()));
 
         let failed = tokio::select! {
-            _ = stop.recv() => None,
-            _ = interrupt.recv() => None,
+            () = stopping.cancelled() => None,
             ended = tasks.join_next() => ended,
             ended = &mut engine_task => {
                 ended.context("the engine failed")?;
@@ -409,4 +422,21 @@ fn status_page(
             "gate": {"transitions": gate.history()},
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_signal_that_comes_while_the_bot_still_starts_is_not_lost() {
+        let stopping = stop_signals().unwrap();
+        assert!(!stopping.is_cancelled());
+        kill_process(getpid(), Signal::TERM).unwrap();
+        // Whoever looks later sees it, too.
+        timeout(Duration::from_secs(5), stopping.cancelled()).await.unwrap();
+        assert!(stopping.is_cancelled());
+    }
 }
