@@ -145,6 +145,7 @@ async fn a_bad_value_is_refused_with_a_message_that_names_it() -> Result<()> {
         ("topologySpreadConstraints[0].maxSkews=1", "/topologySpreadConstraints/0"),
         ("podDisruptionBudget.maxUnavailable=0", "/podDisruptionBudget/maxUnavailable"),
         ("metrics.serviceMonitor.enable=true", "/metrics/serviceMonitor"),
+        ("leaderElection.leaseDuration=15", "/leaderElection/leaseDuration"),
         ("replicaCount=2,leaderElection.enabled=false", "leaderElection.enabled"),
         ("metrics.serviceMonitor.enabled=true,metrics.service.enabled=false", "metrics.service.enabled"),
     ];
@@ -296,6 +297,20 @@ async fn the_pod_fits_the_restricted_standard_and_this_version() -> Result<()> {
     ensure!(container["args"].to_string().contains(&format!("--bot-image=arb-bot:{version}")), "{container}");
     let chart: Value = serde_yaml::from_str(&read(format!("{CHART}/Chart.yaml"))?)?;
     ensure!(chart["version"] == version && chart["appVersion"] == version, "{chart}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_times_of_the_election_are_the_operators_unless_they_are_given() -> Result<()> {
+    let arguments = |objects: &[Value]| pod(objects).map(|pod| pod["spec"]["containers"][0]["args"].to_string());
+    ensure!(!arguments(&template(None, &[]).await?)?.contains("--leader-elect"));
+    let given = "leaderElection.leaseDuration=30s,leaderElection.renewDeadline=20s,leaderElection.retryPeriod=5s";
+    let given = arguments(&template(None, &["--set", given]).await?)?;
+    for flag in
+        ["--leader-elect-lease-duration=30s", "--leader-elect-renew-deadline=20s", "--leader-elect-retry-period=5s"]
+    {
+        ensure!(given.contains(flag), "{given}");
+    }
     Ok(())
 }
 
