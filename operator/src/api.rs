@@ -72,6 +72,12 @@ impl ApiError {
         self.code() == 403
     }
 
+    /// RBAC does not grant it: only a person helps. A quota or a namespace that ends answers 403, too, in other words.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        self.is_forbidden() && self.status().is_some_and(|status| status.message.contains(" cannot "))
+    }
+
     /// The installed schema does not know a field that the operator writes: its CustomResourceDefinition is older. Strict
     /// validation and server-side apply say it in different words and with different codes.
     #[must_use]
@@ -189,7 +195,10 @@ mod tests {
         }
         let invalid = failed(422, "spec.mode: Unsupported value");
         assert!(invalid.is_invalid() && !invalid.is_crd_outdated());
-        assert!(failed(403, "deployments.apps is forbidden").is_forbidden());
+        let denied = failed(403, "deployments.apps is forbidden: User \"u\" cannot patch resource \"deployments\"");
+        assert!(denied.is_forbidden() && denied.is_denied());
+        let ending = failed(403, "unable to create new content in namespace desk because it is being terminated");
+        assert!(ending.is_forbidden() && !ending.is_denied(), "it passes by itself");
     }
 
     #[tokio::test(start_paused = true)]

@@ -412,8 +412,11 @@ async fn every_child_changed_by_hand_is_restored_and_then_nothing_is_written(des
     }
     room.kubectl(&["set", "env", DEPLOYMENT, "FOREIGN=1"]).await?;
     restored(&room, &wanted).await.context("after edits")?;
-    for name in CHILDREN.into_iter().filter(|name| !name.starts_with("persistent")) {
-        room.kubectl(&["delete", name, "--wait=false"]).await?;
+    // The claim outlives everything, and the account is last: its end takes the running bot's token with it.
+    for name in
+        CHILDREN.into_iter().filter(|name| !name.starts_with("persistent") && !name.starts_with("serviceaccount"))
+    {
+        room.kubectl(&["delete", name, "--cascade=foreground", "--wait=false"]).await?;
     }
     restored(&room, &wanted).await.context("after deletions")?;
     bot.wait_exchange("both legs are there", Portfolio::is_carrying).await?;
@@ -435,7 +438,8 @@ async fn every_child_changed_by_hand_is_restored_and_then_nothing_is_written(des
     })
     .await?;
     ensure!(versions().await? == before, "a child was written again");
-    Ok(())
+    room.kubectl(&["delete", "serviceaccount/arbbot-bot"]).await?;
+    restored(&room, &wanted).await.context("after the account's deletion")
 }
 
 async fn restored(room: &Room<'_>, wanted: &[Value]) -> Result<()> {

@@ -89,7 +89,7 @@ impl ReconcileError {
             Self::Invalid(_) => Verdict::stalled(Reason::InvalidSpec, message),
             Self::Apply(ApplyError::NotOurs { .. }) => Verdict::stalled(Reason::ChildNotOurs, message),
             // The API server names the field; only a change of the spec remedies it.
-            _ if self.api().is_some_and(ApiError::is_forbidden) => Verdict::stalled(
+            _ if self.api().is_some_and(ApiError::is_denied) => Verdict::stalled(
                 Reason::Forbidden,
                 format!(
                     "{message}; grant it in the operator's Role (chart value watchNamespaces, or manifests/rbac.yaml)"

@@ -23,6 +23,8 @@ pub fn history(bot: &ArbBot, policies: &[&ArbPolicy], now: &Time) -> Vec<Inciden
     let past = status.incidents.iter().filter(|incident| !is_open(&incident.id)).cloned().map(|mut incident| {
         if incident.resolved_at.is_none() && speaks && is_released(&incident.id, bot, policies) {
             incident.resolved_at = Some(now.clone());
+            // A release takes effect only when the kill has finished: it was contained by now at the latest.
+            incident.contained_at.get_or_insert_with(|| now.clone());
         }
         incident
     });
@@ -113,6 +115,7 @@ mod tests {
         assert_eq!(resolved(&gone, &[]), None, "nobody released it");
         gone.spec.kill_switch.release = "0b9d6bcd-3".to_owned();
         assert_eq!(resolved(&gone, &[]), Some(at(20)));
+        assert_eq!(history(&gone, &[], &at(20))[0].contained_at, Some(at(20)), "at the latest");
         let by_policy = policy("killSwitch: {release: 0b9d6bcd-2}");
         assert_eq!(resolved(&showing(&[], before), &[&by_policy]), Some(at(20)));
     }

@@ -89,6 +89,7 @@ fn desired(bot: &Undecodable) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reconcile::kstatus::kstatus;
     use arbbot_crds::ArbBot;
 
     fn bot(status: Value) -> Undecodable {
@@ -104,6 +105,9 @@ mod tests {
         let stalled = status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Stalled").unwrap();
         assert_eq!((&stalled["status"], &stalled["reason"]), (&json!("True"), &json!("InvalidSpec")));
         assert!(stalled["message"].as_str().unwrap().contains("Paused"));
+        let conditions: Vec<Condition> = serde_json::from_value(status["conditions"].clone()).unwrap();
+        let metadata = bot(json!({})).metadata;
+        assert_eq!(kstatus(&metadata, status["observedGeneration"].as_i64(), &conditions), "Failed");
         assert_eq!(status["claim"], claim);
         assert!(status.get("bot").is_none(), "that part is the bot's");
         assert_eq!(desired(&bot(status)), None, "a second look writes nothing");
