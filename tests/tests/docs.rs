@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use arbbot_tests::harness::{Desk, run_in_turn};
 use arbbot_tests::scenarios;
 use tokio::process::Command;
@@ -24,7 +24,9 @@ async fn every_block_of_the_readme_and_the_operations_page_works(desk: Arc<Desk>
         let blocks = blocks(text);
         ensure!(blocks.len() >= 2, "{page} has {} blocks to run", blocks.len());
         for block in blocks {
-            shell(&desk, block).await.with_context(|| format!("{page}:\n{block}\n{}", eth.describe().await))?;
+            if let Err(error) = shell(&desk, block).await {
+                bail!("{page}:\n{block}\n{error:#}\n{}", eth.describe().await);
+            }
         }
     }
     ensure!(btc.portfolio().await?.is_flat(), "btc-carry was deleted with a position left");
