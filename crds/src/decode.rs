@@ -104,7 +104,9 @@ fn bot_spec(
     let mode = mode(raw, Mode::Halted, &mut unreadable);
     let (ceilings, all_limits) = limits(raw, &mut unreadable);
     let without_limits = if all_limits { Mode::Active } else { Mode::ReduceOnly };
-    spec.mode = [mode, without_limits].into_iter().fold(spec.mode, stricter);
+    // What was in force before is not known: what replaces an unreadable part by its default could be looser.
+    let without_before = if before.is_some() { Mode::Active } else { Mode::ReduceOnly };
+    spec.mode = [mode, without_limits, without_before].into_iter().fold(spec.mode, stricter);
     spec.risk.limits = spec.risk.limits.under(&ceilings);
     let kill = Kill::read(raw, &mut unreadable);
     let engaged = kill.engaged.unwrap_or(true);

@@ -146,6 +146,9 @@ impl Shared {
         self.claims.clear();
         self.applied.clear();
         self.backoff.clear();
+        self.incidents.clear();
+        self.troubles.clear();
+        self.policies.clear();
     }
 }
 

@@ -81,7 +81,12 @@ async fn steps(fetched: &Fetched, now: Timestamp, ctx: &Context) -> Result<Optio
             None
         }
         Deletion::Waits(verdict) => Some(verdict),
-        Deletion::TearingDown(next) => return Ok(Some(next)),
+        Deletion::TearingDown(None) => return Ok(Some(delete::POLL)),
+        Deletion::TearingDown(Some(overdue)) => {
+            let claim = claim::decide(fetched, ctx).await.map_err(ReconcileError::Report)?;
+            let told = report::report(fetched, &claim, Some(overdue), &Ok(None), now, ctx).await;
+            return told.map(Some).map_err(ReconcileError::Report);
+        }
         Deletion::Done => return Ok(None),
     };
     let claim = claim::decide(fetched, ctx).await.map_err(ReconcileError::Report)?;
@@ -102,11 +107,22 @@ async fn steps(fetched: &Fetched, now: Timestamp, ctx: &Context) -> Result<Optio
 /// Brings the children to what they should be and returns the Deployment, unless reconciliation is paused and there is
 /// none.
 async fn prepare(fetched: &Fetched, ctx: &Context) -> Result<Option<Deployment>, ReconcileError> {
+    let outcome = Box::pin(build_and_apply(fetched, ctx)).await;
+    if let Err(error) = &outcome
+        && !(error.is_stale() || error.is_not_leader())
+    {
+        // Nothing that is wrong with the spec or another child may keep a kill from a bot at zero.
+        pause::keep_safe(fetched, ctx).await.map_err(ApplyError::Api)?;
+    }
+    outcome
+}
+
+async fn build_and_apply(fetched: &Fetched, ctx: &Context) -> Result<Option<Deployment>, ReconcileError> {
     let bot = validate::validate(&fetched.bot, &ctx.bot_image)?;
     if verdict::is_paused(&fetched.bot) {
         return Ok(pause::keep_safe(fetched, ctx).await.map_err(ApplyError::Api)?);
     }
-    let replicas = replicas::replicas(&fetched.bot, &fetched.policies(), fetched.live_replicas(), fetched.has_pods());
+    let replicas = replicas::replicas(&fetched.bot, &fetched.policies(), fetched.live_replicas(), fetched.is_ending());
     let prepared = build::build(&bot, replicas, &fetched.children);
     let Resources { deployment, .. } = apply::apply(&bot, prepared, fetched.children.clone(), ctx).await?;
     Ok(Some(deployment))

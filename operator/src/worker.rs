@@ -12,6 +12,9 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::store::Key;
 use crate::queue::Queue;
 
+/// When a key is looked at again whose work has panicked outside its own guard.
+const AFTER_PANIC: Duration = Duration::from_secs(60);
+
 /// Works on what is due, at most `concurrency` at once, until `stop`; then what runs gets `drain`. Dropped, it ends what
 /// runs at once.
 pub async fn work<F, Work>(queue: &Queue, concurrency: usize, reconcile: F, stop: CancellationToken, drain: Duration)
@@ -24,8 +27,14 @@ where
         tokio::select! {
             () = stop.cancelled() => break,
             key = queue.next(), if running.len() < concurrency => {
-                let work = reconcile(key.clone());
-                running.spawn(async move { (key, work.await) });
+                let work = catch_panic(reconcile(key.clone()));
+                running.spawn(async move {
+                    let again = work.await.unwrap_or_else(|panic| {
+                        tracing::error!(object = %key, panic, "a reconcile panicked; please report this with the log");
+                        Some(AFTER_PANIC)
+                    });
+                    (key, again)
+                });
             }
             Some(ended) = running.join_next() => match ended {
                 Ok((key, again)) => queue.done(key, again),

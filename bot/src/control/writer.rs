@@ -11,7 +11,7 @@ use arbbot_crds::{ArbBot, status::BotStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
-use serde_json::json;
+use serde_json::{Value, json};
 use strum::IntoEnumIterator;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -137,7 +137,19 @@ impl StatusTask {
         in_force.is_some() && self.view.borrow().generation != in_force
     }
 
+    /// A definition that is older than the bot may not know one of the fields: then the words that a kill and an
+    /// acknowledgement are proven by are written alone.
     async fn write(&self, status: &ArbBotStatus) -> Result<(), WriteError> {
+        match self.apply(&json!(status)).await {
+            Err(error) if error.is_unknown_field() => {
+                tracing::warn!(%error, "the installed CustomResourceDefinition is older than this bot: status is shortened");
+                self.apply(&essential(status)).await
+            }
+            written => written,
+        }
+    }
+
+    async fn apply(&self, status: &Value) -> Result<(), WriteError> {
         let api: Api<ArbBot> = Api::namespaced(self.client.clone(), &self.namespace);
         let body = json!({
             "apiVersion": "arbbot.io/v1alpha1",
@@ -151,6 +163,14 @@ impl StatusTask {
             Err(_) => Err(WriteError::Timeout),
         }
     }
+}
+
+/// What every release of the definitions knows: conditions, latches, and what the bot obeys.
+fn essential(status: &ArbBotStatus) -> Value {
+    let bot = status.bot.as_ref().map(|bot| {
+        json!({"appliedGeneration": bot.applied_generation, "appliedPolicies": bot.applied_policies, "podUid": bot.pod_uid})
+    });
+    json!({"conditions": status.conditions, "killSwitch": status.kill_switch, "bot": bot})
 }
 
 /// Whether status is to be written now. `written` is the last one and when; `moved_since`: since when its figures differ.
@@ -172,6 +192,13 @@ enum WriteError {
     Api(Box<kube::Error>),
     #[error("no answer to the status write within {} s", CALL.as_secs())]
     Timeout,
+}
+
+impl WriteError {
+    /// Server-side apply refuses a field that the schema does not have, with an error of its own making (code 500).
+    fn is_unknown_field(&self) -> bool {
+        matches!(self, Self::Api(error) if matches!(error.as_ref(), kube::Error::Api(status) if status.message.contains("field not declared in schema")))
+    }
 }
 
 /// Logs every condition whose status or reason changed, so that the log tells the same story as status.

@@ -69,12 +69,13 @@ impl Drain {
         Self { demand, started_at: now, counted: Duration::ZERO, counting: None, promised: None }
     }
 
-    /// A drain that an earlier process began and described in status. Its deadline goes on to count; where the time
-    /// stood still, status does not say how much had counted, and it counts anew.
+    /// A drain that an earlier process began and described in status. Its deadline goes on to count, and one that was
+    /// over has a little time again, because status may describe an earlier drain; where the time stood still, status
+    /// does not say how much had counted, and it counts anew.
     #[must_use]
     pub fn resumed(demand: Demand, before: &DrainStatus, timeout: Duration, now: Timestamp) -> Self {
         let left = match (before.phase, &before.deadline) {
-            (DrainPhase::TimedOut, _) => Duration::ZERO,
+            (DrainPhase::TimedOut, _) => LEFT_AFTER_A_RESTART.min(timeout),
             (_, Some(deadline)) => Duration::try_from(deadline.0.duration_since(now))
                 .unwrap_or_default()
                 .clamp(LEFT_AFTER_A_RESTART.min(timeout), timeout),
@@ -213,8 +214,10 @@ mod tests {
         run(&mut drain, true, 1200);
         let view = drain.view(HOLD, false, false, at(1200).0);
         assert_eq!((view.started_at, view.deadline), (at(1000).1, Some(at(1600).1)));
-        let over = Drain::resumed(demand(), &status(DrainPhase::TimedOut, None), HOLD.timeout, at(1200).1);
-        assert!(over.is_over(HOLD, at(0).0));
+        let mut over = Drain::resumed(demand(), &status(DrainPhase::TimedOut, None), HOLD.timeout, at(1200).1);
+        run(&mut over, true, 1200);
+        assert!(!over.is_over(HOLD, at(1259).0), "it may have been an earlier drain");
+        assert!(over.is_over(HOLD, at(1260).0));
     }
 
     #[test]

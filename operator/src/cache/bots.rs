@@ -121,7 +121,11 @@ impl Bots {
             tracing::warn!(bot = %key, %error, "the ArbBot cannot be read: it was stored under another schema");
         }
         let facts = facts_of(&object, new.as_ref().ok());
-        let before = self.store.facts(&key);
+        let mut before = self.store.facts(&key);
+        if before.as_ref().is_some_and(|before| before.uid != facts.uid) {
+            // Another bot of the same name: the earlier one went while the watch did not look.
+            self.forget(&key, before.take());
+        }
         let wish_changed = before.as_ref().is_some_and(|before| before.wish != facts.wish);
         let old = wish_changed.then(|| self.get(&key)).flatten().and_then(Result::ok);
         let looked_at = before.is_none_or(|before| before.transitions != facts.transitions);
@@ -215,7 +219,8 @@ fn transitions(bot: &ArbBot) -> u64 {
             .map(|drain| (drain.phase, drain.deadline.as_ref().map(|at| at.0)))
             .hash(&mut hasher);
         for incident in status.kill_switch.iter().flat_map(|kills| &kills.incidents) {
-            (&incident.id, incident.phase).hash(&mut hasher);
+            let times = [&incident.orders_cancelled_at, &incident.flat_at].map(|at| at.as_ref().map(|at| at.0));
+            (&incident.id, incident.phase, incident.action, times).hash(&mut hasher);
         }
         // The operator's own part, so that a change of it by somebody else is set right.
         (status.observed_generation, status.claim.as_ref().map(|claim| claim.granted)).hash(&mut hasher);

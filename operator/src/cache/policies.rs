@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arbbot_crds::ArbPolicy;
+use arbbot_crds::{ArbPolicy, decode};
 use kube::runtime::watcher;
 
 use super::bots::{Decoded, Undecodable};
@@ -15,7 +15,11 @@ use super::{Change, Listener};
 pub type CachedPolicy = Decoded<Arc<ArbPolicy>>;
 
 #[derive(Clone, Debug)]
-struct PolicyFacts(CachedPolicy);
+struct PolicyFacts {
+    known: CachedPolicy,
+    /// What counts of it: of one that cannot be read as a whole, what restricts.
+    in_force: Arc<ArbPolicy>,
+}
 
 impl Facts for PolicyFacts {
     fn group(&self) -> Option<&str> {
@@ -37,7 +41,7 @@ impl Policies {
     /// A policy.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<CachedPolicy> {
-        self.store.facts(key).map(|facts| facts.0)
+        self.store.facts(key).map(|facts| facts.known)
     }
 
     /// Keys of the policies of a namespace, or of all.
@@ -46,10 +50,10 @@ impl Policies {
         self.store.keys(namespace)
     }
 
-    /// The policies of a namespace that can be read.
+    /// The policies of a namespace as they are in force, as the bots read them too: a kill is never unread.
     #[must_use]
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<ArbPolicy>> {
-        self.keys(Some(namespace)).iter().filter_map(|key| self.get(key)?.ok()).collect()
+        self.keys(Some(namespace)).iter().filter_map(|key| Some(self.store.facts(key)?.in_force)).collect()
     }
 
     /// Keeps a policy, as a watch shows it.
@@ -58,19 +62,27 @@ impl Policies {
         if self.store.is_current(&key, &object.metadata, round) {
             return;
         }
-        let before = self.get(&key);
+        let before = self.store.facts(&key).map(|facts| facts.in_force);
         let new = object.decode();
+        let in_force = match &new {
+            Ok(new) => new.clone(),
+            Err(_) => {
+                let known = before.as_ref().filter(|before| before.metadata.uid == object.metadata.uid);
+                decode::arb_policy(object.metadata.clone(), &object.rest, known.map(|known| &known.spec)).object
+            }
+        };
         object.strip();
         let metadata = object.metadata.clone();
-        let kept = match &new {
-            Ok(new) => Ok(Arc::new(ArbPolicy { metadata: metadata.clone(), ..new.clone() })),
+        let stripped = Arc::new(ArbPolicy { metadata: metadata.clone(), ..in_force });
+        let known = match &new {
+            Ok(_) => Ok(stripped.clone()),
             Err(error) => {
                 tracing::warn!(policy = %key, %error, "the ArbPolicy cannot be read: it was stored under another schema");
                 Err(Box::new(Undecodable::new(&object, error)))
             }
         };
-        self.store.put(key.clone(), &metadata, round, PolicyFacts(kept), b"");
-        if let (Some(Ok(old)), Ok(new)) = (&before, &new)
+        self.store.put(key.clone(), &metadata, round, PolicyFacts { known, in_force: stripped }, b"");
+        if let (Some(old), Ok(new)) = (&before, &new)
             && (old.metadata.generation, &old.metadata.labels) != (new.metadata.generation, &new.metadata.labels)
         {
             (self.listener)(&key, Change::Wish(old, Some(new)));
@@ -79,7 +91,7 @@ impl Policies {
     }
 
     fn forget(&self, key: &Key, facts: Option<PolicyFacts>) {
-        let Some(PolicyFacts(policy)) = facts else { return };
+        let Some(PolicyFacts { known: policy, .. }) = facts else { return };
         if let Ok(old) = &policy {
             (self.listener)(key, Change::Wish(old, None));
         }

@@ -7,6 +7,7 @@ use kube::api::ObjectMeta;
 use kube::core::{Selector, SelectorExt as _};
 
 use crate::reconcile::replicas::has_acknowledged;
+use crate::reconcile::verdict::unreadable_to_bot;
 
 /// Whether the policy selects an object with this metadata. A selector that cannot be read selects everything.
 #[must_use]
@@ -38,7 +39,8 @@ impl Member {
     pub fn of(policy: &ArbPolicy, bot: &ArbBot) -> Self {
         let status = bot.status.as_ref();
         let said = status.and_then(|status| status.bot.as_ref());
-        let acknowledged = said.is_some_and(|said| has_acknowledged(said, policy));
+        let readable = unreadable_to_bot(bot).is_none();
+        let acknowledged = readable && said.is_some_and(|said| has_acknowledged(said, policy));
         let at_zero = !policy.spec.kill_switch.engaged && is_at_zero(bot);
         let lacks = |type_: ConditionType| {
             let condition = status.and_then(|status| find(&status.conditions, type_));

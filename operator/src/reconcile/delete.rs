@@ -15,7 +15,7 @@ use serde_json::json;
 use super::apply::{Child, is_ours};
 use super::fetch::{Children, Fetched};
 use super::verdict::{Verdict, is_acknowledged};
-use super::{contact, drain, pods, remedy};
+use super::{contact, drain, pods, remedy, replicas};
 use crate::api::{ApiError, call, call_unless_gone};
 use crate::context::Context;
 use crate::events::Report;
@@ -23,15 +23,15 @@ use crate::events::Report;
 /// A deletion that waits for longer than this needs a person.
 const STALLED_AFTER: SignedDuration = SignedDuration::from_secs(60);
 /// How often the end of the pod is asked for, beside its watch.
-const POLL: Duration = Duration::from_secs(2);
+pub const POLL: Duration = Duration::from_secs(2);
 
 /// How far a deletion is.
 pub enum Deletion {
     NotDeleted,
     /// The position is not taken care of yet.
     Waits(Verdict),
-    /// The children are going; look again after this long.
-    TearingDown(Duration),
+    /// The children are going; look again after [`POLL`]. A pod that does not end is told of.
+    TearingDown(Option<Verdict>),
     /// Nothing is left to do.
     Done,
 }
@@ -63,10 +63,10 @@ pub async fn step(fetched: &Fetched, now: Timestamp, ctx: &Context) -> Result<De
         return Ok(Deletion::Done);
     }
     if is_settled(fetched, now) {
-        return tear_down(fetched, ctx).await;
+        return tear_down(fetched, now, ctx).await;
     }
-    if is_ending(fetched) {
-        return Ok(Deletion::TearingDown(POLL));
+    if is_ending(fetched, now) {
+        return Ok(Deletion::TearingDown(None));
     }
     if namespace_terminates(bot, ctx).await? {
         return leave_with_namespace(bot, ctx).await;
@@ -75,10 +75,24 @@ pub async fn step(fetched: &Fetched, now: Timestamp, ctx: &Context) -> Result<De
 }
 
 /// Whether the workload is gone and a pod of it is still ending. It asks the exchange once more, and says meanwhile that
-/// flat is not confirmed: its last word is waited for, and no second pod is started beside it.
-fn is_ending(fetched: &Fetched) -> bool {
+/// flat is not confirmed: its last word is waited for, and no second pod is started beside it; unless a kill wants one, or
+/// its time is over.
+fn is_ending(fetched: &Fetched, now: Timestamp) -> bool {
     let workload = fetched.children.deployment.as_ref();
-    workload.is_none_or(|workload| workload.metadata.deletion_timestamp.is_some()) && fetched.has_pods()
+    let is_gone = workload.is_none_or(|workload| workload.metadata.deletion_timestamp.is_some());
+    let killed = replicas::is_killed(&fetched.bot, &fetched.policies());
+    is_gone && !killed && fetched.is_ending() && fetched.overdue_pod(now).is_none()
+}
+
+/// What a person must know of a pod that does not end.
+fn overdue(fetched: &Fetched, now: Timestamp) -> Option<Verdict> {
+    let pod = fetched.overdue_pod(now)?;
+    let text = format!(
+        "pod {} does not end: its grace period is over by more than a minute; see its node (kubectl get pod {0} -n {} -o wide). The deletion goes on when the pod object is gone",
+        pod.name_any(),
+        pod.namespace().unwrap_or_default()
+    );
+    Some(Verdict::stalled(Reason::PodNotReady, text))
 }
 
 /// Whether nothing has to be done with the position any more.
@@ -189,13 +203,13 @@ fn unconfirmed(bot: &ArbBot) -> String {
 }
 
 /// The workload first; the rest only after its pods have ended, because the bot needs it to cancel and report.
-async fn tear_down(fetched: &Fetched, ctx: &Context) -> Result<Deletion, ApiError> {
+async fn tear_down(fetched: &Fetched, now: Timestamp, ctx: &Context) -> Result<Deletion, ApiError> {
     let bot = &fetched.bot;
     // Destructured without `..`: a new child does not compile until its end is decided here.
     let Children { service_account, role, role_binding, service, ledger_claim: _, network_policy, deployment } =
         &fetched.children;
     if delete(bot, deployment.as_ref(), ctx).await? || !pods_have_ended(bot, ctx).await? {
-        return Ok(Deletion::TearingDown(POLL));
+        return Ok(Deletion::TearingDown(overdue(fetched, now)));
     }
     delete(bot, service.as_ref(), ctx).await?;
     delete(bot, network_policy.as_ref(), ctx).await?;
@@ -248,7 +262,7 @@ async fn namespace_terminates(bot: &ArbBot, ctx: &Context) -> Result<bool, ApiEr
 /// In a terminating namespace nothing can be created: the pod has its grace period, then only a record is left to make.
 async fn leave_with_namespace(bot: &ArbBot, ctx: &Context) -> Result<Deletion, ApiError> {
     if !pods_have_ended(bot, ctx).await? {
-        return Ok(Deletion::TearingDown(POLL));
+        return Ok(Deletion::TearingDown(None));
     }
     let note = format!(
         "ArbBot {} goes with its namespace without confirmation of the exchange; {}. Check orders and position of portfolio {} at the exchange",
@@ -449,11 +463,21 @@ conditions:
 
     #[test]
     fn no_second_pod_is_made_while_one_ends() {
+        let at = |second| Timestamp::from_second(second).unwrap();
         let mut ending = drains("ClosingPosition", "");
-        assert!(!is_ending(&ending), "nothing runs: a pod is needed to close the position");
-        ending.pods = vec![Arc::new(k8s_openapi::api::core::v1::Pod::default())];
-        assert!(is_ending(&ending));
+        assert!(!is_ending(&ending, at(0)), "nothing runs: a pod is needed to close the position");
+        let mut pod = Pod::default();
+        ending.pods = vec![Arc::new(pod.clone())];
+        assert!(!is_ending(&ending, at(0)), "it runs on");
+        pod.metadata.deletion_timestamp = Some(Time(at(100)));
+        ending.pods = vec![Arc::new(pod)];
+        assert!(is_ending(&ending, at(100)) && overdue(&ending, at(100)).is_none());
+        assert!(!is_ending(&ending, at(200)), "its time is over by far: its node may be lost");
+        assert!(matches!(overdue(&ending, at(200)), Some(Verdict::Stalled(why)) if why.message.contains("does not end")));
+        ending.policies = vec![Arc::new(policy("killSwitch: {engaged: true}"))];
+        assert!(!is_ending(&ending, at(100)), "a kill wants a bot that runs");
+        ending.policies.clear();
         ending.children.deployment = Some(deployment(&ending.bot, 1));
-        assert!(!is_ending(&ending), "the workload stands");
+        assert!(!is_ending(&ending, at(100)), "the workload stands");
     }
 }

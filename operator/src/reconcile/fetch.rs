@@ -12,7 +12,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 
@@ -73,12 +73,34 @@ impl Fetched {
         self.live_replicas() == Some(0) && !self.has_pods() && replicas::has_drained(&self.bot)
     }
 
+    /// Whether every pod that may still run is ending.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        let ends = |pod: &Arc<Pod>| has_ended(pod) || pod.metadata.deletion_timestamp.is_some();
+        self.has_pods() && self.pods.iter().all(ends)
+    }
+
+    /// A pod that is ending for longer than its grace period and a minute: its node may be lost.
+    #[must_use]
+    pub fn overdue_pod(&self, now: Timestamp) -> Option<&Pod> {
+        // The deletion's time is the end of the grace period.
+        let due = |pod: &Pod| pod.metadata.deletion_timestamp.as_ref().map(|at| now.duration_since(at.0));
+        let overdue = |pod: &&Arc<Pod>| !has_ended(pod) && due(pod).is_some_and(|since| since > OVERDUE);
+        self.pods.iter().find(overdue).map(Arc::as_ref)
+    }
+
     /// Whether a pod is there that may still run. One that was evicted stays as a record only.
     #[must_use]
     pub fn has_pods(&self) -> bool {
-        let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone());
-        self.pods.iter().any(|pod| !matches!(phase(pod).as_deref(), Some("Succeeded" | "Failed")))
+        !self.pods.iter().all(|pod| has_ended(pod))
     }
+}
+
+/// How long a pod may take beyond its grace period before a person is told.
+const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
+
+fn has_ended(pod: &Pod) -> bool {
+    matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"))
 }
 
 /// Everything of a bot as the caches know it. None: it is gone.
@@ -126,7 +148,8 @@ pub async fn from_api_server(cached: Fetched, ctx: &Context, now: Timestamp) -> 
         Box::pin(known_or_read(known.service, ctx, &namespace, &child)),
         Box::pin(known_or_read(known.ledger_claim, ctx, &namespace, &claim)),
         Box::pin(known_or_read(known.network_policy, ctx, &namespace, &child)),
-        Box::pin(known_or_read(known.deployment, ctx, &namespace, &child)),
+        // Always: the number of pods is decided from the number that there is.
+        Box::pin(get(ctx, &namespace, &child)),
     )?;
     let children = Children { service_account, role, role_binding, service, ledger_claim, network_policy, deployment };
     Box::pin(complete(bot, children, pods, true, ctx, now)).await.map(Some)

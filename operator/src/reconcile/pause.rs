@@ -31,7 +31,7 @@ pub async fn keep_safe(fetched: &Fetched, ctx: &Context) -> Result<Option<Deploy
 /// The number of pods that safety demands, where it is another than the present one.
 fn for_safety(fetched: &Fetched) -> Option<i32> {
     let (live, policies) = (fetched.live_replicas()?, fetched.policies());
-    let wanted = replicas(&fetched.bot, &policies, Some(live), fetched.has_pods());
+    let wanted = replicas(&fetched.bot, &policies, Some(live), fetched.is_ending());
     let starts = live == 0 && wanted > 0 && is_killed(&fetched.bot, &policies);
     let ends = live > 0 && wanted == 0;
     (starts || ends).then_some(wanted)

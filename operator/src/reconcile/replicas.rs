@@ -13,7 +13,7 @@ use super::effective;
 use super::verdict::is_acknowledged;
 
 /// Replicas of the bot's Deployment. `policies` are those that match; `live` is what the Deployment has now;
-/// `is_ending`: a pod is still there.
+/// `is_ending`: a pod is still there, and every one is being deleted.
 #[must_use]
 pub fn replicas(bot: &ArbBot, policies: &[&ArbPolicy], live: Option<i32>, is_ending: bool) -> i32 {
     let restrictions = effective::restrictions(bot, policies.iter().copied());

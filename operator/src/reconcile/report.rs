@@ -13,7 +13,7 @@ use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 
 use super::fetch::Fetched;
-use super::verdict::{Verdict, is_acknowledged, is_available, is_paused};
+use super::verdict::{Verdict, is_acknowledged, is_available, is_paused, unreadable_to_bot};
 use super::{ReconcileError, contact, drain, effective, incidents, pods, replicas};
 use crate::api::{self, ApiError};
 use crate::claim::Claim;
@@ -86,6 +86,10 @@ fn judge(fetched: &Fetched, claim: &Claim, outcome: &Result<Option<Deployment>, 
         let starting = || Verdict::reconciling(Reason::Progressing, "the pod has just become ready");
         return pods::diagnose(deployment, &fetched.pods, &fetched.pod_events).unwrap_or_else(starting);
     }
+    if let Some(why) = unreadable_to_bot(&fetched.bot) {
+        let text = format!("the bot cannot read this generation: {why}");
+        return Verdict::stalled(Reason::InvalidSpec, text);
+    }
     if !is_acknowledged(&fetched.bot) {
         let generation = fetched.bot.metadata.generation.unwrap_or_default();
         let text =
@@ -100,7 +104,13 @@ fn at_zero(fetched: &Fetched) -> Verdict {
     let drains = drain::is_demanded(&fetched.bot, &fetched.policies());
     match (drains, !fetched.has_pods()) {
         (true, true) if replicas::has_drained(&fetched.bot) => Verdict::Stopped,
-        (true, false) => Verdict::reconciling(Reason::Draining, "Finished: the bot is flat; its pod is being ended"),
+        (true, false) if replicas::has_drained(&fetched.bot) => {
+            Verdict::reconciling(Reason::Draining, "Finished: the bot is flat; its pod is being ended")
+        }
+        (true, false) => Verdict::reconciling(
+            Reason::Draining,
+            "Ending: the pod is ending; its last word on the position is waited for",
+        ),
         _ => Verdict::reconciling(
             Reason::PodNotReady,
             "the Deployment is scaled to zero while reconciliation is paused; scale it up, or end the pause",

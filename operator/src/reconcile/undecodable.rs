@@ -48,7 +48,10 @@ where
     let Err(error) = fresh.decode() else { return Ok(Some(Duration::ZERO)) };
     let fresh = Undecodable::new(&fresh, &error);
     if let Some(status) = desired(&fresh) {
-        let metadata = json!({"name": name, "namespace": namespace, "uid": fresh.metadata.uid});
+        // With the resourceVersion: conditions of the bot may be in it.
+        let version_read = &fresh.metadata.resource_version;
+        let metadata =
+            json!({"name": name, "namespace": namespace, "uid": fresh.metadata.uid, "resourceVersion": version_read});
         let body = json!({"apiVersion": version, "kind": kind, "metadata": metadata, "status": status});
         let (params, patch) = (api::apply_params(), Patch::Apply(&body));
         let write = api.patch_status(&name, &params, &patch);
@@ -69,7 +72,9 @@ fn message(bot: &Undecodable) -> String {
 fn desired(bot: &Undecodable) -> Option<Value> {
     let conditions = bot.status.get("conditions").cloned().unwrap_or_default();
     let present: Vec<Condition> = serde_json::from_value(conditions).unwrap_or_default();
-    let mut own: Vec<Condition> = present.into_iter().filter(contact::is_own).collect();
+    // What was turned to Unknown stays so: left out of the apply it would vanish.
+    let mine = |condition: &Condition| contact::is_own(condition) || contact::is_lost(condition);
+    let mut own: Vec<Condition> = present.into_iter().filter(mine).collect();
     let before = own.clone();
     let verdict = Verdict::stalled(Reason::InvalidSpec, message(bot));
     verdict.set(false, &mut own, bot.metadata.generation, &Time(Timestamp::now()));

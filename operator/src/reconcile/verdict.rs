@@ -1,7 +1,7 @@
 //! Ready, Reconciling and Stalled as kstatus reads them: exactly one of three states (pure).
 
 use arbbot_crds::ArbBot;
-use arbbot_crds::conditions::{ConditionStatus, ConditionType, Reason, set_condition};
+use arbbot_crds::conditions::{ConditionStatus, ConditionType, Reason, find, set_condition};
 use arbbot_crds::names::ANNOTATION_PAUSED;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -98,6 +98,15 @@ pub fn is_available(deployment: &Deployment) -> bool {
     status.observed_generation >= deployment.metadata.generation
         && status.updated_replicas.unwrap_or(0) >= 1
         && status.available_replicas.unwrap_or(0) >= 1
+}
+
+/// What the bot says of a generation that it cannot read as a whole: what restricts in it is in force, the rest is not.
+#[must_use]
+pub fn unreadable_to_bot(bot: &ArbBot) -> Option<&str> {
+    let applied = find(&bot.status.as_ref()?.conditions, ConditionType::ControlApplied)?;
+    let is_current = applied.observed_generation >= bot.metadata.generation;
+    let is_unreadable = applied.status == "False" && applied.reason == Reason::InvalidSpec.to_string();
+    (is_current && is_unreadable).then_some(applied.message.as_str())
 }
 
 /// Whether the bot has said that it obeys the present generation.
