@@ -473,7 +473,9 @@ conditions:
         ending.pods = vec![Arc::new(pod)];
         assert!(is_ending(&ending, at(100)) && overdue(&ending, at(100)).is_none());
         assert!(!is_ending(&ending, at(200)), "its time is over by far: its node may be lost");
-        assert!(matches!(overdue(&ending, at(200)), Some(Verdict::Stalled(why)) if why.message.contains("does not end")));
+        assert!(
+            matches!(overdue(&ending, at(200)), Some(Verdict::Stalled(why)) if why.message.contains("does not end"))
+        );
         ending.policies = vec![Arc::new(policy("killSwitch: {engaged: true}"))];
         assert!(!is_ending(&ending, at(100)), "a kill wants a bot that runs");
         ending.policies.clear();
