@@ -64,7 +64,8 @@ impl<K: DeserializeOwned + Resource> Raw<K> {
     /// # Errors
     /// It does not fit the type: stored under another schema. The message names the field.
     pub fn decode(&self) -> Result<K, serde_json::Error> {
-        let mut object = K::deserialize(&self.rest)?;
+        // serde_json alone says what is wrong, not where.
+        let mut object: K = serde_path_to_error::deserialize(&self.rest).map_err(serde_json::Error::custom)?;
         *object.meta_mut() = self.metadata.clone();
         Ok(object)
     }
