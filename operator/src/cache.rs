@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service, ServiceAccount}
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::{Client, Resource};
-use tokio::sync::watch as channel;
+use tokio::sync::{Semaphore, watch as channel};
 use tokio::task::JoinSet;
 
 pub mod bots;
@@ -34,6 +34,9 @@ use watch::{Health, Scope, Sink, WatchView, follow};
 
 use crate::fencing::Terminated;
 use crate::metrics::Metrics;
+
+/// First lists at once.
+const LISTS_AT_ONCE: usize = 2;
 
 /// What has become of an ArbBot or ArbPolicy.
 pub enum Change<'a, K> {
@@ -123,8 +126,9 @@ impl Caches {
         reactions: &Arc<dyn Reactions>,
     ) -> anyhow::Result<()> {
         let mut watches = JoinSet::new();
+        let lists = Arc::new(Semaphore::new(LISTS_AT_ONCE));
         for index in 0..self.scopes.len() {
-            let start = Start { caches: self, client, metrics, reactions, index };
+            let start = Start { caches: self, client, metrics, reactions, lists: &lists, index };
             start.watch(&mut watches, &self.bots);
             start.watch(&mut watches, &self.policies);
             start.watch(&mut watches, &self.pods);
@@ -252,6 +256,7 @@ struct Start<'a> {
     client: &'a Client,
     metrics: &'a Metrics,
     reactions: &'a Arc<dyn Reactions>,
+    lists: &'a Arc<Semaphore>,
     index: usize,
 }
 
@@ -264,7 +269,14 @@ impl Start<'_> {
     fn watch<S: Sink>(&self, watches: &mut JoinSet<()>, sink: &Arc<S>) {
         let Some(scope) = self.caches.scopes.get(self.index) else { return };
         if let Some(health) = scope.health(&S::Kind::kind(&())) {
-            watches.spawn(follow(self.client, sink.clone(), health.clone(), self.metrics.clone(), self.on_synced()));
+            watches.spawn(follow(
+                self.client,
+                sink.clone(),
+                health.clone(),
+                self.metrics.clone(),
+                self.lists.clone(),
+                self.on_synced(),
+            ));
         }
     }
 

@@ -14,6 +14,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 
 use super::raw::Raw;
 use crate::metrics::Metrics;
@@ -207,11 +208,14 @@ pub fn follow<S: Sink>(
     sink: Arc<S>,
     health: Arc<Health>,
     metrics: Metrics,
+    lists: Arc<Semaphore>,
     synced: impl Fn() + Send + 'static,
 ) -> impl Future<Output = ()> + Send + 'static {
     let api = health.scope.api::<Raw<S::Kind>>(client);
     let selection = sink.selection().page_size(PAGE).timeout(WATCH);
     async move {
+        // A page of a list is in memory as a whole, many times as large as what is kept of it: not one per kind at once.
+        let mut turn = lists.acquire_owned().await.ok();
         let mut events = pin!(watcher(api, selection).backoff(WatchBackoff::default()));
         let mut round = 0;
         while let Some(event) = events.next().await {
@@ -224,13 +228,17 @@ pub fn follow<S: Sink>(
                         Event::Delete(object) => sink.deleted(object),
                         Event::InitDone => {
                             sink.listed(&health.scope, round);
+                            drop(turn.take());
                             if health.set_synced() {
                                 synced();
                             }
                         }
                     }
                 }
-                Err(error) => failed(&health, &error, &metrics),
+                Err(error) => {
+                    drop(turn.take()); // the others go on
+                    failed(&health, &error, &metrics);
+                }
             }
         }
     }
