@@ -38,7 +38,7 @@ const IDLE: [&str; 5] = ["a", "b", "c", "d", "gone"];
 /// How long a namespace must stay as it is before that counts as the end.
 const CALM: Duration = Duration::from_secs(3);
 /// Longest way to the end.
-const LIMIT: Duration = Duration::from_secs(100);
+const LIMIT: Duration = Duration::from_secs(150);
 /// Times the requests of the run without a fault.
 const REQUESTS: u64 = 5;
 
@@ -60,11 +60,11 @@ async fn resource_versions_that_are_too_old(desk: Arc<Desk>) -> Result<()> {
 }
 
 async fn an_api_server_that_wants_less(desk: Arc<Desk>) -> Result<()> {
-    same_end(&desk, Fault::TooManyRequests, 10).await
+    same_end(&desk, Fault::TooManyRequests, 5).await
 }
 
 async fn an_api_server_that_fails(desk: Arc<Desk>) -> Result<()> {
-    same_end(&desk, Fault::InternalError, 10).await
+    same_end(&desk, Fault::InternalError, 5).await
 }
 
 async fn requests_that_are_never_answered(desk: Arc<Desk>) -> Result<()> {
@@ -80,7 +80,7 @@ async fn answers_that_come_late_and_in_pieces(desk: Arc<Desk>) -> Result<()> {
 }
 
 async fn watches_that_fall_silent(desk: Arc<Desk>) -> Result<()> {
-    same_end(&desk, Fault::SilentWatches, 10).await
+    same_end(&desk, Fault::SilentWatches, 3).await
 }
 
 /// Runs the story under a fault and compares its end with the one without.

@@ -10,7 +10,7 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::build::{Applied, Prepared, Resources};
 use super::fetch::{self, Children};
@@ -138,7 +138,12 @@ async fn take_over<K: Child>(live: &K, kind: &str, ctx: &Context) -> Result<(), 
     let Some(entries) = ownership::take_over::<K>(live.managed_fields()) else { return Ok(()) };
     let (name, namespace) = (live.name_any(), live.namespace().unwrap_or_default());
     let client: Api<K> = Api::namespaced(ctx.client.clone(), &namespace);
-    let operations = ownership::patch(live.resource_version().as_deref(), &entries);
+    let mut operations = ownership::patch(live.resource_version().as_deref(), &entries);
+    // Until the apply has succeeded the child must not look as wanted: nobody else owns the added fields any more.
+    if let (Some(operations), true) = (operations.as_array_mut(), live.annotations().contains_key(ANNOTATION_HASH)) {
+        let path = format!("/metadata/annotations/{}", ANNOTATION_HASH.replace('/', "~1"));
+        operations.push(json!({"op": "replace", "path": path, "value": ""}));
+    }
     let Ok(operations) = serde_json::from_value(operations) else { return Ok(()) };
     let (params, patch) = (PatchParams::default(), Patch::<()>::Json(operations));
     let write = client.patch_metadata(&name, &params, &patch);
