@@ -1,8 +1,9 @@
 //! The one way to the API server. A replica that does not lead cannot write, whatever the code above wants.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::http::{Method, Request, Response};
+use axum::http::{Method, Request, Response, StatusCode};
 use kube::Client;
 use kube::client::Body;
 use tower::BoxError;
@@ -50,7 +51,7 @@ fn gated(client: Client, writes: Writes) -> Client {
 /// The gate: a layer in front of another client.
 async fn pass(client: Client, writes: Writes, request: Request<Body>) -> Result<Response<Body>, BoxError> {
     match writes {
-        _ if matches!(*request.method(), Method::GET | Method::HEAD) => Ok(client.send(request).await?),
+        _ if *request.method() == Method::GET => read(&client, request).await,
         Writes::Never => Err(Refused::Stale.into()),
         Writes::WhileLeader(leadership) if leadership.is_leader() => tokio::select! {
             biased;
@@ -59,6 +60,32 @@ async fn pass(client: Client, writes: Writes, request: Request<Body>) -> Result<
         },
         Writes::WhileLeader(_) => Err(Refused::NotLeader.into()),
     }
+}
+
+/// A read. An API server that wants less, or stumbles, is asked again a moment later: a reconcile is many reads, and one
+/// that fails makes the whole wait for its backoff.
+async fn read(client: &Client, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+    let (parts, _) = request.into_parts(); // a read has no body
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let response = client.send(Request::from_parts(parts.clone(), Body::empty())).await?;
+        if !is_passing(response.status()) || pause > LAST_PAUSE {
+            return Ok(response);
+        }
+        tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
+        pause *= 4;
+    }
+}
+
+/// Pauses between the attempts of a read: two more after the first.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_millis(400);
+
+const fn is_passing(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::INTERNAL_SERVER_ERROR | StatusCode::SERVICE_UNAVAILABLE
+    )
 }
 
 /// Why the request was refused here, if it was.
@@ -79,7 +106,6 @@ mod tests {
     use kube::api::{DeleteParams, PostParams};
     use std::convert::Infallible;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
 
     /// An API server that counts writes and answers them after this time.
     fn server(writes: Arc<AtomicUsize>, delay: Duration) -> Client {
@@ -114,6 +140,34 @@ mod tests {
         leadership.extend(Moment::now(), Duration::from_secs(10));
         api.create(&PostParams::default(), &ConfigMap::default()).await.unwrap();
         assert_eq!(writes.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_that_is_refused_for_a_moment_is_repeated_and_only_twice() {
+        let refuse = |times: usize| {
+            let asked = Arc::new(AtomicUsize::new(0));
+            let seen = asked.clone();
+            let service = tower::service_fn(move |_: Request<Body>| {
+                let passes = seen.fetch_add(1, Ordering::SeqCst) >= times;
+                let (code, body) = if passes {
+                    (200, r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"}}"#)
+                } else {
+                    (
+                        429,
+                        r#"{"apiVersion":"v1","kind":"Status","code":429,"reason":"TooManyRequests","message":"less"}"#,
+                    )
+                };
+                let response = Response::builder().status(code).body(Body::from(body.as_bytes().to_vec()));
+                async move { response }
+            });
+            (asked, maps(read_only(Client::new(service, "default"))))
+        };
+        let (asked, api) = refuse(2);
+        assert!(api.get("a").await.is_ok());
+        assert_eq!(asked.load(Ordering::SeqCst), 3);
+        let (asked, api) = refuse(9);
+        assert!(api.get("a").await.is_err());
+        assert_eq!(asked.load(Ordering::SeqCst), 3, "no storm");
     }
 
     #[tokio::test]
