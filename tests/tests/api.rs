@@ -157,7 +157,7 @@ async fn defaults_are_filled_in_and_documented(desk: Arc<Desk>) -> Result<()> {
         ("/killSwitch/engaged", json!(false)),
         ("/killSwitch/action", json!("Flatten")),
         ("/risk/limits/maxPositionNotional", json!("25000")),
-        ("/deletionPolicy", json!("Flatten")),
+        ("/deletionPolicy", json!("Drain")),
         ("/logLevel", json!("info")),
     ] {
         ensure!(spec.pointer(pointer) == Some(&value), "{pointer} is {:?}", spec.pointer(pointer));
