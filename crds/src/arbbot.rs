@@ -2,7 +2,7 @@
 //!
 //! No CEL rule sits on a node that contains `mode`, `killSwitch` or `risk`, and `killSwitch` and `risk` have none
 //! themselves: nothing may refuse a patch that engages a kill or tightens a limit. The rule on the root looks only at
-//! the name, which no patch can change.
+//! the name, and only when the object is created.
 
 use std::collections::BTreeMap;
 
@@ -33,8 +33,9 @@ use crate::status::ArbBotStatus;
     // Not "arbbot": kubectl expands a category before it looks for a singular name, and
     // `kubectl get arbbot NAME` would mean both kinds.
     category = "arb",
-    validation = Rule::new("self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
-        .message("metadata.name must be at most 40 lower-case letters, digits or '-', start with a letter and end with a letter or digit: create the bot under another name"),
+    // Looked at when an object is created, never again: it must not refuse a kill of one that an earlier schema let in.
+    validation = Rule::new("oldSelf.hasValue() || self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
+        .message("metadata.name must be at most 40 lower-case letters, digits or '-', start with a letter and end with a letter or digit: create the bot under another name").optional_old_self(true),
     printcolumn = r#"{"name":"Mode","type":"string","description":"What the spec asks for","jsonPath":".spec.mode"}"#,
     printcolumn = r#"{"name":"Effective","type":"string","description":"What the bot obeys, by its own word","jsonPath":".status.bot.effectiveMode"}"#,
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,

@@ -72,10 +72,14 @@ impl ApiError {
         self.code() == 403
     }
 
-    /// RBAC does not grant it: only a person helps. A quota or a namespace that ends answers 403, too, in other words.
+    /// RBAC does not grant it, or an admission policy denies it: only a person helps. A quota or a namespace that ends
+    /// answers 403, too, in other words.
     #[must_use]
     pub fn is_denied(&self) -> bool {
-        self.is_forbidden() && self.status().is_some_and(|status| status.message.contains(" cannot "))
+        self.is_forbidden()
+            && self
+                .status()
+                .is_some_and(|status| [" cannot ", "denied request"].iter().any(|words| status.message.contains(words)))
     }
 
     /// The installed schema does not know a field that the operator writes: its CustomResourceDefinition is older. Strict
@@ -197,6 +201,9 @@ mod tests {
         assert!(invalid.is_invalid() && !invalid.is_crd_outdated());
         let denied = failed(403, "deployments.apps is forbidden: User \"u\" cannot patch resource \"deployments\"");
         assert!(denied.is_forbidden() && denied.is_denied());
+        let policy =
+            "deployments.apps \"b\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'q' denied request: no";
+        assert!(failed(403, policy).is_denied());
         let ending = failed(403, "unable to create new content in namespace desk because it is being terminated");
         assert!(ending.is_forbidden() && !ending.is_denied(), "it passes by itself");
     }

@@ -92,7 +92,7 @@ impl ReconcileError {
             _ if self.api().is_some_and(ApiError::is_denied) => Verdict::stalled(
                 Reason::Forbidden,
                 format!(
-                    "{message}; grant it in the operator's Role (chart value watchNamespaces, or manifests/rbac.yaml)"
+                    "{message}; grant it in the operator's Role (chart value watchNamespaces, or manifests/rbac.yaml), or change the policy that denies it"
                 ),
             ),
             Self::Apply(ApplyError::Api(error)) if error.is_invalid() => Verdict::stalled(Reason::InvalidSpec, message),
