@@ -277,13 +277,19 @@ Every condition carries the `observedGeneration` of the spec that it speaks of: 
 
 const ON_POLICIES: &str = " On an ArbPolicy the operator writes it: True when it is so for every bot that the policy selects, and it selects at least one.";
 
+const OF_POLICIES: &str = " On an ArbPolicy it speaks of the policy itself: whether it can be read and has been counted, whatever its bots do.";
+
 /// `docs/conditions.md`.
 #[must_use]
 pub fn markdown() -> String {
     let mut page = String::from(HEAD);
     for type_ in ConditionType::iter() {
         let Meaning { writer, when_true, when_false, when_unknown } = type_.meaning();
-        let on_policies = if type_.is_on_policies() { ON_POLICIES } else { "" };
+        let on_policies = match type_ {
+            ConditionType::ControlApplied | ConditionType::Halted | ConditionType::Flat => ON_POLICIES,
+            _ if type_.is_on_policies() => OF_POLICIES,
+            _ => "",
+        };
         // Writing to a String cannot fail.
         let _ = write!(page, "\n## {type_}\n\nOn an ArbBot the {writer} writes it.{on_policies}\n\n");
         let _ = write!(page, "| Status | Means |\n|---|---|\n| True | {when_true} |\n");
