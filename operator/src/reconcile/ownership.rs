@@ -18,6 +18,11 @@ pub fn is_foreign<K: Resource<DynamicType = ()>>(entries: &[ManagedFieldsEntry])
 #[must_use]
 pub fn take_over<K: Resource<DynamicType = ()>>(entries: &[ManagedFieldsEntry]) -> Option<Vec<ManagedFieldsEntry>> {
     let kind = K::kind(&());
+    // Their lists are atomic, so an apply replaces them as a whole; and a write that leaves the rules of somebody else in
+    // a Role would need the rights that they grant.
+    if matches!(kind.as_ref(), "Role" | "RoleBinding") {
+        return None;
+    }
     let mut taken = Map::new();
     let mut rest: Vec<ManagedFieldsEntry> = Vec::new();
     for entry in entries {
