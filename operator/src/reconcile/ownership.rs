@@ -135,6 +135,7 @@ mod tests {
     use super::*;
     use k8s_openapi::api::apps::v1::Deployment;
     use k8s_openapi::api::core::v1::{PersistentVolumeClaim, ServiceAccount};
+    use k8s_openapi::api::rbac::v1::Role;
 
     fn entry(manager: &str, operation: &str, subresource: &str, fields: Value) -> ManagedFieldsEntry {
         serde_json::from_value(json!({"manager": manager, "operation": operation, "subresource": subresource, "apiVersion": "apps/v1", "fieldsType": "FieldsV1", "fieldsV1": fields})).unwrap()
@@ -186,6 +187,13 @@ mod tests {
             })
         );
         assert!(!is_foreign::<Deployment>(&taken), "nothing is foreign after it");
+    }
+
+    #[test]
+    fn foreign_rules_of_a_role_are_left_to_the_apply() {
+        let rules = [entry("kubectl-patch", "Update", "", json!({"f:rules": {}}))];
+        assert!(is_foreign::<Role>(&rules), "it is applied again");
+        assert_eq!(take_over::<Role>(&rules), None, "the operator may not write a Role that grants more than it has");
     }
 
     #[test]
