@@ -103,6 +103,9 @@ async fn a_namespace_where_the_operator_may_not_write_is_named_and_the_others_go
     for object in no_deployments_in(&room.name) {
         desk.kubectl.apply(&object).await?;
     }
+    // The API server takes a policy up a moment after it was stored.
+    let probe = ["create", "deployment", "probe", "--image=none", "--dry-run=server"];
+    wait_for("the policy denies Deployments", || async { Ok(!room.try_kubectl(&probe).await?.success) }).await?;
     let bot = room.bot("bot", json!({})).await?;
     wait_stalled(&room, "bot", "Forbidden", "deployments").await?;
     wait_stalled(&room, "bot", "Forbidden", &room.name).await?;
