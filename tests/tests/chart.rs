@@ -363,7 +363,9 @@ async fn the_notes_say_the_next_command_for_these_values() -> Result<()> {
         }
     };
     let everywhere = notes(&[]).await?;
-    for command in ["create namespace desk-a", "-n desk-a patch", r#"{"killSwitch":{"engaged":true}}"#] {
+    for command in
+        ["create namespace desk-a", "-n desk-a patch", r#"{"killSwitch":{"engaged":true,"action":"Flatten"}}"#]
+    {
         ensure!(everywhere.contains(command), "no {command} in {everywhere}");
     }
     ensure!(!everywhere.contains("WARNING"), "{everywhere}");
