@@ -26,6 +26,39 @@ pub struct Accounts {
     pub keys: Vec<AccountKey>,
 }
 
+/// Where a private key belongs, relative to the data directory, and the text of its file.
+pub type KeyFileText = (String, String);
+
+impl Accounts {
+    /// Makes `count` portfolios with a key each, and for the first one a key that may transfer and one that may
+    /// only view. The same generator state gives the same accounts.
+    ///
+    /// # Errors
+    /// When there is no account, there are too many, or a key cannot be encoded.
+    pub fn generate(count: usize, rng: &mut impl Rng) -> Result<(Self, Vec<KeyFileText>), DataDirError> {
+        if !(1..=10_000).contains(&count) {
+            return Err(DataDirError::AccountCount(count));
+        }
+        let portfolios: Vec<_> =
+            (0..count).map(|i| AccountPortfolio { uuid: new_uuid(rng), name: format!("account-{i}") }).collect();
+        let organization = new_uuid(rng);
+        let (mut keys, mut files) = (Vec::with_capacity(count + 2), Vec::with_capacity(count + 2));
+        let mut add = |file: String, portfolio, can_trade, can_transfer| -> Result<(), DataDirError> {
+            let (key, private) = new_key(organization, file.clone(), portfolio, rng)?;
+            keys.push(AccountKey { can_trade, can_transfer, ..key });
+            files.push((file, private));
+            Ok(())
+        };
+        for (i, portfolio) in portfolios.iter().enumerate() {
+            add(format!("keys/{i}.json"), portfolio.uuid, true, false)?;
+        }
+        // Keys that a bot must refuse or cannot trade with, for tests of bad input.
+        add("keys/transfer.json".into(), portfolios[0].uuid, true, true)?;
+        add("keys/view-only.json".into(), portfolios[0].uuid, false, false)?;
+        Ok((Self { portfolios, keys }, files))
+    }
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccountPortfolio {
@@ -101,9 +134,6 @@ impl DataDir {
         if self.path("accounts.json").exists() {
             return Ok(());
         }
-        if !(1..=10_000).contains(&accounts) {
-            return Err(DataDirError::AccountCount(accounts));
-        }
         let keys = self.path("keys");
         fs::create_dir_all(&keys).map_err(|source| DataDirError::Io { action: "create", path: keys, source })?;
         self.write_certificates(dns_names)?;
@@ -157,28 +187,14 @@ impl DataDir {
     }
 
     fn write_accounts(&self, count: usize) -> Result<Accounts, DataDirError> {
-        let portfolios: Vec<_> =
-            (0..count).map(|i| AccountPortfolio { uuid: Uuid::new_v4(), name: format!("account-{i}") }).collect();
-        let organization = Uuid::new_v4();
-        let mut keys = Vec::with_capacity(count + 2);
-        for (i, portfolio) in portfolios.iter().enumerate() {
-            let (key, private) = new_key(organization, format!("keys/{i}.json"), portfolio.uuid)?;
+        let (accounts, files) = Accounts::generate(count, &mut rand::rng())?;
+        for (i, (file, private)) in files.iter().enumerate() {
             if i == 0 {
-                self.write("key.json", &private, Secret::Yes)?;
+                self.write("key.json", private, Secret::Yes)?;
             }
-            self.write(&key.file, &private, Secret::Yes)?;
-            keys.push(key);
+            self.write(file, private, Secret::Yes)?;
         }
-        // Keys that a bot must refuse or cannot trade with, for tests of bad input.
-        let first = portfolios[0].uuid;
-        for (file, can_trade, can_transfer) in
-            [("keys/transfer.json", true, true), ("keys/view-only.json", false, false)]
-        {
-            let (key, private) = new_key(organization, file.into(), first)?;
-            self.write(file, &private, Secret::Yes)?;
-            keys.push(AccountKey { can_trade, can_transfer, ..key });
-        }
-        Ok(Accounts { portfolios, keys })
+        Ok(accounts)
     }
 
     fn write(&self, file: &str, content: &str, secret: Secret) -> Result<(), DataDirError> {
@@ -215,13 +231,24 @@ fn random_token() -> String {
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
 }
 
+fn new_uuid(rng: &mut impl Rng) -> Uuid {
+    let mut bytes = [0u8; 16];
+    rng.fill_bytes(&mut bytes);
+    uuid::Builder::from_random_bytes(bytes).into_uuid()
+}
+
 /// A new ES256 key that may view and trade, and the text of its key file.
-fn new_key(organization: Uuid, file: String, portfolio: Uuid) -> Result<(AccountKey, String), DataDirError> {
-    let name = format!("organizations/{organization}/apiKeys/{}", Uuid::new_v4());
+fn new_key(
+    organization: Uuid,
+    file: String,
+    portfolio: Uuid,
+    rng: &mut impl Rng,
+) -> Result<(AccountKey, String), DataDirError> {
+    let name = format!("organizations/{organization}/apiKeys/{}", new_uuid(rng));
     let secret = loop {
         // Almost every 32 random bytes are a valid P-256 scalar; the loop is for the one that is not.
         let mut bytes = [0u8; 32];
-        rand::rng().fill_bytes(&mut bytes);
+        rng.fill_bytes(&mut bytes);
         if let Ok(secret) = p256::SecretKey::from_slice(&bytes) {
             break secret;
         }

@@ -349,7 +349,8 @@ impl Exchange {
         self.portfolios.get(&portfolio).is_some_and(|p| !p.participant)
     }
 
-    fn new_uuid(&mut self) -> Uuid {
+    /// From the seed.
+    pub fn new_uuid(&mut self) -> Uuid {
         let mut bytes = [0u8; 16];
         self.rng.fill_bytes(&mut bytes);
         uuid::Builder::from_random_bytes(bytes).into_uuid()

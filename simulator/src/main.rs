@@ -8,7 +8,9 @@ use anyhow::anyhow;
 use clap::{Args, Parser, Subcommand};
 use exchange_simulator::data_dir::DataDir;
 use exchange_simulator::exchange::{FeeRates, Settings};
-use exchange_simulator::server::{ServeOptions, serve};
+use exchange_simulator::server::Options;
+use exchange_simulator::server::clock::Clock;
+use exchange_simulator::server::listen::serve;
 use rust_decimal::Decimal;
 use tracing_subscriber::EnvFilter;
 
@@ -80,7 +82,10 @@ async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
     match Cli::parse().command {
         Command::Init(init) => init.run().map(|_| ()),
-        Command::Serve(args) => serve(&args.init.run()?, args.options()).await,
+        Command::Serve(args) => {
+            let clock = Clock::real(args.speed);
+            serve(&args.init.run()?, args.listen, &args.options(), clock).await
+        }
     }
 }
 
@@ -97,7 +102,7 @@ impl Init {
 }
 
 impl Serve {
-    fn options(self) -> ServeOptions {
+    fn options(&self) -> Options {
         let defaults = Settings::default();
         let settings = Settings {
             seed: self.seed,
@@ -106,13 +111,7 @@ impl Serve {
             future_fees: fees(self.future_fees.as_deref(), defaults.future_fees),
             ..defaults
         };
-        ServeOptions {
-            listen: self.listen,
-            settings,
-            speed: self.speed,
-            rate_limit: self.rate_limit,
-            tick: Duration::from_millis(self.tick_ms),
-        }
+        Options { settings, rate_limit: self.rate_limit, tick: Duration::from_millis(self.tick_ms) }
     }
 }
 

@@ -1,4 +1,7 @@
-//! The exchange on the network: REST, WebSockets and the administrative interface on one TLS port.
+//! The exchange on the network: REST, WebSockets and the administrative interface behind one router.
+//!
+//! [`Simulator`] is the whole server without a socket, for tests that run bot and exchange in one runtime;
+//! [`listen::serve`] puts it on a TLS port.
 
 pub mod admin;
 pub mod auth;
@@ -7,48 +10,51 @@ pub mod clock;
 pub mod error;
 pub mod faults;
 pub mod hub;
+pub mod listen;
+mod publish;
 pub mod rate_limit;
 pub mod rest;
 pub mod shapes;
 pub mod websocket;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::Context;
-use axum::Router;
-use axum_server::Handle;
-use axum_server::accept::NoDelayAcceptor;
-use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use axum::extract::connect_info::ConnectInfo;
+use axum::{Extension, Router};
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
 use rust_decimal::Decimal;
-use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinHandle;
 
-use crate::data_dir::DataDir;
+use crate::data_dir::Accounts;
 use crate::exchange::product::listings;
-use crate::exchange::{Exchange, Notice, Now, Settings};
+use crate::exchange::{Exchange, Now, Settings};
 use auth::ApiKeys;
 use clock::Clock;
 use faults::Faults;
-use hub::{Frame, Hub, Topic};
+use hub::Hub;
 use rate_limit::RateLimiter;
 
 /// USD that every portfolio starts with.
 const DEPOSIT: i64 = 1_000_000;
-/// Time that open connections get after SIGTERM.
-const GRACE: Duration = Duration::from_millis(300);
 
-/// How to serve.
+/// What the exchange is like; where it listens is not part of it.
 #[derive(Debug, Clone)]
-pub struct ServeOptions {
-    pub listen: SocketAddr,
+pub struct Options {
     pub settings: Settings,
-    /// Exchange seconds per real second.
-    pub speed: u32,
     /// Requests per second and portfolio; 0 for no limit.
     pub rate_limit: u32,
-    /// Real time between two steps of the market.
+    /// Time between two steps of the market, on tokio's clock.
     pub tick: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { settings: Settings::default(), rate_limit: 30, tick: Duration::from_millis(100) }
+    }
 }
 
 /// Everything that changes, behind one lock that is never held across an await.
@@ -84,100 +90,58 @@ impl App {
     }
 }
 
-impl State {
-    /// Sends order updates and trades; book changes wait for the next tick.
-    fn publish(&mut self) {
-        let mut orders = Vec::new();
-        let mut trades = Vec::new();
-        for notice in self.exchange.take_notices() {
-            match notice {
-                Notice::Order { portfolio, order } if !orders.contains(&(portfolio, order)) => {
-                    orders.push((portfolio, order));
-                }
-                Notice::Order { .. } => {}
-                Notice::Trade(trade) => trades.push(trade),
-            }
+/// A running exchange: its markets move until it is dropped.
+pub struct Simulator {
+    pub app: Arc<App>,
+    router: Router,
+    market: JoinHandle<()>,
+}
+
+impl Simulator {
+    /// Starts the markets on the current runtime.
+    ///
+    /// # Errors
+    /// Names the key whose public half cannot be read.
+    pub fn start(accounts: &Accounts, admin_token: String, options: &Options, clock: Clock) -> Result<Self, String> {
+        let mut exchange = Exchange::new(options.settings.clone(), listings(), clock.now());
+        for portfolio in &accounts.portfolios {
+            exchange.open_portfolio(clock.now(), portfolio.uuid, &portfolio.name, Decimal::from(DEPOSIT));
         }
-        for (portfolio, number) in orders {
-            let topic = Topic::User(portfolio);
-            if self.hub.is_heard(topic)
-                && let Some(events) = shapes::user::update(&self.exchange, portfolio, number)
-            {
-                self.hub.publish(topic, &Frame { channel: "user", events: events.into() });
-            }
-        }
-        for market in 0..self.exchange.markets.len() {
-            let of_market: Vec<_> = trades.iter().filter(|t| t.market == market).collect();
-            if of_market.is_empty() {
-                continue;
-            }
-            if self.hub.is_heard(Topic::MarketTrades(market)) {
-                let events = shapes::market_data::trades(&self.exchange, "update", &of_market);
-                self.hub
-                    .publish(Topic::MarketTrades(market), &Frame { channel: "market_trades", events: events.into() });
-            }
-            if self.hub.is_heard(Topic::Ticker(market)) {
-                let events = shapes::market_data::ticker(&self.exchange, "update", &[market]);
-                self.hub.publish(Topic::Ticker(market), &Frame { channel: "ticker", events: events.into() });
-            }
-        }
+        let app = Arc::new(App {
+            state: Mutex::new(State {
+                exchange,
+                hub: Hub::default(),
+                faults: Faults::default(),
+                rate_limiter: RateLimiter::new(options.rate_limit),
+                connections: 0,
+            }),
+            clock,
+            keys: ApiKeys::new(accounts)?,
+            admin_token,
+        });
+        let market = tokio::spawn(run_market(app.clone(), options.tick));
+        Ok(Self { router: router(app.clone()), app, market })
     }
 
-    fn publish_books(&mut self, now: Now) {
-        for index in 0..self.exchange.markets.len() {
-            let changes = self.exchange.markets[index].book.take_changes();
-            if changes.is_empty() || !self.hub.is_heard(Topic::Level2(index)) {
-                continue;
-            }
-            let product = &self.exchange.markets[index].product.id;
-            let events = shapes::market_data::level2(product, "update", &changes, now.time);
-            self.hub.publish(Topic::Level2(index), &Frame { channel: "l2_data", events: events.into() });
+    /// REST, WebSockets and the administrative interface. Requests need a [`ConnectInfo`] of [`SocketAddr`].
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+
+    /// Serves HTTP/1.1 with upgrades on one connection until it ends. `peer` is who is counted for limits.
+    pub async fn serve_connection(&self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: SocketAddr) {
+        let service = TowerToHyperService::new(self.router().layer(Extension(ConnectInfo(peer))));
+        let http = hyper::server::conn::http1::Builder::new();
+        if let Err(error) = http.serve_connection(TokioIo::new(io), service).with_upgrades().await {
+            tracing::debug!(%error, "connection ended");
         }
     }
 }
 
-/// Serves until SIGTERM or SIGINT.
-///
-/// # Errors
-/// When the data directory is not usable or the address cannot be bound.
-pub async fn serve(data_dir: &DataDir, options: ServeOptions) -> anyhow::Result<()> {
-    let accounts = data_dir.accounts()?;
-    let clock = Clock::new(options.speed);
-    let mut exchange = Exchange::new(options.settings.clone(), listings(), clock.now());
-    for portfolio in &accounts.portfolios {
-        exchange.open_portfolio(clock.now(), portfolio.uuid, &portfolio.name, Decimal::from(DEPOSIT));
+impl Drop for Simulator {
+    fn drop(&mut self) {
+        self.market.abort();
     }
-    let app = Arc::new(App {
-        state: Mutex::new(State {
-            exchange,
-            hub: Hub::default(),
-            faults: Faults::default(),
-            rate_limiter: RateLimiter::new(options.rate_limit),
-            connections: 0,
-        }),
-        clock,
-        keys: ApiKeys::new(&accounts).map_err(anyhow::Error::msg)?,
-        admin_token: data_dir.admin_token()?,
-    });
-
-    let tls = RustlsConfig::from_pem_file(data_dir.path("server.crt"), data_dir.path("server.key"))
-        .await
-        .context("server.crt or server.key in the data directory cannot be used")?;
-    let listener = TcpListener::bind(options.listen).with_context(|| format!("cannot listen on {}", options.listen))?;
-    listener.set_nonblocking(true)?;
-    let address = listener.local_addr()?;
-    let handle = Handle::new();
-    let router = router(app.clone());
-    tokio::spawn(run_market(app, options.tick));
-    tokio::spawn(shut_down_on_signal(handle.clone()));
-    println!("{}", json!({"listening": address.to_string()}));
-    tracing::info!(%address, portfolios = accounts.portfolios.len(), "serving");
-    axum_server::from_tcp(listener)?
-        .acceptor(RustlsAcceptor::new(tls).acceptor(NoDelayAcceptor::new()))
-        .handle(handle)
-        .serve(router.into_make_service())
-        .await
-        .context("the server ended")
 }
 
 fn router(app: Arc<App>) -> Router {
@@ -200,19 +164,4 @@ async fn run_market(app: Arc<App>, tick: Duration) {
         state.publish();
         state.publish_books(now);
     }
-}
-
-async fn shut_down_on_signal(handle: Handle<SocketAddr>) {
-    use tokio::signal::unix::{SignalKind, signal};
-    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        }
-        _ => tracing::error!("cannot listen for signals; the exchange ends at once"),
-    }
-    tracing::info!("ending");
-    handle.graceful_shutdown(Some(GRACE));
 }

@@ -149,22 +149,27 @@ async fn place(State(app): State<Arc<App>>, bytes: Bytes) -> Reply {
         }
         _ => return Err(ApiError::InvalidArgument("give either price or \"market\": true".into())),
     };
-    let new = NewOrder {
-        client_order_id: request.client_order_id.unwrap_or_else(|| format!("foreign-{}", Uuid::new_v4())),
+    let mut new = NewOrder {
+        client_order_id: request.client_order_id.unwrap_or_default(),
         product_id: request.product_id,
         side: request.side,
         configuration: configuration.clone(),
         closing: false,
     };
-    let reply = app.command(|state, now| match state.exchange.place(now, request.portfolio, new) {
-        Ok(placed) => {
-            let order = state
-                .exchange
-                .order(placed.order_id)
-                .map(|o| order_shape::order(&state.exchange.markets[o.market].product, o));
-            json!({"success": true, "order": order})
+    let reply = app.command(|state, now| {
+        if new.client_order_id.is_empty() {
+            new.client_order_id = format!("foreign-{}", state.exchange.new_uuid());
         }
-        Err(rejection) => order_shape::rejected(&rejection, Some(&configuration)),
+        match state.exchange.place(now, request.portfolio, new) {
+            Ok(placed) => {
+                let order = state
+                    .exchange
+                    .order(placed.order_id)
+                    .map(|o| order_shape::order(&state.exchange.markets[o.market].product, o));
+                json!({"success": true, "order": order})
+            }
+            Err(rejection) => order_shape::rejected(&rejection, Some(&configuration)),
+        }
     });
     Ok(Json(reply))
 }

@@ -10,7 +10,6 @@ use axum::response::{IntoResponse, Response};
 use uuid::Uuid;
 
 use super::App;
-use super::clock::Clock;
 use super::error::ApiError;
 use super::faults::FaultKind;
 use super::rate_limit::Allowance;
@@ -100,7 +99,7 @@ fn authenticate(app: &App, request: &Request) -> Result<Caller, ApiError> {
     let uri = format!("{} {}{}", request.method(), authority(request.headers(), request.uri()), full_path(request));
     let result = bearer(request.headers())
         .ok_or(super::auth::AuthError::Missing)
-        .and_then(|token| app.keys.verify(token, Some(&uri), Clock::token_time()));
+        .and_then(|token| app.keys.verify(token, Some(&uri), app.clock.token_time()));
     let key = result.map_err(|error| {
         tracing::info!(%uri, %error, "unauthorized");
         ApiError::Unauthorized

@@ -20,7 +20,6 @@ use tokio::time::{Instant, interval, sleep_until, timeout};
 use uuid::Uuid;
 
 use super::App;
-use super::clock::Clock;
 use super::hub::{Frame, QUEUE, Subscriber, Topic};
 use super::shapes;
 
@@ -115,6 +114,7 @@ impl Connection {
         let too_slow = self.subscriber.too_slow.clone();
         loop {
             tokio::select! {
+                biased; // a random choice would be the only thing in the exchange that no seed decides
                 message = self.socket.recv() => match message {
                     Some(Ok(Message::Text(text))) => self.receive(text.as_str()).await?,
                     Some(Ok(Message::Close(_))) => {
@@ -196,7 +196,7 @@ impl Connection {
         let Some(token) = request.jwt.as_deref().filter(|t| !t.is_empty()) else {
             return if request.channel == "user" { Err(Refusal::Authentication) } else { Ok(None) };
         };
-        let key = self.app.keys.verify(token, None, Clock::token_time()).map_err(|error| {
+        let key = self.app.keys.verify(token, None, self.app.clock.token_time()).map_err(|error| {
             tracing::info!(%error, channel = request.channel, "WebSocket authentication failure");
             Refusal::Authentication
         })?;
@@ -235,14 +235,14 @@ impl Connection {
 
     async fn heartbeat(&mut self) -> Result<(), &'static str> {
         self.heartbeats += 1;
-        let time = self.app.clock.now().time;
+        let time = self.app.clock.shown();
         let events = json!([{"current_time": time, "heartbeat_counter": self.heartbeats.to_string()}]).to_string();
         self.send("heartbeats", &events).await
     }
 
     /// Puts events (a JSON array) into an envelope with the next sequence number.
     async fn send(&mut self, channel: &str, events: &str) -> Result<(), &'static str> {
-        let timestamp = self.app.clock.now().time;
+        let timestamp = self.app.clock.shown();
         let text = format!(
             r#"{{"channel":"{channel}","client_id":"","timestamp":"{timestamp}","sequence_num":{},"events":{events}}}"#,
             self.sequence_num

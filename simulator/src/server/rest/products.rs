@@ -18,7 +18,7 @@ const DEFAULT_DEPTH: usize = 50;
 type Reply = Result<Json<Value>, ApiError>;
 
 pub async fn time(State(app): State<Arc<App>>) -> Json<Value> {
-    let now = app.clock.now().time;
+    let now = app.clock.shown();
     Json(json!({
         "iso": now,
         "epochSeconds": now.as_second().to_string(),

@@ -1,0 +1,175 @@
+//! A client of an exchange in the same runtime: HTTP/1.1 and WebSockets over an in-memory pipe.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use exchange_simulator::data_dir::Accounts;
+use exchange_simulator::server::clock::Clock;
+use exchange_simulator::server::{Options, Simulator};
+use futures::{SinkExt, StreamExt};
+use jiff::Timestamp;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use p256::pkcs8::EncodePrivateKey;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+
+pub const START: &str = "2026-11-16T00:00:00Z"; // a Monday
+const ADMIN: &str = "admin-token-of-a-test-that-is-long-enough";
+const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
+
+/// An exchange and one client of it.
+pub struct Desk {
+    pub simulator: Arc<Simulator>,
+    pub accounts: Accounts,
+    key: EncodingKey,
+}
+
+impl Desk {
+    pub fn open(seed: u64, tick: Duration) -> Self {
+        let mut options = Options { tick, ..Options::default() };
+        options.settings.seed = seed;
+        Self::open_with(&options)
+    }
+
+    pub fn open_with(options: &Options) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(options.settings.seed);
+        let (accounts, files) = Accounts::generate(2, &mut rng).unwrap();
+        let file: Value = serde_json::from_str(&files[0].1).unwrap();
+        let der = p256::SecretKey::from_sec1_pem(file["privateKey"].as_str().unwrap()).unwrap().to_pkcs8_der().unwrap();
+        let clock = Clock::driven_by_tokio(START.parse().unwrap());
+        let simulator = Simulator::start(&accounts, ADMIN.into(), options, clock).unwrap();
+        Self { simulator: Arc::new(simulator), accounts, key: EncodingKey::from_ec_der(der.as_bytes()) }
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.simulator.app.clock.now().time
+    }
+
+    fn connect(&self) -> DuplexStream {
+        let (client, server) = tokio::io::duplex(64 * 1024);
+        let simulator = self.simulator.clone();
+        tokio::spawn(async move { simulator.serve_connection(server, PEER).await });
+        client
+    }
+
+    pub fn token(&self, uri: Option<&str>) -> String {
+        let (name, now) = (&self.accounts.keys[0].name, self.now().as_second());
+        let mut claims = json!({"sub": name, "iss": "cdp", "nbf": now, "exp": now + 120});
+        if let Some(uri) = uri {
+            claims["uri"] = json!(uri);
+        }
+        let header = Header { alg: Algorithm::ES256, kid: Some(name.clone()), ..Header::default() };
+        jsonwebtoken::encode(&header, &claims, &self.key).unwrap()
+    }
+
+    /// One request on a connection of its own; status and body, `None` when the exchange cut the connection.
+    pub async fn send(&self, method: &str, path: &str, token: &str, body: Option<&[u8]>) -> (u16, Value) {
+        let mut stream = self.connect();
+        let body = body.unwrap_or_default();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\
+             Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(body).await.unwrap();
+        let mut reply = Vec::new();
+        stream.read_to_end(&mut reply).await.unwrap();
+        let reply = String::from_utf8(reply).unwrap();
+        let (head, body) = reply.split_once("\r\n\r\n").unwrap_or((&reply, ""));
+        let status = head.split(' ').nth(1).map_or(0, |s| s.parse().unwrap());
+        (status, serde_json::from_str(body).unwrap_or(Value::Null))
+    }
+
+    async fn rest(&self, method: &str, path: &str, body: Option<Value>) -> Value {
+        let path = format!("/api/v3/brokerage{path}");
+        let uri = format!("{method} localhost{}", path.split('?').next().unwrap());
+        let body = body.map(|b| b.to_string());
+        let (status, reply) =
+            self.send(method, &path, &self.token(Some(&uri)), body.as_deref().map(str::as_bytes)).await;
+        assert_eq!(status, 200, "{reply}");
+        reply
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Value {
+        self.rest("POST", path, Some(body)).await
+    }
+
+    pub async fn order(&self, id: &str, product: &str, side: &str, configuration: Value) -> Value {
+        let order = json!({
+            "client_order_id": id, "product_id": product, "side": side, "order_configuration": configuration,
+        });
+        self.post("/orders", order).await
+    }
+
+    pub async fn admin(&self, method: &str, path: &str, body: Option<Value>) -> Value {
+        let body = body.map(|b| b.to_string());
+        let path = format!("/_simulator{path}");
+        let (status, reply) = self.send(method, &path, ADMIN, body.as_deref().map(str::as_bytes)).await;
+        assert_eq!(status, 200, "{reply}");
+        reply
+    }
+
+    /// Hash of everything that happened.
+    pub async fn journal_hash(&self) -> String {
+        let (mut after, mut hash) = (0, Sha256::new());
+        loop {
+            let page = self.admin("GET", &format!("/journal?after={after}"), None).await;
+            if page["events"].as_array().unwrap().is_empty() {
+                assert!(after > 100, "only {after} events");
+                return hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+            }
+            hash.update(page["events"].to_string());
+            after = page["next"].as_u64().unwrap();
+        }
+    }
+
+    pub async fn web_socket(&self, path: &str) -> Socket {
+        let url = format!("ws://localhost{path}");
+        Socket::new(tokio_tungstenite::client_async(url, self.connect()).await.unwrap().0)
+    }
+}
+
+/// A WebSocket whose frames are read in the background, as a client must, or it is cut off as too slow.
+pub struct Socket {
+    write: futures::stream::SplitSink<WebSocketStream<DuplexStream>, Message>,
+    frames: tokio::sync::mpsc::UnboundedReceiver<Value>,
+}
+
+impl Socket {
+    fn new(stream: WebSocketStream<DuplexStream>) -> Self {
+        let (write, mut read) = stream.split();
+        let (sender, frames) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(Ok(message)) = read.next().await {
+                if let Message::Text(text) = message {
+                    let _ = sender.send(serde_json::from_str(&text).unwrap());
+                }
+            }
+        });
+        Self { write, frames }
+    }
+
+    pub async fn subscribe(&mut self, channel: &str, products: &[&str], jwt: Option<String>) {
+        let mut message = json!({"type": "subscribe", "channel": channel, "product_ids": products});
+        if let Some(jwt) = jwt {
+            message["jwt"] = json!(jwt);
+        }
+        self.write.send(Message::text(message.to_string())).await.unwrap();
+    }
+
+    /// Every frame so far.
+    pub async fn drain(&mut self) -> Vec<Value> {
+        let mut frames = Vec::new();
+        while let Ok(frame) = self.frames.try_recv() {
+            frames.push(frame);
+        }
+        frames
+    }
+}
