@@ -36,6 +36,10 @@ test: tools ## Format, lint and test everything
 	$(CARGO) build --workspace --bins
 	tests/run
 
+.PHONY: test-sdk
+test-sdk: build ## Run Coinbase's official Python SDK against the simulator
+	@tests/sdk/run $(DEBUG)/exchange-simulator
+
 .PHONY: bench-kill
 bench-kill: tools-api ## Measure how fast a patch stops a bot: one line of JSON on standard output
 	@$(CARGO) build --release --workspace --bins >&2
