@@ -9,6 +9,7 @@ pub mod exchange;
 pub mod execution;
 pub mod ledger;
 pub mod market;
+pub mod randomness;
 pub mod risk;
 pub mod strategy;
 pub mod telemetry;

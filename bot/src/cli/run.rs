@@ -31,10 +31,12 @@ use crate::control::report::{ControlFacts, SHUTDOWN, SessionFacts};
 use crate::control::session::{Exchange, SessionTask};
 use crate::control::writer::StatusTask;
 use crate::exchange::VenueEvent;
+use crate::exchange::coinbase::{Connector, Transport};
 use crate::execution::driver::{Driver, Io, Products};
 use crate::execution::engine::{Engine, Event, Identity, Now, View};
 use crate::execution::orders::Orders;
 use crate::ledger::{Binding, Ledger, Recovered};
+use crate::randomness::Randomness;
 use crate::risk::Gate;
 use crate::risk::gate::Slot;
 use crate::telemetry::logs::{self, LogHandle};
@@ -248,12 +250,17 @@ impl Program {
             metrics: metrics.clone(),
             unkept: AtomicBool::new(!lost.is_empty()),
         };
-        let session = SessionTask {
+        let connector = Connector {
+            transport: Transport::Network,
             clock: clock.clone(),
+            randomness: Randomness::system(),
+            events: venue,
+        };
+        let session = SessionTask {
+            connector,
             credentials_dir: args.credentials_dir.clone(),
             ca_file: args.ca_file.clone(),
             spec: spec_seen.clone(),
-            events: venue,
             exchange: Arc::clone(&exchange),
             facts: session_facts,
         };
@@ -368,6 +375,7 @@ fn owned_since(recovered: &Recovered, bot: &ArbBot) -> Option<k8s_openapi::jiff:
 async fn forward(mut from: mpsc::Receiver<VenueEvent>, to: mpsc::Sender<Event>, shutdown: CancellationToken) {
     loop {
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => return,
             Some(event) = from.recv() => {
                 if to.send(Event::Venue(event)).await.is_err() {

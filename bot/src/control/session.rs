@@ -9,14 +9,13 @@ use arbbot_crds::arbbot::ArbBot;
 use arbbot_crds::conditions::Reason;
 use arc_swap::ArcSwapOption;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
 use crate::control::report::SessionFacts;
 use crate::exchange::coinbase::rest::Coinbase;
-use crate::exchange::coinbase::session::{Session, Settings};
-use crate::exchange::{Exchange as _, ExchangeError, VenueEvent};
+use crate::exchange::coinbase::session::{Connector, Session, Settings};
+use crate::exchange::{Exchange as _, ExchangeError};
 
 /// How often the key in use is checked.
 const CHECK_EVERY: Duration = Duration::from_secs(10);
@@ -30,11 +29,10 @@ pub type Exchange = Arc<ArcSwapOption<Coinbase>>;
 
 /// The session task.
 pub struct SessionTask {
-    pub clock: Clock,
+    pub connector: Connector,
     pub credentials_dir: PathBuf,
     pub ca_file: Option<PathBuf>,
     pub spec: watch::Receiver<ArbBot>,
-    pub events: mpsc::Sender<VenueEvent>,
     pub exchange: Exchange,
     pub facts: watch::Sender<SessionFacts>,
 }
@@ -46,13 +44,14 @@ impl SessionTask {
         let mut tried: Option<(Settings, [u8; 32])> = None;
         let mut attempts = 0_u32;
         let mut retry_key = false;
-        let mut checked = self.clock.boottime();
+        let mut checked = self.connector.clock.boottime();
         loop {
             let settings = self.settings();
             let wanted = (settings.clone(), Session::inputs_hash(&settings));
             if session.is_none() || tried.as_ref() != Some(&wanted) || std::mem::take(&mut retry_key) {
-                let open = Session::open(settings.clone(), self.clock.clone(), self.events.clone());
+                let open = Session::open(settings.clone(), &self.connector);
                 let opened = tokio::select! {
+                    biased;
                     () = shutdown.cancelled() => return,
                     opened = open => opened,
                 };
@@ -79,6 +78,7 @@ impl SessionTask {
             }
             let pause = if attempts == 0 || (session.is_some() && !retry_key) { LOOK_EVERY } else { retry(attempts) };
             tokio::select! {
+                biased; // so that a run can be repeated
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
                 _ = self.spec.changed() => {}
@@ -91,10 +91,10 @@ impl SessionTask {
 
     /// Asks now and then whether the key in use is still accepted: a revoked key must show.
     async fn check(&self, session: &Session, checked: &mut Duration) {
-        if self.clock.boottime() < *checked + CHECK_EVERY {
+        if self.connector.clock.boottime() < *checked + CHECK_EVERY {
             return;
         }
-        *checked = self.clock.boottime();
+        *checked = self.connector.clock.boottime();
         match session.exchange().key_permissions().await {
             Err(error @ ExchangeError::Refused { .. }) => {
                 self.facts.send_modify(|facts| facts.refused = Some(error.to_string()));
@@ -133,7 +133,7 @@ impl SessionTask {
             endpoint: settings.endpoint.name.clone(),
             fingerprint: session.fingerprint(),
             account: Some(session.permissions().portfolio.clone()),
-            verified_at: Some(Time(self.clock.now())),
+            verified_at: Some(Time(self.connector.clock.now())),
             problem: None,
             refused: None,
             open: true,

@@ -3,11 +3,13 @@
 //! The wire facts here are those of `reference/coinbase.md` (Coinbase's documentation and its official Python SDK).
 
 mod budget;
+mod http;
 pub mod jwt;
 pub mod key;
 pub mod rest;
 pub mod session;
 mod tls;
+pub mod transport;
 mod websocket;
 mod wire;
 
@@ -16,4 +18,5 @@ mod tests;
 
 pub use key::{ApiKey, KeyError};
 pub use rest::Coinbase;
-pub use session::{Session, SessionError, Settings};
+pub use session::{Connector, Session, SessionError, Settings};
+pub use transport::{Dial, Transport};

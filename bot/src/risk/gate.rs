@@ -124,7 +124,14 @@ impl Cleared {
     #[cfg(test)]
     #[must_use]
     pub fn for_test(order: NewOrder) -> Self {
-        Self { order, expires_at: Clock::system().boottime() + TOKEN_LIFE }
+        Self::until(order, Clock::system().boottime() + TOKEN_LIFE)
+    }
+
+    /// A clearance that ends at a time of a test's clock.
+    #[cfg(test)]
+    #[must_use]
+    pub fn until(order: NewOrder, expires_at: Duration) -> Self {
+        Self { order, expires_at }
     }
 }
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use jsonwebtoken::Header;
 use k8s_openapi::jiff::Timestamp;
-use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::key::{ApiKey, hex};
 use crate::clock::Clock;
+use crate::randomness::Randomness;
 
 /// Life of a token that nothing else bounds (Coinbase's SDK).
 pub const TOKEN_LIFE: Duration = Duration::from_secs(120);
@@ -93,12 +93,13 @@ fn millis(duration: Duration) -> i64 {
 #[derive(Debug)]
 pub struct Signer {
     key: ApiKey,
+    randomness: Randomness,
 }
 
 impl Signer {
     #[must_use]
-    pub fn new(key: ApiKey) -> Self {
-        Self { key }
+    pub fn new(key: ApiKey, randomness: Randomness) -> Self {
+        Self { key, randomness }
     }
 
     #[must_use]
@@ -119,8 +120,7 @@ impl Signer {
         if exp <= nbf {
             return Err(TokenError::Late);
         }
-        let mut nonce = [0; 32];
-        rand::rng().fill_bytes(&mut nonce);
+        let nonce = self.randomness.bytes::<32>();
         let header = Header {
             kid: Some(self.key.name().to_owned()),
             nonce: Some(hex(&nonce)),
@@ -142,7 +142,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("name"), "organizations/a/apiKeys/b").unwrap();
         std::fs::write(dir.path().join("privateKey"), STANDARD.encode([9; 32])).unwrap();
-        Signer::new(ApiKey::load(dir.path()).unwrap())
+        Signer::new(ApiKey::load(dir.path()).unwrap(), Randomness::seeded(1))
     }
 
     fn part(token: &str, index: usize) -> serde_json::Value {

@@ -10,20 +10,17 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::budget::{Budget, Priority};
+use super::http::{Http, HttpError, MAX_REPLY, Reply, Request};
 use super::jwt::{Signer, TOKEN_LIFE, VenueClock};
-use super::tls::{causes, is_untrusted};
+use super::transport::{Transport, authority};
 use super::wire;
 use crate::exchange::{Exchange, ExchangeError, Holdings, KeyPermissions, OrderKind, OrderState, Placed, Product};
 use crate::risk::Cleared;
 
 /// Deadline of every call, its waiting for its turn included.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Deadline of a connection.
-const CONNECT: Duration = Duration::from_secs(3);
 /// Pause before the one repetition after HTTP 429.
 const RATE_LIMIT_PAUSE: Duration = Duration::from_millis(500);
-/// Largest reply that is read, in bytes; a full page of orders is about two million.
-const MAX_REPLY: usize = 16 * 1024 * 1024;
 /// Items asked for in a page.
 const PAGE: &str = "250";
 /// Pages after which a list is given up.
@@ -34,12 +31,12 @@ const CANCEL_BATCH: usize = 100;
 /// The REST client of one key at one endpoint.
 #[derive(Debug)]
 pub struct Coinbase {
-    http: reqwest::Client,
+    http: Http,
     /// Up to and without the resource: `https://host/api/v3/brokerage`.
     root: Url,
     signer: Arc<Signer>,
     venue: Arc<VenueClock>,
-    budget: Budget,
+    budget: Arc<Budget>,
 }
 
 /// One call.
@@ -90,10 +87,11 @@ impl Coinbase {
     /// The URL or the TLS configuration cannot be used.
     pub fn new(
         rest_url: &str,
+        transport: &Transport,
         tls: rustls::ClientConfig,
         signer: Arc<Signer>,
         venue: Arc<VenueClock>,
-        requests_per_second: u32,
+        budget: Arc<Budget>,
     ) -> Result<Self, ExchangeError> {
         let unreachable = |cause: String| ExchangeError::Unreachable { url: rest_url.to_owned(), cause };
         let root = format!("{}/api/v3/brokerage", rest_url.trim_end_matches('/'));
@@ -101,25 +99,8 @@ impl Coinbase {
         if root.scheme() != "https" || root.host_str().is_none() {
             return Err(unreachable("it is not an https:// URL".to_owned()));
         }
-        let mut tls = tls;
-        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .user_agent(concat!("arb-bot/", env!("CARGO_PKG_VERSION")))
-            .https_only(true)
-            // A token goes to the host it names and nowhere else.
-            .redirect(reqwest::redirect::Policy::none())
-            // An order is sent once; what may be repeated is repeated here, visibly.
-            .retry(reqwest::retry::never())
-            .connect_timeout(CONNECT)
-            .tcp_nodelay(true)
-            // Finds out within seconds that a pooled connection is dead.
-            .http2_keep_alive_interval(DEADLINE)
-            .http2_keep_alive_timeout(CONNECT)
-            .http2_keep_alive_while_idle(true)
-            .build()
-            .map_err(|error| unreachable(causes(&error)))?;
-        Ok(Self { http, root, signer, venue, budget: Budget::new(requests_per_second) })
+        let http = Http::new(transport, tls).map_err(unreachable)?;
+        Ok(Self { http, root, signer, venue, budget })
     }
 
     /// Fingerprint of the key in use.
@@ -221,66 +202,48 @@ impl Coinbase {
             .map_err(|_| ExchangeError::Timeout { call: call.name(), seconds: DEADLINE.as_secs() })?
     }
 
-    fn request(&self, call: &Call<'_>) -> Result<reqwest::RequestBuilder, ExchangeError> {
+    fn request(&self, call: &Call<'_>) -> Result<Request, ExchangeError> {
         let refuse = |message: String| ExchangeError::BadRequest { call: call.name(), message };
         let mut url = self.root.clone();
         match url.path_segments_mut() {
             Ok(mut segments) => segments.extend(call.path),
             Err(()) => return Err(refuse("the endpoint's URL cannot have a path".to_owned())),
         };
-        let host = url.host_str().unwrap_or_default();
-        let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-        let uri = format!("{} {authority}{}", call.method, url.path());
-        let mut request = self.http.request(call.method.clone(), url).query(call.query);
+        // Without the query: the token does not cover it.
+        let uri = format!("{} {}{}", call.method, authority(&url), url.path());
+        if !call.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(call.query);
+        }
         let now = self.venue.boottime();
         let expires = match call.authentication {
             Authentication::None => None,
             Authentication::Token => Some(now.saturating_add(TOKEN_LIFE)),
             Authentication::TokenUntil(at) => Some(at),
         };
-        match expires {
-            Some(at) => {
-                let token = self.signer.token(Some(uri), self.venue.at(now), self.venue.at(at));
-                request = request.bearer_auth(token.map_err(|error| refuse(error.to_string()))?);
-            }
-            // Public replies are cached for a second, and a cached time is wrong.
-            None => request = request.header("cache-control", "no-cache"),
-        }
-        if let Some(body) = &call.body {
-            request = request.json(body);
-        }
-        Ok(request)
+        let token = expires.map(|at| self.signer.token(Some(uri), self.venue.at(now), self.venue.at(at)));
+        let token = token.transpose().map_err(|error| refuse(error.to_string()))?;
+        let body = call.body.as_ref().map(|body| body.to_string().into_bytes());
+        Ok(Request { method: call.method.clone(), url, token, body })
     }
 
-    async fn send(&self, call: &Call<'_>, request: reqwest::RequestBuilder) -> Result<Vec<u8>, ExchangeError> {
-        let mut response = request.send().await.map_err(|error| self.transport(call, error))?;
-        let status = response.status();
-        let mut body = Vec::new();
-        loop {
-            match response.chunk().await {
-                Ok(Some(chunk)) if body.len() + chunk.len() > MAX_REPLY => {
-                    let cause = format!("the reply is larger than {MAX_REPLY} bytes");
-                    return Err(ExchangeError::Unreadable { call: call.name(), cause });
-                }
-                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-                Ok(None) => break,
-                // The status alone says what an error is.
-                Err(_) if !status.is_success() => break,
-                Err(error) => return Err(self.transport(call, error)),
-            }
+    async fn send(&self, call: &Call<'_>, request: Request) -> Result<Vec<u8>, ExchangeError> {
+        match self.http.send(request).await {
+            Ok(Reply { status, body }) if status.is_success() => Ok(body),
+            Ok(Reply { status, body }) => Err(refusal(call, status, wire::ErrorBody::read(&body))),
+            Err(error) => Err(self.transport_error(call, error)),
         }
-        if status.is_success() { Ok(body) } else { Err(refusal(call, status, wire::ErrorBody::read(&body))) }
     }
 
-    fn transport(&self, call: &Call<'_>, error: reqwest::Error) -> ExchangeError {
+    fn transport_error(&self, call: &Call<'_>, error: HttpError) -> ExchangeError {
         let url = self.root.origin().ascii_serialization();
-        let error = error.without_url();
-        if is_untrusted(&error) {
-            ExchangeError::Untrusted { url, cause: causes(&error) }
-        } else if error.is_timeout() && !error.is_connect() {
-            ExchangeError::Timeout { call: call.name(), seconds: DEADLINE.as_secs() }
-        } else {
-            ExchangeError::Unreachable { url, cause: causes(&error) }
+        match error {
+            HttpError::Untrusted(cause) => ExchangeError::Untrusted { url, cause },
+            HttpError::Unreachable(cause) => ExchangeError::Unreachable { url, cause },
+            HttpError::Timeout => ExchangeError::Timeout { call: call.name(), seconds: DEADLINE.as_secs() },
+            HttpError::TooLarge => {
+                let cause = format!("the reply is larger than {MAX_REPLY} bytes");
+                ExchangeError::Unreadable { call: call.name(), cause }
+            }
         }
     }
 

@@ -13,13 +13,16 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::budget::Budget;
 use super::jwt::{Signer, VenueClock};
 use super::key::{ApiKey, KeyError};
 use super::rest::Coinbase;
 use super::tls::{self, CaError};
+use super::transport::Transport;
 use super::websocket::Feed;
 use crate::clock::Clock;
 use crate::exchange::{Exchange, ExchangeError, KeyPermissions, Link, VenueEvent};
+use crate::randomness::Randomness;
 
 /// How often the venue's time is measured again.
 const MEASURE_TIME_EVERY: Duration = Duration::from_secs(300);
@@ -82,6 +85,16 @@ impl SessionError {
     }
 }
 
+/// Opens sessions: what all of them share.
+#[derive(Clone, Debug)]
+pub struct Connector {
+    pub transport: Transport,
+    pub clock: Clock,
+    pub randomness: Randomness,
+    /// Where the events of the WebSockets go.
+    pub events: mpsc::Sender<VenueEvent>,
+}
+
 /// An open session. Dropping it ends its WebSockets; calls under way end by themselves.
 #[derive(Debug)]
 pub struct Session {
@@ -98,20 +111,18 @@ impl Session {
     /// # Errors
     /// A file cannot be used, the exchange cannot be reached or is not trusted, or the key is not fit for a trading
     /// bot. Nothing was started then.
-    pub async fn open(
-        settings: Settings,
-        clock: Clock,
-        events: mpsc::Sender<VenueEvent>,
-    ) -> Result<Self, SessionError> {
-        let signer = Arc::new(Signer::new(ApiKey::load(&settings.credentials_dir)?));
+    pub async fn open(settings: Settings, connector: &Connector) -> Result<Self, SessionError> {
+        let key = ApiKey::load(&settings.credentials_dir)?;
+        let signer = Arc::new(Signer::new(key, connector.randomness.clone()));
         let tls = tls::client_config(settings.ca_file.as_deref())?;
-        let venue = Arc::new(VenueClock::new(clock));
+        let venue = Arc::new(VenueClock::new(connector.clock.clone()));
         let exchange = Coinbase::new(
             &settings.endpoint.rest_url,
+            &connector.transport,
             tls.clone(),
             Arc::clone(&signer),
             Arc::clone(&venue),
-            settings.requests_per_second,
+            Arc::new(Budget::new(settings.requests_per_second)),
         )?;
         exchange.measure_time().await?;
         let permissions = exchange.key_permissions().await?;
@@ -126,10 +137,12 @@ impl Session {
                 link,
                 url,
                 products: settings.products.clone(),
+                transport: connector.transport.clone(),
+                randomness: connector.randomness.clone(),
                 tls: Arc::clone(&tls),
                 signer: Arc::clone(&signer),
                 venue: Arc::clone(&venue),
-                events: events.clone(),
+                events: connector.events.clone(),
             };
             tasks.spawn(feed.run());
         }

@@ -1,6 +1,7 @@
 //! The client against the real exchange simulator. They are here, not in `bot/tests`, because only the crate's own
 //! tests can make a [`Cleared`].
 
+mod in_process;
 mod simulator;
 
 use std::time::Duration;
@@ -13,11 +14,12 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::simulator::Simulator;
-use super::{Coinbase, Session, SessionError, Settings};
+use super::{Coinbase, Connector, Session, SessionError, Settings, Transport};
 use crate::clock::Clock;
 use crate::exchange::{
     Exchange, ExchangeError, Link, NewOrder, OrderKind, OrderState, OrderStatus, Placed, Side, Touch, VenueEvent,
 };
+use crate::randomness::Randomness;
 use crate::risk::Cleared;
 
 const SPOT: &str = "BTC-USD";
@@ -35,7 +37,7 @@ struct Open {
 impl Open {
     async fn new(settings: Settings) -> Self {
         let (sender, events) = mpsc::channel(1024);
-        let session = Session::open(settings, Clock::system(), sender).await.unwrap();
+        let session = Session::open(settings, &network(Clock::system(), sender)).await.unwrap();
         Self { session, events, told: Vec::new() }
     }
 
@@ -83,9 +85,13 @@ impl Open {
     }
 }
 
+fn network(clock: Clock, events: mpsc::Sender<VenueEvent>) -> Connector {
+    Connector { transport: Transport::Network, clock, randomness: Randomness::system(), events }
+}
+
 async fn refused(settings: Settings) -> SessionError {
     let (sender, _events) = mpsc::channel(1);
-    Session::open(settings, Clock::system(), sender).await.unwrap_err()
+    Session::open(settings, &network(Clock::system(), sender)).await.unwrap_err()
 }
 
 fn order(id: &str, product: &str, side: Side, size: Decimal, kind: OrderKind) -> Cleared {
@@ -132,6 +138,28 @@ async fn a_session_tells_best_prices_and_that_its_links_are_up() {
         let touch = open.touch(&product).await;
         assert!(touch.best_bid < touch.best_ask);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exchange_in_this_process_is_the_same_one() {
+    let begin = std::time::Instant::now();
+    let venue = in_process::Venue::open(1);
+    let (events, receiver) = mpsc::channel(1024);
+    let session = Session::open(venue.settings(), &venue.connector(events)).await.unwrap();
+    let mut open = Open { session, events: receiver, told: Vec::new() };
+    open.link_up(Link::UserWebSocket).await;
+    let touch = open.touch(SPOT).await;
+    let exchange = open.session.exchange();
+    let expires_at = venue.clock.now().checked_add(SignedDuration::from_secs(60)).unwrap();
+    let kind = OrderKind::PostOnly { limit_price: touch.best_bid - dec!(5000), expires_at };
+    let rest = NewOrder { client_order_id: "a".into(), product: SPOT.into(), side: Side::Buy, size: dec!(0.01), kind };
+    let order_id = accepted(&exchange, Cleared::until(rest, venue.clock.boottime() + Duration::from_secs(20))).await;
+    open.order("a", OrderStatus::Open).await;
+    // Nobody waits for the two minutes that pass here.
+    open.events.close();
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(exchange.order(&order_id).await.unwrap().status, OrderStatus::Expired);
+    assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
 }
 
 #[tokio::test]
@@ -225,7 +253,7 @@ async fn an_exchange_that_is_not_there_is_unreachable() {
 async fn a_bot_whose_clock_is_decades_wrong_signs_tokens_that_are_valid() {
     let simulator = Simulator::start(&[]).await;
     let (sender, _events) = mpsc::channel(1024);
-    let session = Session::open(simulator.settings("0"), Clock::manual(), sender).await.unwrap();
+    let session = Session::open(simulator.settings("0"), &network(Clock::manual(), sender)).await.unwrap();
     let exchange = session.exchange();
     exchange.holdings().await.unwrap();
     assert!(exchange.venue_clock().skew() < SignedDuration::from_hours(-24 * 365));

@@ -12,20 +12,18 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 
 use self::channels::Channels;
 use super::jwt::{Signer, TOKEN_LIFE, VenueClock};
 use super::tls::causes;
+use super::transport::{Socket, Transport};
 use crate::exchange::{Link, VenueEvent};
+use crate::randomness::Randomness;
 
 /// Deadline of a connection and of each message that is sent.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Silence of the channel heartbeats, which speaks every second, after which a connection is given up.
 const HEARTBEAT_SILENCE: Duration = Duration::from_secs(5);
-/// Largest message; a snapshot of a deep book has several million bytes.
-const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 /// First and longest pause before a new connection; each is jittered down to half of it.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// A connection that lived this long starts the pauses anew.
@@ -37,6 +35,8 @@ pub struct Feed {
     pub link: Link,
     pub url: String,
     pub products: [String; 2],
+    pub transport: Transport,
+    pub randomness: Randomness,
     pub tls: Arc<rustls::ClientConfig>,
     pub signer: Arc<Signer>,
     pub venue: Arc<VenueClock>,
@@ -49,8 +49,6 @@ enum End {
     Unheard,
     Broken(String),
 }
-
-type Socket = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;
 
 impl Feed {
     /// Keeps the connection up until nobody listens to its events any more.
@@ -74,7 +72,7 @@ impl Feed {
             }
             last_cause = Some(cause);
             failures = if started.elapsed() > STABLE { 0 } else { failures + 1 };
-            sleep(pause(failures)).await;
+            sleep(self.randomness.jittered(pause(failures))).await;
         }
     }
 
@@ -89,13 +87,10 @@ impl Feed {
     }
 
     async fn connect(&self) -> Result<Socket, String> {
-        let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
-        let connector = Connector::Rustls(Arc::clone(&self.tls));
-        let connecting = connect_async_tls_with_config(self.url.as_str(), Some(config), true, Some(connector));
-        let (mut socket, _) = timeout(CONNECT, connecting)
+        let mut socket = timeout(CONNECT, self.transport.web_socket(&self.url, &self.tls))
             .await
             .map_err(|_| format!("no connection within {} s", CONNECT.as_secs()))?
-            .map_err(|error| format!("no connection: {}", causes(&error)))?;
+            .map_err(|cause| format!("no connection: {cause}"))?;
         for channel in Channels::names(self.link) {
             // The user channel without products tells of all of them; heartbeats belong to no product.
             let products: &[String] = if *channel == "level2" { &self.products } else { &[] };
@@ -142,9 +137,8 @@ impl Feed {
     }
 }
 
-/// Doubles from failure to failure up to the longest, and is jittered so that many bots do not come back at once.
+/// Doubles from failure to failure up to the longest.
 fn pause(failures: u32) -> Duration {
     let (first, longest) = BACKOFF;
-    let full = first.saturating_mul(1 << failures.min(8)).min(longest);
-    full.mul_f64(rand::random_range(0.5..=1.0))
+    first.saturating_mul(1 << failures.min(8)).min(longest)
 }
