@@ -62,19 +62,32 @@ async fn pass(client: Client, writes: Writes, request: Request<Body>) -> Result<
     }
 }
 
-/// A read. An API server that wants less, or stumbles, is asked again a moment later: a reconcile is many reads, and one
-/// that fails makes the whole wait for its backoff.
+/// A read. An API server that wants less, stumbles or breaks the connection is asked again a moment later: a reconcile is
+/// many reads, and one that fails makes the whole wait for its backoff.
 async fn read(client: &Client, request: Request<Body>) -> Result<Response<Body>, BoxError> {
     let (parts, _) = request.into_parts(); // a read has no body
     let mut pause = FIRST_PAUSE;
     loop {
-        let response = client.send(Request::from_parts(parts.clone(), Body::empty())).await?;
-        if !is_passing(response.status()) || pause > LAST_PAUSE {
-            return Ok(response);
+        let answer = read_once(client, Request::from_parts(parts.clone(), Body::empty())).await;
+        let is_final = answer.as_ref().is_ok_and(|response| !is_passing(response.status()));
+        if is_final || pause > LAST_PAUSE {
+            return answer;
         }
         tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
         pause *= 4;
     }
+}
+
+/// Reads the whole answer, so that one that breaks in its middle can be asked for again. A watch has no end: it is passed
+/// on as it comes, and resumed by who watches.
+async fn read_once(client: &Client, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+    let is_watch = request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"));
+    let response = client.send(request).await?;
+    if is_watch {
+        return Ok(response);
+    }
+    let (parts, body) = response.into_parts();
+    Ok(Response::from_parts(parts, Body::from(body.collect_bytes().await?)))
 }
 
 /// Pauses between the attempts of a read: two more after the first.
@@ -168,6 +181,23 @@ mod tests {
         let (asked, api) = refuse(9);
         assert!(api.get("a").await.is_err());
         assert_eq!(asked.load(Ordering::SeqCst), 3, "no storm");
+    }
+
+    #[tokio::test]
+    async fn a_read_whose_answer_breaks_in_the_middle_is_repeated() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counter = asked.clone();
+        let service = tower::service_fn(move |_: Request<Body>| {
+            let whole = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"}}"#.as_bytes();
+            let pieces = match counter.fetch_add(1, Ordering::SeqCst) {
+                0 => vec![Ok(whole[..9].to_vec()), Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset))],
+                _ => vec![Ok(whole.to_vec())],
+            };
+            let body = axum::body::Body::from_stream(futures::stream::iter(pieces));
+            async move { Ok::<_, Infallible>(Response::new(body)) }
+        });
+        assert!(maps(read_only(Client::new(service, "default"))).get("a").await.is_ok());
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ use crate::metrics::Metrics;
 const PAGE: u32 = 100;
 /// Seconds that one watch request lasts; the next goes on where it ended. A connection may die without a word, and a watch
 /// that is silent for longer than this is taken for dead: so long at most is a cache out of date.
-const WATCH: u32 = 30;
+const WATCH: u32 = 15;
 /// Longest silence on a connection to the API server: an open watch ends before.
 pub const SILENCE: Duration = Duration::from_secs(WATCH as u64 + 5);
 
@@ -181,14 +182,30 @@ impl Health {
 struct WatchBackoff {
     failures: u32,
     last: Option<Instant>,
+    progress: Progress,
+}
+
+/// Whether the present attempt has delivered a change: then the next error is the first one again. A list is none: it
+/// costs too much to be repeated at once.
+#[derive(Clone, Default)]
+struct Progress(Arc<AtomicBool>);
+
+impl Progress {
+    fn made(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
 }
 
 impl Iterator for WatchBackoff {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        // A watcher reports the begin of an attempt as a success, so only time without an error resets.
-        if self.last.is_some_and(|last| last.elapsed() > Duration::from_secs(60)) {
+        // A watcher reports the begin of an attempt as a success, so that resets nothing.
+        if self.progress.take() || self.last.is_some_and(|last| last.elapsed() > Duration::from_secs(60)) {
             self.failures = 0;
         }
         self.last = Some(Instant::now());
@@ -216,7 +233,9 @@ pub fn follow<S: Sink>(
     async move {
         // A page of a list is in memory as a whole, many times as large as what is kept of it: not one per kind at once.
         let mut turn = lists.acquire_owned().await.ok();
-        let mut events = pin!(watcher(api, selection).backoff(WatchBackoff::default()));
+        let backoff = WatchBackoff::default();
+        let progress = backoff.progress.clone();
+        let mut events = pin!(watcher(api, selection).backoff(backoff));
         let mut round = 0;
         while let Some(event) = events.next().await {
             match event {
@@ -224,8 +243,15 @@ pub fn follow<S: Sink>(
                     health.seen();
                     match event {
                         Event::Init => round += 1,
-                        Event::InitApply(object) | Event::Apply(object) => sink.applied(object, round),
-                        Event::Delete(object) => sink.deleted(object),
+                        Event::InitApply(object) => sink.applied(object, round),
+                        Event::Apply(object) => {
+                            progress.made();
+                            sink.applied(object, round);
+                        }
+                        Event::Delete(object) => {
+                            progress.made();
+                            sink.deleted(object);
+                        }
                         Event::InitDone => {
                             sink.listed(&health.scope, round);
                             drop(turn.take());
@@ -266,5 +292,23 @@ fn failed(health: &Health, error: &watcher::Error, metrics: &Metrics) {
         tracing::debug!(kind, namespace, "{text}");
     } else if health.set_error(text.clone(), code == 403) {
         tracing::warn!(kind, namespace, "{text}; it is tried again with backoff");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_that_delivers_before_it_breaks_is_resumed_at_once_and_one_that_does_not_waits_longer_each_time() {
+        let mut backoff = WatchBackoff::default();
+        let progress = backoff.progress.clone();
+        let longest = |backoff: &mut WatchBackoff| (0..6).filter_map(|_| backoff.next()).max().unwrap();
+        assert!(longest(&mut backoff) >= Duration::from_secs(4));
+        for _ in 0..20 {
+            progress.made();
+            assert!(backoff.next().unwrap() <= Duration::from_millis(500));
+        }
+        assert!(longest(&mut backoff) >= Duration::from_secs(4));
     }
 }
