@@ -62,6 +62,9 @@ struct Serve {
     /// Private requests per second and portfolio; 0 for no limit.
     #[arg(long, default_value_t = 30)]
     rate_limit: u32,
+    /// WebSocket connections, and messages without a token, per second and address; 0 for no limit.
+    #[arg(long, default_value_t = 8)]
+    web_socket_rate_limit: u32,
     /// Refuse a repeated client_order_id (DUPLICATE_CLIENT_ORDER_ID) instead of answering with the old order.
     #[arg(long)]
     refuse_duplicates: bool,
@@ -111,7 +114,12 @@ impl Serve {
             future_fees: fees(self.future_fees.as_deref(), defaults.future_fees),
             ..defaults
         };
-        Options { settings, rate_limit: self.rate_limit, tick: Duration::from_millis(self.tick_ms) }
+        Options {
+            settings,
+            rate_limit: self.rate_limit,
+            web_socket_rate_limit: self.web_socket_rate_limit,
+            tick: Duration::from_millis(self.tick_ms),
+        }
     }
 }
 

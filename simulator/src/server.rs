@@ -11,10 +11,11 @@ pub mod error;
 pub mod faults;
 pub mod hub;
 pub mod listen;
-mod publish;
+pub mod publish;
 pub mod rate_limit;
 pub mod rest;
 pub mod shapes;
+pub mod tape;
 pub mod websocket;
 
 use std::net::SocketAddr;
@@ -36,7 +37,9 @@ use auth::ApiKeys;
 use clock::Clock;
 use faults::Faults;
 use hub::Hub;
+use publish::Feeds;
 use rate_limit::RateLimiter;
+use websocket::limits::Limits;
 
 /// USD that every portfolio starts with.
 const DEPOSIT: i64 = 1_000_000;
@@ -47,13 +50,20 @@ pub struct Options {
     pub settings: Settings,
     /// Requests per second and portfolio; 0 for no limit.
     pub rate_limit: u32,
+    /// WebSocket connections, and messages without a token, per second and address; 0 for no limit.
+    pub web_socket_rate_limit: u32,
     /// Time between two steps of the market, on tokio's clock.
     pub tick: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { settings: Settings::default(), rate_limit: 30, tick: Duration::from_millis(100) }
+        Self {
+            settings: Settings::default(),
+            rate_limit: 30,
+            web_socket_rate_limit: 8,
+            tick: Duration::from_millis(100),
+        }
     }
 }
 
@@ -63,7 +73,8 @@ pub struct State {
     pub hub: Hub,
     pub faults: Faults,
     pub rate_limiter: RateLimiter,
-    pub connections: u64,
+    pub feeds: Feeds,
+    pub web_socket_limits: Limits,
 }
 
 pub struct App {
@@ -94,7 +105,7 @@ impl App {
 pub struct Simulator {
     pub app: Arc<App>,
     router: Router,
-    market: JoinHandle<()>,
+    tasks: [JoinHandle<()>; 2],
 }
 
 impl Simulator {
@@ -109,18 +120,22 @@ impl Simulator {
         }
         let app = Arc::new(App {
             state: Mutex::new(State {
+                feeds: Feeds::new(exchange.markets.len()),
                 exchange,
                 hub: Hub::default(),
                 faults: Faults::default(),
                 rate_limiter: RateLimiter::new(options.rate_limit),
-                connections: 0,
+                web_socket_limits: Limits::new(options.web_socket_rate_limit),
             }),
             clock,
             keys: ApiKeys::new(accounts)?,
             admin_token,
         });
-        let market = tokio::spawn(run_market(app.clone(), options.tick));
-        Ok(Self { router: router(app.clone()), app, market })
+        let tasks = [
+            tokio::spawn(run_market(app.clone(), options.tick)),
+            tokio::spawn(publish::run(app.clone(), options.tick)),
+        ];
+        Ok(Self { router: router(app.clone()), app, tasks })
     }
 
     /// REST, WebSockets and the administrative interface. Requests need a [`ConnectInfo`] of [`SocketAddr`].
@@ -140,7 +155,7 @@ impl Simulator {
 
 impl Drop for Simulator {
     fn drop(&mut self) {
-        self.market.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 

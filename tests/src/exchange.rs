@@ -240,8 +240,10 @@ impl Exchange {
         let (log, output) = (directory.join("exchange-simulator.log"), directory.join("listening.json"));
         let _ = fs::remove_file(&output); // of an earlier run
         let parent = Parent::new()?;
-        let arguments = ["serve", "--listen", "127.0.0.1:0", "--accounts", &accounts.to_string(), "--data-dir"];
+        let arguments = ["serve", "--listen", "127.0.0.1:0", "--accounts", &accounts.to_string()];
         let mut arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+        // All bots of a test share one address, and with it the limit of connections per second.
+        arguments.extend(["--web-socket-rate-limit", "0", "--data-dir"].map(OsString::from));
         arguments.push(data.clone().into());
         let program = Program {
             path: program.to_owned(),

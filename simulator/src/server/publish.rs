@@ -1,58 +1,144 @@
-//! What changed on the exchange goes out to those who listen.
+//! What changed on the exchange goes out to those who listen, each channel at its own pace.
 
-use super::State;
-use super::hub::{Frame, Topic};
-use super::shapes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use uuid::Uuid;
+
+use super::hub::Topic;
+use super::shapes::{futures, market_data, user};
+use super::tape::Tape;
+use super::{App, State};
 use crate::exchange::{Notice, Now};
 
+/// Trades of this long share a message of market_trades.
+const TRADES: Duration = Duration::from_millis(250);
+/// Candles and futures balances that changed are sent this often.
+const CHANGES: Duration = Duration::from_secs(1);
+/// ticker_batch and status are sent this often.
+const BATCH: Duration = Duration::from_secs(5);
+
+/// What the channels with a pace of their own remember.
+#[derive(Debug, Default)]
+pub struct Feeds {
+    /// By market.
+    pub tapes: Vec<Tape>,
+    /// The futures balances last sent.
+    balances: BTreeMap<Uuid, String>,
+}
+
+impl Feeds {
+    pub fn new(markets: usize) -> Self {
+        Self { tapes: (0..markets).map(|_| Tape::default()).collect(), balances: BTreeMap::new() }
+    }
+}
+
 impl State {
-    /// Sends order updates and trades; book changes wait for the next tick.
+    /// Sends order updates and tickers and remembers trades; book changes wait for the next step of the markets.
     pub(super) fn publish(&mut self) {
         let mut orders = Vec::new();
-        let mut trades = Vec::new();
+        let mut traded = Vec::new();
         for notice in self.exchange.take_notices() {
             match notice {
                 Notice::Order { portfolio, order } if !orders.contains(&(portfolio, order)) => {
                     orders.push((portfolio, order));
                 }
                 Notice::Order { .. } => {}
-                Notice::Trade(trade) => trades.push(trade),
+                Notice::Trade(trade) => {
+                    let heard = self.hub.is_heard(Topic::MarketTrades(trade.market));
+                    self.feeds.tapes[trade.market].record(&trade, heard);
+                    if !traded.contains(&trade.market) {
+                        traded.push(trade.market);
+                    }
+                }
             }
         }
         for (portfolio, number) in orders {
-            let topic = Topic::User(portfolio);
-            if self.hub.is_heard(topic)
-                && let Some(events) = shapes::user::update(&self.exchange, portfolio, number)
-            {
-                self.hub.publish(topic, &Frame { channel: "user", events: events.into() });
+            let Some(market) = self.exchange.order_by_number(number).map(|order| order.market) else { continue };
+            for topic in [Topic::User(portfolio, None), Topic::User(portfolio, Some(market))] {
+                self.hub.publish(topic, "user", || user::update(&self.exchange, portfolio, number));
             }
         }
-        for market in 0..self.exchange.markets.len() {
-            let of_market: Vec<_> = trades.iter().filter(|t| t.market == market).collect();
-            if of_market.is_empty() {
-                continue;
-            }
-            if self.hub.is_heard(Topic::MarketTrades(market)) {
-                let events = shapes::market_data::trades(&self.exchange, "update", &of_market);
-                self.hub
-                    .publish(Topic::MarketTrades(market), &Frame { channel: "market_trades", events: events.into() });
-            }
-            if self.hub.is_heard(Topic::Ticker(market)) {
-                let events = shapes::market_data::ticker(&self.exchange, "update", &[market]);
-                self.hub.publish(Topic::Ticker(market), &Frame { channel: "ticker", events: events.into() });
-            }
+        for market in traded {
+            let events = || market_data::ticker(&self.exchange, "update", market);
+            self.hub.publish(Topic::Ticker(market), "ticker", events);
         }
     }
 
     pub(super) fn publish_books(&mut self, now: Now) {
         for index in 0..self.exchange.markets.len() {
             let changes = self.exchange.markets[index].book.take_changes();
-            if changes.is_empty() || !self.hub.is_heard(Topic::Level2(index)) {
+            if changes.is_empty() {
                 continue;
             }
             let product = &self.exchange.markets[index].product.id;
-            let events = shapes::market_data::level2(product, "update", &changes, now.time);
-            self.hub.publish(Topic::Level2(index), &Frame { channel: "l2_data", events: events.into() });
+            let events = || market_data::level2(product, "update", &changes, now.time);
+            self.hub.publish(Topic::Level2(index), "l2_data", events);
+        }
+    }
+
+    fn publish_trades(&mut self) {
+        for (index, tape) in self.feeds.tapes.iter_mut().enumerate() {
+            let trades = tape.take_unsent();
+            if !trades.is_empty() {
+                let trades: Vec<_> = trades.iter().collect();
+                let events = || market_data::trades(&self.exchange, "update", &trades);
+                self.hub.publish(Topic::MarketTrades(index), "market_trades", events);
+            }
+        }
+    }
+
+    fn publish_changes(&mut self) {
+        for (index, tape) in self.feeds.tapes.iter_mut().enumerate() {
+            let candles = tape.take_changed_candles();
+            if !candles.is_empty() {
+                let product = &self.exchange.markets[index].product.id;
+                let events = || market_data::candles(product, "update", &candles);
+                self.hub.publish(Topic::Candles(index), "candles", events);
+            }
+        }
+        let listeners = self.hub.balance_listeners();
+        self.feeds.balances.retain(|portfolio, _| listeners.contains(portfolio));
+        for portfolio in listeners {
+            let events = futures::summary_event(&self.exchange, portfolio, "update");
+            if self.feeds.balances.get(&portfolio) != Some(&events) {
+                let topic = Topic::FuturesBalanceSummary(portfolio);
+                self.hub.publish(topic, "futures_balance_summary", || events.clone());
+                self.feeds.balances.insert(portfolio, events);
+            }
+        }
+    }
+
+    fn publish_batches(&mut self, now: Now) {
+        for index in 0..self.exchange.markets.len() {
+            if self.feeds.tapes[index].take_traded() {
+                let events = || market_data::ticker(&self.exchange, "update", index);
+                self.hub.publish(Topic::TickerBatch(index), "ticker_batch", events);
+            }
+            let events = || market_data::status(&self.exchange, "update", index, now.time);
+            self.hub.publish(Topic::Status(index), "status", events);
+        }
+    }
+}
+
+/// Sends what has a pace of its own. `tick` is the pace of the markets: nothing need go out more often.
+pub(super) async fn run(app: Arc<App>, tick: Duration) {
+    let mut timer = interval(TRADES.max(tick));
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut changes, mut batch) = (Instant::now(), Instant::now());
+    loop {
+        let time = timer.tick().await;
+        let (mut state, now) = app.lock();
+        state.publish_trades();
+        if time >= changes + CHANGES {
+            changes = time;
+            state.publish_changes();
+        }
+        if time >= batch + BATCH {
+            batch = time;
+            state.publish_batches(now);
         }
     }
 }

@@ -1,100 +1,96 @@
 //! Coinbase's WebSockets: `/ws` (market data) and `/ws/user`. Both serve every channel.
 //!
-//! One channel per subscribe message, the first within five seconds; `user` needs a token in the message. Frames
-//! carry a sequence number per connection.
+//! One channel per subscribe message, the first within five seconds; the private channels need a token in the
+//! message. Frames carry a sequence number per connection. A connection on which nothing was sent for a minute or a
+//! little more is closed; the channel heartbeats prevents that.
+
+pub mod limits;
+mod request;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::connect_info::ConnectInfo;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::response::Response;
+use axum::extract::{Extension, State};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use jiff::Timestamp;
-use serde::Deserialize;
-use serde_json::{Value, json};
-use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, interval, sleep_until, timeout};
-use uuid::Uuid;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::App;
-use super::hub::{Frame, QUEUE, Subscriber, Topic};
-use super::shapes;
+use super::error::ApiError;
+use super::hub::{Cut, Frame, QUEUE, Subscriber, Topic};
+use request::{Refusal, Request, RequestKind, snapshot};
 
 /// The first subscription must arrive within this time.
 const FIRST_SUBSCRIBE: Duration = Duration::from_secs(5);
 /// A frame that cannot be sent for this long ends the connection.
 const SEND: Duration = Duration::from_secs(10);
+/// Shortest silence after which a connection is closed; Coinbase's is between 60 and 90 seconds.
+const SILENCE: Duration = Duration::from_secs(60);
+const HEARTBEAT: Duration = Duration::from_secs(1);
 const MAX_MESSAGE: usize = 64 * 1024;
 
 pub fn router() -> Router<Arc<App>> {
     Router::new().route("/ws", get(upgrade)).route("/ws/user", get(upgrade))
 }
 
-async fn upgrade(State(app): State<Arc<App>>, upgrade: WebSocketUpgrade) -> Response {
-    upgrade.max_message_size(MAX_MESSAGE).on_upgrade(|socket| async move { Connection::new(app, socket).run().await })
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Request {
-    #[serde(rename = "type")]
-    kind: RequestKind,
-    channel: String,
-    #[serde(default)]
-    product_ids: Vec<String>,
-    #[serde(default)]
-    jwt: Option<String>,
-    /// Sent by some clients; the token has its own times.
-    #[serde(default, rename = "timestamp")]
-    _timestamp: Option<Value>,
-}
-
-#[derive(Deserialize, PartialEq, Clone, Copy)]
-#[serde(rename_all = "lowercase")]
-enum RequestKind {
-    Subscribe,
-    Unsubscribe,
-}
-
-/// Why a message is answered with an error frame; the connection stays.
-enum Refusal {
-    Authentication,
-    Message(String),
+async fn upgrade(
+    State(app): State<Arc<App>>,
+    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    let address = peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |Extension(ConnectInfo(peer))| peer.ip());
+    let allowed = {
+        let (mut state, now) = app.lock();
+        state.web_socket_limits.connect(address, now.monotonic_ns)
+    };
+    if !allowed {
+        return ApiError::RateLimited.into_response();
+    }
+    let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
+    upgrade.on_upgrade(move |socket| async move { Connection::new(app, address, socket).run().await })
 }
 
 struct Connection {
     app: Arc<App>,
+    address: IpAddr,
     socket: WebSocket,
     subscriber: Subscriber,
     frames: mpsc::Receiver<Frame>,
     sequence_num: u64,
     heartbeats: u64,
+    /// Ticks a second after `heartbeats` was subscribed to.
+    heartbeat: Option<Interval>,
     /// Products (or portfolios) by channel, as the `subscriptions` acknowledgement shows them.
     subscriptions: BTreeMap<String, BTreeSet<String>>,
     topics: Vec<Topic>,
+    /// When it is closed unless something is sent before.
+    silent_at: Instant,
 }
 
 impl Connection {
-    fn new(app: Arc<App>, socket: WebSocket) -> Self {
+    fn new(app: Arc<App>, address: IpAddr, socket: WebSocket) -> Self {
         let (sender, frames) = mpsc::channel(QUEUE);
-        let connection = {
-            let (mut state, _) = app.lock();
-            state.connections += 1;
-            state.connections
-        };
-        let subscriber = Subscriber { connection, frames: sender, too_slow: Arc::new(Notify::new()) };
+        let cut = Arc::new(Cut::default());
+        let connection = app.lock().0.hub.connect(cut.clone());
         Self {
             app,
+            address,
             socket,
-            subscriber,
+            subscriber: Subscriber { connection, frames: sender, cut },
             frames,
             sequence_num: 0,
             heartbeats: 0,
+            heartbeat: None,
             subscriptions: BTreeMap::new(),
             topics: Vec::new(),
+            silent_at: Instant::now() + SILENCE,
         }
     }
 
@@ -102,19 +98,21 @@ impl Connection {
         if let Err(reason) = self.serve().await {
             tracing::debug!(reason, "WebSocket closed");
         }
-        let (mut state, _) = self.app.lock();
-        for topic in &self.topics {
-            state.hub.unsubscribe(*topic, self.subscriber.connection);
-        }
+        self.app.lock().0.hub.disconnect(self.subscriber.connection, &self.topics);
     }
 
     async fn serve(&mut self) -> Result<(), &'static str> {
         let deadline = Instant::now() + FIRST_SUBSCRIBE;
-        let mut heartbeat = interval(Duration::from_secs(1));
-        let too_slow = self.subscriber.too_slow.clone();
+        let cut = self.subscriber.cut.clone();
         loop {
             tokio::select! {
                 biased; // a random choice would be the only thing in the exchange that no seed decides
+                reason = cut.wait() => return Err(reason),
+                () = beat(&mut self.heartbeat) => self.beat().await?,
+                () = sleep_until(deadline), if self.sequence_num == 0 => {
+                    return Err("no subscription within five seconds");
+                }
+                () = sleep_until(self.silent_at) => return Err("nothing was sent for too long"),
                 message = self.socket.recv() => match message {
                     Some(Ok(Message::Text(text))) => self.receive(text.as_str()).await?,
                     Some(Ok(Message::Close(_))) => {
@@ -127,17 +125,19 @@ impl Connection {
                     Some(Ok(_)) => {}
                 },
                 Some(frame) = self.frames.recv() => self.send(frame.channel, &frame.events).await?,
-                _ = heartbeat.tick(), if self.subscriptions.contains_key("heartbeats") => self.heartbeat().await?,
-                () = sleep_until(deadline), if self.subscriptions.is_empty() && self.sequence_num == 0 => {
-                    return Err("no subscription within five seconds");
-                }
-                () = too_slow.notified() => return Err("the client reads too slowly"),
             }
         }
     }
 
     async fn receive(&mut self, text: &str) -> Result<(), &'static str> {
-        let result = match serde_json::from_str::<Request>(text) {
+        let parsed = serde_json::from_str::<Request>(text);
+        let counted = !parsed.as_ref().is_ok_and(Request::has_token);
+        let allowed = !counted || {
+            let (mut state, now) = self.app.lock();
+            state.web_socket_limits.message(self.address, now.monotonic_ns)
+        };
+        let result = match parsed {
+            _ if !allowed => Err(Refusal::Message("rate limit exceeded".into())),
             Ok(request) => self.handle(request).await?,
             Err(error) => Err(Refusal::Message(format!("invalid message: {error}"))),
         };
@@ -151,38 +151,34 @@ impl Connection {
 
     /// Subscribes or unsubscribes: snapshot and subscription under one lock, so that no update is lost between.
     async fn handle(&mut self, request: Request) -> Result<Result<(), Refusal>, &'static str> {
-        let portfolio = match self.authenticate(&request) {
+        let portfolio = match request.authenticate(&self.app) {
             Ok(portfolio) => portfolio,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let (topics, names) = match self.resolve(&request, portfolio) {
-            Ok(resolved) => resolved,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
         let mut first = Vec::new();
-        {
-            let (mut state, now) = self.app.lock();
-            for topic in topics {
+        let names = {
+            let app = self.app.clone();
+            let (mut state, now) = app.lock();
+            let resolved = match request.resolve(&state.exchange, portfolio) {
+                Ok(resolved) => resolved,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            if let Some(peer) = state.hub.peers.get_mut(&self.subscriber.connection) {
+                peer.portfolio = portfolio.or(peer.portfolio);
+            }
+            for topic in resolved.topics {
+                self.topics.retain(|t| *t != topic);
                 if request.kind == RequestKind::Unsubscribe {
                     state.hub.unsubscribe(topic, self.subscriber.connection);
-                    self.topics.retain(|t| *t != topic);
                     continue;
                 }
                 state.hub.subscribe(topic, self.subscriber.clone());
                 self.topics.push(topic);
-                first.push(snapshot(&state.exchange, topic, now.time));
+                first.extend(snapshot(&state, topic, now.time));
             }
-        }
-        let named = self.subscriptions.entry(request.channel.clone()).or_default();
-        match request.kind {
-            RequestKind::Subscribe => named.extend(names),
-            RequestKind::Unsubscribe => {
-                named.retain(|n| !names.contains(n));
-                if named.is_empty() {
-                    self.subscriptions.remove(&request.channel);
-                }
-            }
-        }
+            resolved.names
+        };
+        self.remember(&request, names);
         for frame in first {
             self.send(frame.channel, &frame.events).await?;
         }
@@ -191,49 +187,27 @@ impl Connection {
         Ok(Ok(()))
     }
 
-    /// The portfolio of the message's token; a token is optional except on `user`, but never wrong.
-    fn authenticate(&self, request: &Request) -> Result<Option<Uuid>, Refusal> {
-        let Some(token) = request.jwt.as_deref().filter(|t| !t.is_empty()) else {
-            return if request.channel == "user" { Err(Refusal::Authentication) } else { Ok(None) };
-        };
-        let key = self.app.keys.verify(token, None, self.app.clock.token_time()).map_err(|error| {
-            tracing::info!(%error, channel = request.channel, "WebSocket authentication failure");
-            Refusal::Authentication
-        })?;
-        let (mut state, now) = self.app.lock();
-        if !key.can_view || state.faults.revoked(key.portfolio, &key.name, now.time) {
-            return Err(Refusal::Authentication);
+    fn remember(&mut self, request: &Request, names: BTreeSet<String>) {
+        let named = self.subscriptions.entry(request.channel.clone()).or_default();
+        match request.kind {
+            RequestKind::Subscribe => named.extend(names),
+            RequestKind::Unsubscribe => named.retain(|n| !names.contains(n)),
         }
-        Ok(Some(key.portfolio))
-    }
-
-    /// Topics of a request, and the names under which the acknowledgement lists them.
-    fn resolve(&self, request: &Request, portfolio: Option<Uuid>) -> Result<(Vec<Topic>, BTreeSet<String>), Refusal> {
-        let topic = match request.channel.as_str() {
-            "heartbeats" => return Ok((Vec::new(), BTreeSet::from(["heartbeats".to_owned()]))),
-            "user" => {
-                let portfolio = portfolio.ok_or(Refusal::Authentication)?;
-                return Ok((vec![Topic::User(portfolio)], BTreeSet::from([portfolio.to_string()])));
+        if named.is_empty() {
+            self.subscriptions.remove(&request.channel);
+        }
+        match (self.subscriptions.contains_key("heartbeats"), &self.heartbeat) {
+            (false, _) => self.heartbeat = None,
+            (true, Some(_)) => {}
+            (true, None) => {
+                let mut timer = interval(HEARTBEAT);
+                timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                self.heartbeat = Some(timer);
             }
-            "level2" => Topic::Level2,
-            "ticker" => Topic::Ticker,
-            "market_trades" => Topic::MarketTrades,
-            // Coinbase answers an unknown channel so.
-            _ => return Err(Refusal::Authentication),
-        };
-        if request.product_ids.is_empty() {
-            return Err(Refusal::Message(format!("{} needs product_ids", request.channel)));
         }
-        let (state, _) = self.app.lock();
-        let topics = request.product_ids.iter().map(|id| {
-            let shown: String = id.chars().take(64).collect();
-            let index = state.exchange.market_index(id);
-            index.map(topic).ok_or_else(|| Refusal::Message(format!("unknown product {shown}")))
-        });
-        Ok((topics.collect::<Result<_, _>>()?, request.product_ids.iter().cloned().collect()))
     }
 
-    async fn heartbeat(&mut self) -> Result<(), &'static str> {
+    async fn beat(&mut self) -> Result<(), &'static str> {
         self.heartbeats += 1;
         let time = self.app.clock.shown();
         let events = json!([{"current_time": time, "heartbeat_counter": self.heartbeats.to_string()}]).to_string();
@@ -252,6 +226,9 @@ impl Connection {
     }
 
     async fn send_text(&mut self, text: String) -> Result<(), &'static str> {
+        // Between 60 and 90 seconds, and the same for the same connection of a seed.
+        let silence = SILENCE + Duration::from_secs(self.subscriber.connection % 31);
+        self.silent_at = Instant::now() + silence;
         match timeout(SEND, self.socket.send(Message::Text(text.into()))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err("the connection broke"),
@@ -260,13 +237,10 @@ impl Connection {
     }
 }
 
-/// What a new subscriber gets first.
-fn snapshot(exchange: &crate::exchange::Exchange, topic: Topic, now: Timestamp) -> Frame {
-    let (channel, events) = match topic {
-        Topic::Level2(market) => ("l2_data", shapes::market_data::level2_snapshot(exchange, market, now)),
-        Topic::Ticker(market) => ("ticker", shapes::market_data::ticker(exchange, "snapshot", &[market])),
-        Topic::MarketTrades(_) => ("market_trades", shapes::market_data::trades(exchange, "snapshot", &[])),
-        Topic::User(portfolio) => ("user", shapes::user::snapshot(exchange, portfolio)),
-    };
-    Frame { channel, events: events.into() }
+/// The next heartbeat; never without a timer.
+async fn beat(timer: &mut Option<Interval>) {
+    match timer {
+        Some(timer) => drop(timer.tick().await),
+        None => std::future::pending().await,
+    }
 }

@@ -131,8 +131,31 @@ impl Desk {
     }
 
     pub async fn web_socket(&self, path: &str) -> Socket {
-        let url = format!("ws://localhost{path}");
-        Socket::new(tokio_tungstenite::client_async(url, self.connect()).await.unwrap().0)
+        self.try_web_socket(path).await.unwrap()
+    }
+
+    /// # Errors
+    /// The HTTP status that refuses it.
+    pub async fn try_web_socket(&self, path: &str) -> Result<Socket, u16> {
+        self.handshake(path).await.map(|stream| Socket::new(stream, true))
+    }
+
+    /// One that never reads.
+    pub async fn deaf_web_socket(&self, path: &str) -> Socket {
+        Socket::new(self.handshake(path).await.unwrap(), false)
+    }
+
+    async fn handshake(&self, path: &str) -> Result<WebSocketStream<DuplexStream>, u16> {
+        match tokio_tungstenite::client_async(format!("ws://localhost{path}"), self.connect()).await {
+            Ok((stream, _)) => Ok(stream),
+            Err(tokio_tungstenite::tungstenite::Error::Http(reply)) => Err(reply.status().as_u16()),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// WebSocket connections that are open.
+    pub fn connections(&self) -> usize {
+        self.simulator.app.lock().0.hub.peers.len()
     }
 }
 
@@ -143,10 +166,13 @@ pub struct Socket {
 }
 
 impl Socket {
-    fn new(stream: WebSocketStream<DuplexStream>) -> Self {
+    fn new(stream: WebSocketStream<DuplexStream>, reads: bool) -> Self {
         let (write, mut read) = stream.split();
         let (sender, frames) = tokio::sync::mpsc::unbounded_channel();
         tokio::spawn(async move {
+            while !reads {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
             while let Some(Ok(message)) = read.next().await {
                 if let Message::Text(text) = message {
                     let _ = sender.send(serde_json::from_str(&text).unwrap());
@@ -161,7 +187,16 @@ impl Socket {
         if let Some(jwt) = jwt {
             message["jwt"] = json!(jwt);
         }
-        self.write.send(Message::text(message.to_string())).await.unwrap();
+        self.send(message.to_string()).await;
+    }
+
+    pub async fn unsubscribe(&mut self, channel: &str, products: &[&str]) {
+        let message = json!({"type": "unsubscribe", "channel": channel, "product_ids": products});
+        self.send(message.to_string()).await;
+    }
+
+    async fn send(&mut self, text: String) {
+        self.write.send(Message::text(text)).await.unwrap();
     }
 
     /// Every frame so far.
@@ -171,5 +206,10 @@ impl Socket {
             frames.push(frame);
         }
         frames
+    }
+
+    /// Waits until the exchange has closed the connection.
+    pub async fn closed(&mut self) {
+        while self.frames.recv().await.is_some() {}
     }
 }

@@ -263,7 +263,7 @@ async fn the_user_channel_tells_an_orders_whole_life() {
     socket.subscribe("user", &[], None).await;
     let refused = socket.next().await.unwrap();
     assert_eq!(refused, json!({"type": "error", "message": "authentication failure"}));
-    socket.subscribe("user", &[BTC], Some(key.token(&key.claims()))).await;
+    socket.subscribe("user", &[], Some(key.token(&key.claims()))).await;
     socket.subscribe("heartbeats", &[], None).await;
     let snapshot = &socket.until(|f| f["channel"] == "user").await.pop().unwrap()["events"][0];
     assert_eq!((&snapshot["type"], snapshot["orders"].as_array().unwrap().len()), (&json!("snapshot"), 1));

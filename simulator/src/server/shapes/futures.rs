@@ -2,6 +2,7 @@
 
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::{decimal, usd};
 use crate::exchange::Exchange;
@@ -52,6 +53,18 @@ pub fn balance_summary(exchange: &Exchange, portfolio: &Portfolio) -> Value {
             "overnight_margin_window_measure": window("FCM_MARGIN_WINDOW_TYPE_OVERNIGHT"),
         }
     })
+}
+
+/// An event of the channel futures_balance_summary: the same names as REST, with plain strings for amounts.
+pub fn summary_event(exchange: &Exchange, portfolio: Uuid, kind: &str) -> String {
+    let mut summary = exchange.portfolios.get(&portfolio).map(|p| balance_summary(exchange, p)).unwrap_or_default();
+    let mut summary = summary["balance_summary"].take();
+    for value in summary.as_object_mut().into_iter().flat_map(|fields| fields.values_mut()) {
+        if value.get("currency").is_some() {
+            *value = value["value"].take();
+        }
+    }
+    json!([{"type": kind, "fcm_balance_summary": summary}]).to_string()
 }
 
 pub fn position(exchange: &Exchange, index: usize, position: &Position) -> Value {

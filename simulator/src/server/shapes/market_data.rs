@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::decimal;
 use crate::exchange::book::Side;
 use crate::exchange::{Exchange, Trade};
+use crate::server::tape::Candle;
 
 /// A level2 event; each change is (side, price, absolute size), 0 meaning the level is gone.
 pub fn level2(product_id: &str, kind: &str, changes: &[(Side, Decimal, Decimal)], time: Timestamp) -> String {
@@ -32,12 +33,8 @@ pub fn level2_snapshot(exchange: &Exchange, market: usize, time: Timestamp) -> S
     level2(&market.product.id, "snapshot", &levels, time)
 }
 
-pub fn ticker(exchange: &Exchange, kind: &str, markets: &[usize]) -> String {
-    let tickers: Vec<Value> = markets.iter().map(|index| one_ticker(exchange, *index)).collect();
-    json!([{"type": kind, "tickers": tickers}]).to_string()
-}
-
-fn one_ticker(exchange: &Exchange, index: usize) -> Value {
+/// A ticker event of one market.
+pub fn ticker(exchange: &Exchange, kind: &str, index: usize) -> String {
     let market = &exchange.markets[index];
     let best = |side| {
         let price = market.book.best(side);
@@ -45,7 +42,7 @@ fn one_ticker(exchange: &Exchange, index: usize) -> Value {
         (price.map(decimal).unwrap_or_default(), size.map(decimal).unwrap_or_default())
     };
     let ((bid, bid_size), (ask, ask_size)) = (best(Side::Buy), best(Side::Sell));
-    json!({
+    let ticker = json!({
         "type": "ticker",
         "product_id": market.product.id,
         "price": decimal(market.last_price),
@@ -59,9 +56,50 @@ fn one_ticker(exchange: &Exchange, index: usize) -> Value {
         "best_bid_quantity": bid_size,
         "best_ask": ask,
         "best_ask_quantity": ask_size,
-    })
+    });
+    json!([{"type": kind, "tickers": [ticker]}]).to_string()
 }
 
+/// A candles event of one product.
+pub fn candles(product_id: &str, kind: &str, candles: &[Candle]) -> String {
+    let candles: Vec<Value> = candles
+        .iter()
+        .map(|candle| {
+            json!({
+                "start": candle.start.to_string(),
+                "high": decimal(candle.high),
+                "low": decimal(candle.low),
+                "open": decimal(candle.open),
+                "close": decimal(candle.close),
+                "volume": decimal(candle.volume),
+                "product_id": product_id,
+            })
+        })
+        .collect();
+    json!([{"type": kind, "candles": candles}]).to_string()
+}
+
+/// A status event of one market.
+pub fn status(exchange: &Exchange, kind: &str, index: usize, now: Timestamp) -> String {
+    let market = &exchange.markets[index];
+    let product = &market.product;
+    let closed = market.is_closed(now);
+    let shown = json!({
+        "product_type": if product.is_future() { "FUTURE" } else { "SPOT" },
+        "id": product.id,
+        "base_currency": if product.is_future() { "" } else { product.base.as_str() },
+        "quote_currency": product.quote,
+        "base_increment": decimal(product.base_increment),
+        "quote_increment": "0.01",
+        "display_name": product.id.replace('-', "/"),
+        "status": if closed { "offline" } else { "online" },
+        "status_message": if closed { "the session is closed" } else { "" },
+        "min_market_funds": decimal(product.quote_min_size),
+    });
+    json!([{"type": kind, "products": [shown]}]).to_string()
+}
+
+/// A market_trades event.
 pub fn trades(exchange: &Exchange, kind: &str, trades: &[&Trade]) -> String {
     let trades: Vec<Value> = trades
         .iter()

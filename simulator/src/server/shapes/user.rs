@@ -6,30 +6,38 @@ use uuid::Uuid;
 use super::{decimal, order as order_shape};
 use crate::exchange::Exchange;
 use crate::exchange::book::OrderNumber;
-use crate::exchange::order::Order;
+use crate::exchange::order::{Order, TimeInForce};
 
-/// Orders per snapshot event.
+/// Orders per snapshot message.
 const BATCH: usize = 50;
 
-/// Open orders and positions, in batches; one event even when there are none.
-pub fn snapshot(exchange: &Exchange, portfolio: Uuid) -> String {
-    let orders: Vec<Value> = exchange.open_orders_of(portfolio).map(|o| user_order(exchange, o)).collect();
+/// Open orders of one market or of all, in messages of fifty with the positions; fewer than fifty, perhaps none, in
+/// the last, which is how a client knows it.
+pub fn snapshot(exchange: &Exchange, portfolio: Uuid, market: Option<usize>) -> Vec<String> {
+    let open = exchange.open_orders_of(portfolio).filter(|o| market.is_none_or(|m| m == o.market));
+    let orders: Vec<Value> = open.map(|o| user_order(exchange, o)).collect();
     let positions = positions(exchange, portfolio);
-    let event = |orders: &[Value]| json!({"type": "snapshot", "orders": orders, "positions": positions});
-    let events: Vec<Value> =
-        if orders.is_empty() { vec![event(&[])] } else { orders.chunks(BATCH).map(event).collect() };
-    Value::Array(events).to_string()
+    let message = |orders: &[Value]| json!([{"type": "snapshot", "orders": orders, "positions": positions}]);
+    let mut messages: Vec<String> = orders.chunks(BATCH).map(|batch| message(batch).to_string()).collect();
+    if orders.len().is_multiple_of(BATCH) {
+        messages.push(message(&[]).to_string());
+    }
+    messages
 }
 
-/// One changed order and the positions after it; `None` when the order is not kept any more.
-pub fn update(exchange: &Exchange, portfolio: Uuid, number: OrderNumber) -> Option<String> {
-    let order = user_order(exchange, exchange.order_by_number(number)?);
+/// One changed order and the positions after it; no order when it is not kept any more.
+pub fn update(exchange: &Exchange, portfolio: Uuid, number: OrderNumber) -> String {
+    let order: Vec<Value> = exchange.order_by_number(number).map(|o| user_order(exchange, o)).into_iter().collect();
     let positions = positions(exchange, portfolio);
-    Some(json!([{"type": "update", "orders": [order], "positions": positions}]).to_string())
+    json!([{"type": "update", "orders": order, "positions": positions}]).to_string()
 }
 
 fn user_order(exchange: &Exchange, order: &Order) -> Value {
     let product = &exchange.markets[order.market].product;
+    let end_time = match order.terms.time_in_force {
+        TimeInForce::GoodUntilDate(end) => end.to_string(),
+        _ => String::from("0001-01-01T00:00:00Z"),
+    };
     let leaves = if order.status.is_terminal() { String::from("0") } else { decimal(order.remaining()) };
     json!({
         "order_id": order.id,
@@ -40,7 +48,7 @@ fn user_order(exchange: &Exchange, order: &Order) -> Value {
         "order_type": if order.terms.limit_price.is_some() { "Limit" } else { "Market" },
         "time_in_force": order_shape::time_in_force(order),
         "creation_time": order.created,
-        "end_time": "0001-01-01T00:00:00Z",
+        "end_time": end_time,
         "start_time": "0001-01-01T00:00:00Z",
         "cumulative_quantity": decimal(order.filled_size),
         "leaves_quantity": leaves,
@@ -55,7 +63,7 @@ fn user_order(exchange: &Exchange, order: &Order) -> Value {
         "outstanding_hold_amount": decimal(order.hold),
         "post_only": order.terms.post_only.to_string(),
         "cancel_reason": order.cancel_message,
-        "reject_Reason": "",
+        "reject_reason": "",
         "product_type": if product.is_future() { "FUTURE" } else { "SPOT" },
         "contract_expiry_type": if product.is_future() { "EXPIRING" } else { "UNKNOWN_CONTRACT_EXPIRY_TYPE" },
         "risk_managed_by": if product.is_future() { "MANAGED_BY_FCM" } else { "UNKNOWN_RISK_MANAGEMENT_TYPE" },
