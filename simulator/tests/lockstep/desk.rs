@@ -170,8 +170,8 @@ impl Socket {
         let (write, mut read) = stream.split();
         let (sender, frames) = tokio::sync::mpsc::unbounded_channel();
         tokio::spawn(async move {
-            while !reads {
-                tokio::time::sleep(Duration::from_secs(1)).await;
+            if !reads {
+                std::future::pending::<()>().await;
             }
             while let Some(Ok(message)) = read.next().await {
                 if let Message::Text(text) = message {
