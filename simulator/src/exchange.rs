@@ -3,6 +3,7 @@
 //! No I/O and no clock: every command is given the time, and all randomness comes from the seed, so the same
 //! commands at the same times give the same exchange. The server around it holds the lock and the sockets.
 
+pub mod behaviour;
 pub mod book;
 mod cancel;
 pub mod funding;
@@ -28,6 +29,7 @@ use rust_decimal::Decimal;
 use rust_decimal::dec;
 use uuid::Uuid;
 
+use behaviour::Behaviour;
 use book::{Book, OrderNumber, Side};
 use funding::{Due, Funding};
 use journal::{Journal, JournalEvent, Kind};
@@ -148,6 +150,7 @@ pub struct Exchange {
     notices: Vec<Notice>,
     rng: ChaCha8Rng,
     participants: Participants,
+    pub behaviour: Behaviour,
     /// Whether the participants stand still: no price moves and nobody but clients trades. Time goes on.
     pub frozen: bool,
     /// All fees ever charged, in quote currency.
@@ -187,6 +190,7 @@ impl Exchange {
             notices: Vec::new(),
             rng,
             participants,
+            behaviour: Behaviour::default(),
             frozen: false,
             fees_collected: Decimal::ZERO,
         };

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use clap::{Args, Parser, Subcommand};
 use exchange_simulator::data_dir::DataDir;
 use exchange_simulator::exchange::{FeeRates, Settings};
@@ -65,6 +65,9 @@ struct Serve {
     /// WebSocket connections, and messages without a token, per second and address; 0 for no limit.
     #[arg(long, default_value_t = 8)]
     web_socket_rate_limit: u32,
+    /// Faults from the start, by a YAML file; see docs/simulator.md.
+    #[arg(long)]
+    scenario: Option<PathBuf>,
     /// Refuse a repeated client_order_id (DUPLICATE_CLIENT_ORDER_ID) instead of answering with the old order.
     #[arg(long)]
     refuse_duplicates: bool,
@@ -87,7 +90,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Init(init) => init.run().map(|_| ()),
         Command::Serve(args) => {
             let clock = Clock::real(args.speed);
-            serve(&args.init.run()?, args.listen, &args.options(), clock).await
+            serve(&args.init.run()?, args.listen, &args.options()?, clock).await
         }
     }
 }
@@ -105,7 +108,7 @@ impl Init {
 }
 
 impl Serve {
-    fn options(&self) -> Options {
+    fn options(&self) -> anyhow::Result<Options> {
         let defaults = Settings::default();
         let settings = Settings {
             seed: self.seed,
@@ -114,12 +117,17 @@ impl Serve {
             future_fees: fees(self.future_fees.as_deref(), defaults.future_fees),
             ..defaults
         };
-        Options {
+        let scenario = match &self.scenario {
+            Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
+            None => String::new(),
+        };
+        Ok(Options {
             settings,
             rate_limit: self.rate_limit,
             web_socket_rate_limit: self.web_socket_rate_limit,
             tick: Duration::from_millis(self.tick_ms),
-        }
+            scenario,
+        })
     }
 }
 

@@ -14,11 +14,13 @@ pub mod listen;
 pub mod publish;
 pub mod rate_limit;
 pub mod rest;
+pub mod scenario;
 pub mod shapes;
 pub mod tape;
 pub mod websocket;
 
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +41,7 @@ use faults::Faults;
 use hub::Hub;
 use publish::Feeds;
 use rate_limit::RateLimiter;
+use scenario::Scenario;
 use websocket::limits::Limits;
 
 /// USD that every portfolio starts with.
@@ -54,6 +57,8 @@ pub struct Options {
     pub web_socket_rate_limit: u32,
     /// Time between two steps of the market, on tokio's clock.
     pub tick: Duration,
+    /// The text of a scenario that begins at once; none when empty.
+    pub scenario: String,
 }
 
 impl Default for Options {
@@ -63,6 +68,7 @@ impl Default for Options {
             rate_limit: 30,
             web_socket_rate_limit: 8,
             tick: Duration::from_millis(100),
+            scenario: String::new(),
         }
     }
 }
@@ -72,6 +78,7 @@ pub struct State {
     pub exchange: Exchange,
     pub hub: Hub,
     pub faults: Faults,
+    pub scenario: Scenario,
     pub rate_limiter: RateLimiter,
     pub feeds: Feeds,
     pub web_socket_limits: Limits,
@@ -80,6 +87,8 @@ pub struct State {
 pub struct App {
     state: Mutex<State>,
     pub clock: Clock,
+    /// Whether a fault may concern WebSockets: their frames need not ask when there is none.
+    pub web_socket_faults: AtomicBool,
     pub keys: ApiKeys,
     pub admin_token: String,
 }
@@ -112,8 +121,9 @@ impl Simulator {
     /// Starts the markets on the current runtime.
     ///
     /// # Errors
-    /// Names the key whose public half cannot be read.
+    /// Names the key whose public half cannot be read, or the step of the scenario that is wrong.
     pub fn start(accounts: &Accounts, admin_token: String, options: &Options, clock: Clock) -> Result<Self, String> {
+        let scenario = Scenario::read(&options.scenario, options.settings.seed, clock.now().time)?;
         let mut exchange = Exchange::new(options.settings.clone(), listings(), clock.now());
         for portfolio in &accounts.portfolios {
             exchange.open_portfolio(clock.now(), portfolio.uuid, &portfolio.name, Decimal::from(DEPOSIT));
@@ -123,11 +133,13 @@ impl Simulator {
                 feeds: Feeds::new(exchange.markets.len()),
                 exchange,
                 hub: Hub::default(),
-                faults: Faults::default(),
+                faults: Faults::new(options.settings.seed),
+                scenario,
                 rate_limiter: RateLimiter::new(options.rate_limit),
                 web_socket_limits: Limits::new(options.web_socket_rate_limit),
             }),
             clock,
+            web_socket_faults: AtomicBool::new(false),
             keys: ApiKeys::new(accounts)?,
             admin_token,
         });
@@ -175,6 +187,8 @@ async fn run_market(app: Arc<App>, tick: Duration) {
     loop {
         interval.tick().await;
         let (mut state, now) = app.lock();
+        app.run_scenario(&mut state, now);
+        app.apply_faults(&mut state, now);
         state.exchange.tick(now);
         state.publish();
         state.publish_books(now);

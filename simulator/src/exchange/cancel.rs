@@ -39,7 +39,7 @@ impl Exchange {
         }
         order.status = Status::CancelQueued;
         order.last_update = now.time;
-        let due = now.time.checked_add(self.settings.cancel_delay).unwrap_or(now.time);
+        let due = now.time.checked_add(self.cancel_delay()).unwrap_or(now.time);
         self.cancels.insert((due, number));
         self.record(now, Kind::CancelRequested, number, "");
         Ok(())

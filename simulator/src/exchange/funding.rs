@@ -20,6 +20,8 @@ pub struct Funding {
     pub rate: Decimal,
     /// When `rate` was fixed.
     pub time: Timestamp,
+    /// Replaces the rate of the hour that is running (a fault).
+    pub spike: Option<Decimal>,
     samples: Vec<Decimal>,
     next_sample: Timestamp,
     next_hour: Timestamp,
@@ -41,7 +43,14 @@ impl Funding {
     pub fn new(now: Timestamp, rate: Decimal) -> Self {
         let hour = now.as_second().div_euclid(HOUR_SECONDS) * HOUR_SECONDS;
         let at = |seconds| Timestamp::from_second(seconds).unwrap_or(now);
-        Self { rate, time: at(hour), samples: Vec::new(), next_sample: now, next_hour: at(hour + HOUR_SECONDS) }
+        Self {
+            rate,
+            time: at(hour),
+            spike: None,
+            samples: Vec::new(),
+            next_sample: now,
+            next_hour: at(hour + HOUR_SECONDS),
+        }
     }
 
     /// The next thing due at or before `now`; call until it says `Nothing`.
@@ -63,6 +72,11 @@ impl Funding {
     pub fn end_hour(&mut self) -> Option<Decimal> {
         self.time = self.next_hour;
         self.next_hour = advance(self.next_hour, HOUR_SECONDS);
+        if let Some(rate) = self.spike.take() {
+            self.samples.clear();
+            self.rate = rate;
+            return Some(rate);
+        }
         let count = Decimal::from(self.samples.len());
         let premium = self.samples.drain(..).sum::<Decimal>().checked_div(count)? / dec!(24);
         self.rate = (dec!(0.75) * premium + dec!(0.25) * self.rate).round_dp(9);

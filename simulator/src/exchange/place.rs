@@ -40,7 +40,7 @@ impl Exchange {
         if let Some(&order_id) =
             self.portfolios.get(&portfolio).and_then(|p| p.client_order_ids.get(&new.client_order_id))
         {
-            if !self.settings.refuse_duplicates {
+            if !self.refuses_duplicates() {
                 return Ok(Placed { order_id, duplicate: true });
             }
             let rejection =
@@ -79,7 +79,7 @@ impl Exchange {
         };
         let known = self.portfolios.get(&portfolio).is_some_and(|p| p.client_order_ids.contains_key(&client_order_id));
         let side = if position.is_sign_negative() { Side::Buy } else { Side::Sell };
-        let size = size.unwrap_or(position.abs()).normalize();
+        let size = size.filter(|_| !self.behaviour.close_position_ignores_size).unwrap_or(position.abs()).normalize();
         let configuration =
             OrderConfiguration::MarketMarketIoc(super::order::Market { base_size: Some(size), ..Default::default() });
         let new = NewOrder { client_order_id, product_id, side, configuration: configuration.clone(), closing: true };
@@ -98,6 +98,13 @@ impl Exchange {
             return Err(rejection);
         }
         Ok((self.place(now, portfolio, new)?, configuration))
+    }
+
+    /// Refuses an order for a reason from outside (a fault), as if a rule had.
+    pub fn refuse(&mut self, now: Now, portfolio: Uuid, new: &NewOrder, reason: Reason) -> Rejection {
+        let rejection = Rejection::new(reason, "injected by a fault of the simulator");
+        self.record_rejection(now, portfolio, new, &rejection);
+        rejection
     }
 
     fn check(&self, now: Now, portfolio: Uuid, new: &NewOrder) -> Result<(usize, Terms), Rejection> {
@@ -121,6 +128,7 @@ impl Exchange {
         {
             return reject(Reason::InvalidRequest, "end_time must be in the future".into());
         }
+        self.check_behaviour(market, &terms)?;
         check_increments(product, new.side, &terms)?;
         self.check_book(market, new.side, &terms)?;
         self.check_funds(market, portfolio, new.side, &terms)?;
@@ -246,6 +254,7 @@ impl Exchange {
                 increment: self.markets[market].product.base_increment,
             },
         };
+        let quantity = self.obtainable(owner, market, &terms, quantity);
         let taker = Taker { side, owner, limit: terms.limit_price, quantity };
         let book = &mut self.markets[market].book;
         if terms.time_in_force == TimeInForce::FillOrKill {

@@ -1,10 +1,10 @@
 //! Why an order is refused for business reasons: an HTTP 200 with `success: false`, in Coinbase's own words.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use strum::Display;
 
 /// Coinbase's failure reasons (a subset; names as on the wire).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Display, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Display, Serialize, Deserialize)]
 #[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Reason {

@@ -2,6 +2,8 @@
 //!
 //! Guarded by the token in `admin.token`; no API key opens it.
 
+mod faults;
+
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -10,7 +12,6 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use jiff::{SignedDuration, Timestamp};
 use rust_decimal::Decimal;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -19,11 +20,10 @@ use uuid::Uuid;
 use super::App;
 use super::caller::bearer;
 use super::error::ApiError;
-use super::faults::{Fault, FaultKind, FaultRequest};
 use super::shapes::{decimal, order as order_shape};
+use crate::exchange::NewOrder;
 use crate::exchange::book::Side;
 use crate::exchange::order::{LimitGtc, Market, OrderConfiguration};
-use crate::exchange::{Exchange, NewOrder};
 
 /// Events in one journal reply.
 const MAX_EVENTS: usize = 2_000;
@@ -38,7 +38,8 @@ pub fn router(app: Arc<App>) -> Router<Arc<App>> {
         .route("/portfolios/{uuid}", get(portfolio))
         .route("/place", post(place))
         .route("/market", get(market).post(set_market))
-        .route("/faults", get(active_faults).post(set_faults))
+        .route("/faults", get(faults::active).post(faults::set))
+        .route("/scenario", get(faults::scenario).post(faults::set_scenario))
         .layer(middleware::from_fn_with_state(app, administrator))
 }
 
@@ -191,63 +192,6 @@ async fn set_market(State(app): State<Arc<App>>, bytes: Bytes) -> Reply {
     let (mut state, _) = app.lock();
     state.exchange.frozen = request.frozen;
     Ok(Json(json!({"frozen": state.exchange.frozen})))
-}
-
-async fn active_faults(State(app): State<Arc<App>>) -> Json<Value> {
-    let (mut state, now) = app.lock();
-    let faults = json!(state.faults.active(now.time));
-    Json(json!({"faults": faults, "closed_sessions": closed_sessions(&state.exchange, now.time)}))
-}
-
-async fn set_faults(State(app): State<Arc<App>>, bytes: Bytes) -> Reply {
-    let request: FaultRequest = read(&bytes)?;
-    let (mut state, now) = app.lock();
-    match (request.clear, request.kind) {
-        (true, None) => {
-            state.faults.clear();
-            for index in 0..state.exchange.markets.len() {
-                state.exchange.close_session(index, None);
-            }
-        }
-        (false, Some(FaultKind::SessionClosed)) => close_sessions(&mut state.exchange, &request, now.time)?,
-        (false, Some(kind)) => state.faults.add(Fault {
-            kind,
-            portfolio: request.portfolio,
-            key: request.key,
-            until: request.seconds.map(|s| after(now.time, s)),
-            remaining: request.count,
-            milliseconds: request.milliseconds.unwrap_or(0),
-        }),
-        _ => return Err(ApiError::InvalidArgument("give either a kind or \"clear\": true".into())),
-    }
-    let faults = json!(state.faults.active(now.time));
-    Ok(Json(json!({"faults": faults, "closed_sessions": closed_sessions(&state.exchange, now.time)})))
-}
-
-fn close_sessions(exchange: &mut Exchange, request: &FaultRequest, now: Timestamp) -> Result<(), ApiError> {
-    let seconds = request
-        .seconds
-        .ok_or_else(|| ApiError::InvalidArgument("session_closed needs seconds: when it opens again".into()))?;
-    let wanted = |id: &str| request.product_id.as_deref().is_none_or(|p| p == id);
-    let futures: Vec<usize> = (0..exchange.markets.len())
-        .filter(|i| exchange.markets[*i].product.is_future() && wanted(&exchange.markets[*i].product.id))
-        .collect();
-    if futures.is_empty() {
-        return Err(ApiError::InvalidArgument("product_id is not a futures product".into()));
-    }
-    for index in futures {
-        exchange.close_session(index, Some(after(now, seconds)));
-    }
-    Ok(())
-}
-
-fn closed_sessions(exchange: &Exchange, now: Timestamp) -> Value {
-    let closed = exchange.markets.iter().filter(|m| m.is_closed(now));
-    closed.map(|m| json!({"product_id": m.product.id, "opens": m.closed_until})).collect()
-}
-
-fn after(now: Timestamp, seconds: u32) -> Timestamp {
-    now.checked_add(SignedDuration::from_secs(i64::from(seconds))).unwrap_or(Timestamp::MAX)
 }
 
 fn read<T: serde::de::DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {

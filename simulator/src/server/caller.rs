@@ -11,7 +11,6 @@ use uuid::Uuid;
 
 use super::App;
 use super::error::ApiError;
-use super::faults::FaultKind;
 use super::rate_limit::Allowance;
 
 /// Largest request body, in bytes; an order is a few hundred.
@@ -50,16 +49,18 @@ pub async fn authenticated(State(app): State<Arc<App>>, mut request: Request, ne
     let portfolio = caller.portfolio;
     let (allowance, gate) = {
         let (mut state, now) = app.lock();
-        (state.rate_limiter.take(portfolio, now.monotonic_ns), gate(&mut state, Some(portfolio), now.time))
+        let gate = state.faults.gate(Some(portfolio), request.method().as_str(), &full_path(&request), now.time);
+        (state.rate_limiter.take(portfolio, now.monotonic_ns), gate)
     };
     let limited = allowance.is_some_and(|a| !a.allowed);
     let permitted = if request.method().is_safe() { caller.can_view } else { caller.can_trade };
     request.extensions_mut().insert(caller);
-    let mut response = match gate.await {
-        Err(error) => error.into_response(),
-        Ok(()) if limited => ApiError::RateLimited.into_response(),
-        Ok(()) if !permitted => ApiError::MissingScopes.into_response(),
-        Ok(()) => next.run(request).await,
+    let mut response = if limited {
+        ApiError::RateLimited.into_response()
+    } else if !permitted {
+        ApiError::MissingScopes.into_response()
+    } else {
+        gate.pass(request, next).await
     };
     if let Some(allowance) = allowance {
         add_headers(response.headers_mut(), allowance);
@@ -71,28 +72,9 @@ pub async fn authenticated(State(app): State<Arc<App>>, mut request: Request, ne
 pub async fn public(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let gate = {
         let (mut state, now) = app.lock();
-        gate(&mut state, None, now.time)
+        state.faults.gate(None, request.method().as_str(), &full_path(&request), now.time)
     };
-    match gate.await {
-        Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
-    }
-}
-
-/// What active faults do to a request; the returned future holds no lock.
-fn gate(
-    state: &mut super::State,
-    portfolio: Option<Uuid>,
-    now: jiff::Timestamp,
-) -> impl Future<Output = Result<(), ApiError>> + use<> {
-    let unavailable = state.faults.hits(FaultKind::RestUnavailable, portfolio, now);
-    let latency = state.faults.latency_ms(portfolio, now);
-    async move {
-        if latency > 0 {
-            tokio::time::sleep(Duration::from_millis(latency)).await;
-        }
-        if unavailable { Err(ApiError::Unavailable) } else { Ok(()) }
-    }
+    gate.pass(request, next).await
 }
 
 fn authenticate(app: &App, request: &Request) -> Result<Caller, ApiError> {
@@ -109,7 +91,7 @@ fn authenticate(app: &App, request: &Request) -> Result<Caller, ApiError> {
         return Err(ApiError::Unauthorized);
     }
     Ok(Caller {
-        portfolio: key.portfolio,
+        portfolio: state.faults.portfolio_of(key.portfolio, &key.name, now.time),
         can_view: key.can_view,
         can_trade: key.can_trade,
         can_transfer: key.can_transfer,

@@ -1,99 +1,184 @@
 //! Faults switched on through the administrative interface. What an exchange does on a bad day, on demand.
 
+pub mod apply;
+pub mod gate;
+pub mod kind;
+pub mod request;
+
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
 use uuid::Uuid;
 
-/// `POST /_simulator/faults`: one fault, or `{"clear": true}`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FaultRequest {
-    #[serde(default)]
-    pub clear: bool,
-    pub kind: Option<FaultKind>,
-    /// Only this portfolio; all when absent.
-    pub portfolio: Option<Uuid>,
-    /// Only this key (`key_revoked`).
-    pub key: Option<String>,
-    /// Only this product (`session_closed`); every future when absent.
-    pub product_id: Option<String>,
-    /// How long, in seconds; until cleared when absent.
-    pub seconds: Option<u32>,
-    /// How many requests it affects (`drop_replies`); without limit when absent.
-    pub count: Option<u32>,
-    /// Delay of every reply (`latency_ms`).
-    pub milliseconds: Option<u32>,
-}
+use crate::exchange::rejection::Reason;
+use kind::{Distribution, FaultKind};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FaultKind {
-    /// Every REST request is answered 503.
-    RestUnavailable,
-    /// An order or close is accepted, but its reply never arrives.
-    DropReplies,
-    /// Every token of the key (or of the portfolio's keys) is refused.
-    KeyRevoked,
-    /// Every REST reply is late.
-    LatencyMs,
-    /// The futures session is closed; it opens again after `seconds`.
-    SessionClosed,
-}
+/// Faults that are on at once, at most.
+const MAX_FAULTS: usize = 1_000;
+/// So that the faults' dice are not the market's.
+const STREAM: u64 = 0xfa17;
 
 /// A fault that is on.
 #[derive(Debug, Clone, Serialize)]
 pub struct Fault {
+    #[serde(flatten)]
     pub kind: FaultKind,
     pub portfolio: Option<Uuid>,
     pub key: Option<String>,
+    pub product_id: Option<String>,
+    pub endpoint: Option<String>,
+    pub channel: Option<String>,
+    pub rate: Option<f64>,
     pub until: Option<Timestamp>,
     pub remaining: Option<u32>,
-    pub milliseconds: u32,
 }
 
-#[derive(Debug, Default)]
-pub struct Faults(Vec<Fault>);
+/// What happens to a WebSocket frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Deliver,
+    Twice,
+    /// After the next one.
+    Late,
+    /// Never; its number is missing.
+    Lost,
+}
+
+#[derive(Debug)]
+pub struct Faults {
+    on: Vec<Fault>,
+    rng: ChaCha8Rng,
+}
 
 impl Faults {
-    pub fn add(&mut self, fault: Fault) {
-        self.0.push(fault);
+    /// The same seed strikes the same requests.
+    pub fn new(seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(STREAM);
+        Self { on: Vec::new(), rng }
+    }
+
+    /// # Errors
+    /// When too many are on.
+    pub fn add(&mut self, fault: Fault) -> Result<(), String> {
+        if self.on.len() >= MAX_FAULTS {
+            return Err(format!("{MAX_FAULTS} faults are on; clear them first"));
+        }
+        self.on.push(fault);
+        Ok(())
     }
 
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.on.clear();
     }
 
     /// Faults that are on at `now`.
     pub fn active(&mut self, now: Timestamp) -> &[Fault] {
-        self.0.retain(|f| f.until.is_none_or(|until| now < until) && f.remaining != Some(0));
-        &self.0
+        self.on.retain(|f| f.until.is_none_or(|until| now < until) && f.remaining != Some(0));
+        &self.on
     }
 
-    /// Whether a fault of this kind hits this portfolio (`None`: a request without a key).
-    pub fn hits(&mut self, kind: FaultKind, portfolio: Option<Uuid>, now: Timestamp) -> bool {
-        self.active(now).iter().any(|f| f.kind == kind && f.concerns(portfolio))
+    /// The first fault that fits and whose dice say so; uses up one of its count.
+    fn strike(&mut self, now: Timestamp, fits: impl Fn(&Fault) -> bool) -> Option<FaultKind> {
+        if self.active(now).is_empty() {
+            return None;
+        }
+        let Self { on, rng } = self;
+        let fault = on.iter_mut().find(|f| fits(f) && f.rate.is_none_or(|rate| rng.random_bool(rate)))?;
+        fault.remaining = fault.remaining.map(|n| n.saturating_sub(1));
+        Some(fault.kind.clone())
     }
 
+    /// Whether tokens of a key are refused.
     pub fn revoked(&mut self, portfolio: Uuid, key: &str, now: Timestamp) -> bool {
-        self.active(now).iter().any(|f| {
-            f.kind == FaultKind::KeyRevoked && f.concerns(Some(portfolio)) && f.key.as_deref().is_none_or(|k| k == key)
-        })
+        self.active(now)
+            .iter()
+            .any(|f| f.kind == FaultKind::KeyRevoked {} && f.concerns(Some(portfolio)) && f.is_of_key(key))
+    }
+
+    /// The portfolio that a key belongs to now.
+    pub fn portfolio_of(&mut self, portfolio: Uuid, key: &str, now: Timestamp) -> Uuid {
+        let changed = self.active(now).iter().rev().find_map(|f| match f.kind {
+            FaultKind::PortfolioChanged { to } if f.is_of_key(key) => Some(to),
+            _ => None,
+        });
+        changed.unwrap_or(portfolio)
+    }
+
+    /// Why an order is refused, if a fault wants that.
+    pub fn rejects(&mut self, portfolio: Uuid, product: &str, now: Timestamp) -> Option<Reason> {
+        let fits = |f: &Fault| {
+            matches!(f.kind, FaultKind::RejectOrders { .. }) && f.concerns(Some(portfolio)) && f.is_of_product(product)
+        };
+        match self.strike(now, fits)? {
+            FaultKind::RejectOrders { reason } => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Uses up one reply of a `drop_replies` fault without an endpoint, if there is one.
+    pub fn drops_reply(&mut self, portfolio: Uuid, now: Timestamp) -> bool {
+        let fits =
+            |f: &Fault| f.kind == FaultKind::DropReplies {} && f.endpoint.is_none() && f.concerns(Some(portfolio));
+        self.strike(now, fits).is_some()
     }
 
     /// Total delay of a reply, in milliseconds.
-    pub fn latency_ms(&mut self, portfolio: Option<Uuid>, now: Timestamp) -> u64 {
-        let active = self.active(now).iter();
-        let late = active.filter(|f| f.kind == FaultKind::LatencyMs && f.concerns(portfolio));
-        late.map(|f| u64::from(f.milliseconds)).sum()
+    fn latency_ms(&mut self, portfolio: Option<Uuid>, endpoint: &str, now: Timestamp) -> u64 {
+        self.active(now);
+        let Self { on, rng } = self;
+        let late = on.iter().filter(|f| f.concerns(portfolio) && f.is_of_endpoint(endpoint));
+        let mut total = 0;
+        for fault in late.filter(|f| matches!(f.kind, FaultKind::LatencyMs { .. } | FaultKind::Latency { .. })) {
+            if fault.rate.is_none_or(|rate| rng.random_bool(rate)) {
+                total += delay(&fault.kind, rng);
+            }
+        }
+        total
     }
 
-    /// Uses up one reply of a `drop_replies` fault, if there is one.
-    pub fn drops_reply(&mut self, portfolio: Uuid, now: Timestamp) -> bool {
-        self.active(now);
-        let dropping = |f: &&mut Fault| f.kind == FaultKind::DropReplies && f.concerns(Some(portfolio));
-        let Some(fault) = self.0.iter_mut().find(dropping) else { return false };
-        fault.remaining = fault.remaining.map(|n| n.saturating_sub(1));
-        true
+    /// What happens to a frame of this connection.
+    pub fn fate(&mut self, portfolio: Option<Uuid>, channel: &str, now: Timestamp) -> Fate {
+        let fits = |f: &Fault| {
+            let of_frames = matches!(
+                f.kind,
+                FaultKind::WebsocketSilent {}
+                    | FaultKind::DuplicateFrames {}
+                    | FaultKind::ReorderFrames {}
+                    | FaultKind::SequenceGap {}
+            );
+            of_frames && f.concerns(portfolio) && f.channel.as_deref().is_none_or(|c| c == channel)
+        };
+        match self.strike(now, fits) {
+            Some(FaultKind::DuplicateFrames {}) => Fate::Twice,
+            Some(FaultKind::ReorderFrames {}) => Fate::Late,
+            Some(_) => Fate::Lost,
+            None => Fate::Deliver,
+        }
+    }
+
+    /// Whether a fault of this kind is on for the product.
+    pub fn is_on(&mut self, kind: &FaultKind, product: Option<&str>, now: Timestamp) -> bool {
+        let of_product = |f: &Fault| product.is_none_or(|product| f.is_of_product(product));
+        self.active(now).iter().any(|f| f.kind == *kind && of_product(f))
+    }
+}
+
+fn delay(kind: &FaultKind, rng: &mut ChaCha8Rng) -> u64 {
+    match *kind {
+        FaultKind::LatencyMs { milliseconds }
+        | FaultKind::Latency { distribution: Distribution::Fixed, milliseconds, .. } => u64::from(milliseconds),
+        FaultKind::Latency { distribution: Distribution::Uniform, milliseconds, max_milliseconds } => {
+            u64::from(rng.random_range(milliseconds..=max_milliseconds.unwrap_or(milliseconds)))
+        }
+        FaultKind::Latency { distribution: Distribution::Exponential, milliseconds, max_milliseconds } => {
+            let uniform: f64 = rng.random();
+            let drawn = -(1.0 - uniform).ln() * f64::from(milliseconds);
+            // A cast from a float saturates, so no draw overflows.
+            (drawn as u64).min(max_milliseconds.map_or(60_000, u64::from))
+        }
+        _ => 0,
     }
 }
 
@@ -101,4 +186,22 @@ impl Fault {
     fn concerns(&self, portfolio: Option<Uuid>) -> bool {
         self.portfolio.is_none() || self.portfolio == portfolio
     }
+
+    fn is_of_key(&self, key: &str) -> bool {
+        self.key.as_deref().is_none_or(|k| k == key)
+    }
+
+    fn is_of_product(&self, product: &str) -> bool {
+        self.product_id.as_deref().is_none_or(|p| p == product)
+    }
+
+    /// `endpoint` is `"METHOD /path"` below `/api/v3/brokerage`.
+    fn is_of_endpoint(&self, endpoint: &str) -> bool {
+        let Some(wanted) = self.endpoint.as_deref() else { return true };
+        let path = endpoint.split_once(' ').map_or(endpoint, |(_, path)| path);
+        if wanted.starts_with('/') { path.starts_with(wanted) } else { endpoint.starts_with(wanted) }
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rust_decimal::Decimal;
+use rust_decimal::dec;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use uuid::Uuid;
 
+use super::faults::kind::FaultKind;
 use super::hub::Topic;
 use super::shapes::{futures, market_data, user};
 use super::tape::Tape;
 use super::{App, State};
+use crate::exchange::book::Side;
 use crate::exchange::{Notice, Now};
 
 /// Trades of this long share a message of market_trades.
@@ -27,11 +31,13 @@ pub struct Feeds {
     pub tapes: Vec<Tape>,
     /// The futures balances last sent.
     balances: BTreeMap<Uuid, String>,
+    /// The bid that a fault shows above the best offer, by market.
+    crossing: BTreeMap<usize, Decimal>,
 }
 
 impl Feeds {
     pub fn new(markets: usize) -> Self {
-        Self { tapes: (0..markets).map(|_| Tape::default()).collect(), balances: BTreeMap::new() }
+        Self { tapes: (0..markets).map(|_| Tape::default()).collect(), ..Self::default() }
     }
 }
 
@@ -69,13 +75,37 @@ impl State {
 
     pub(super) fn publish_books(&mut self, now: Now) {
         for index in 0..self.exchange.markets.len() {
-            let changes = self.exchange.markets[index].book.take_changes();
+            let product = self.exchange.markets[index].product.clone();
+            if self.faults.is_on(&FaultKind::StaleBook {}, Some(&product.id), now.time) {
+                continue; // the changes are kept, and sent when it ends
+            }
+            let mut changes = self.exchange.markets[index].book.take_changes();
+            let crossed = self.faults.is_on(&FaultKind::CrossedBook {}, Some(&product.id), now.time);
+            self.cross_book(index, crossed, &mut changes);
             if changes.is_empty() {
                 continue;
             }
-            let product = &self.exchange.markets[index].product.id;
-            let events = || market_data::level2(product, "update", &changes, now.time);
+            let events = || market_data::level2(&product.id, "update", &changes, now.time);
             self.hub.publish(Topic::Level2(index), "l2_data", events);
+        }
+    }
+
+    /// Adds the bid of the fault `crossed_book` above the best offer, or takes it back.
+    fn cross_book(&mut self, index: usize, crossed: bool, changes: &mut Vec<(Side, Decimal, Decimal)>) {
+        let market = &self.exchange.markets[index];
+        let wanted =
+            market.book.best(Side::Sell).filter(|_| crossed).map(|ask| ask + market.product.price_increment * dec!(10));
+        let shown = self.feeds.crossing.get(&index).copied();
+        if wanted == shown {
+            return;
+        }
+        if let Some(price) = shown {
+            changes.push((Side::Buy, price, market.book.size_at(Side::Buy, price)));
+            self.feeds.crossing.remove(&index);
+        }
+        if let Some(price) = wanted {
+            changes.push((Side::Buy, price, market.product.base_min_size));
+            self.feeds.crossing.insert(index, price);
         }
     }
 

@@ -10,6 +10,7 @@ mod request;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
@@ -18,12 +19,16 @@ use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use jiff::Timestamp;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
+use uuid::Uuid;
 
 use super::App;
 use super::error::ApiError;
+use super::faults::kind::FaultKind;
+use super::faults::{Fate, Faults};
 use super::hub::{Cut, Frame, QUEUE, Subscriber, Topic};
 use request::{Refusal, Request, RequestKind, snapshot};
 
@@ -53,6 +58,13 @@ async fn upgrade(
     if !allowed {
         return ApiError::RateLimited.into_response();
     }
+    let refused = {
+        let (mut state, now) = app.lock();
+        state.faults.refuse_web_sockets(now.time)
+    };
+    if refused {
+        return ApiError::Unavailable.into_response();
+    }
     let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
     upgrade.on_upgrade(move |socket| async move { Connection::new(app, address, socket).run().await })
 }
@@ -70,6 +82,9 @@ struct Connection {
     /// Products (or portfolios) by channel, as the `subscriptions` acknowledgement shows them.
     subscriptions: BTreeMap<String, BTreeSet<String>>,
     topics: Vec<Topic>,
+    portfolio: Option<Uuid>,
+    /// A frame that a fault sends after the next one.
+    late: Option<String>,
     /// When it is closed unless something is sent before.
     silent_at: Instant,
 }
@@ -90,6 +105,8 @@ impl Connection {
             heartbeat: None,
             subscriptions: BTreeMap::new(),
             topics: Vec::new(),
+            portfolio: None,
+            late: None,
             silent_at: Instant::now() + SILENCE,
         }
     }
@@ -165,6 +182,7 @@ impl Connection {
             };
             if let Some(peer) = state.hub.peers.get_mut(&self.subscriber.connection) {
                 peer.portfolio = portfolio.or(peer.portfolio);
+                self.portfolio = peer.portfolio;
             }
             for topic in resolved.topics {
                 self.topics.retain(|t| *t != topic);
@@ -210,7 +228,11 @@ impl Connection {
     async fn beat(&mut self) -> Result<(), &'static str> {
         self.heartbeats += 1;
         let time = self.app.clock.shown();
-        let events = json!([{"current_time": time, "heartbeat_counter": self.heartbeats.to_string()}]).to_string();
+        let counter = match self.struck(|faults, now| faults.is_on(&FaultKind::NumericHeartbeats {}, None, now)) {
+            Some(true) => json!(self.heartbeats),
+            _ => json!(self.heartbeats.to_string()),
+        };
+        let events = json!([{"current_time": time, "heartbeat_counter": counter}]).to_string();
         self.send("heartbeats", &events).await
     }
 
@@ -222,13 +244,43 @@ impl Connection {
             self.sequence_num
         );
         self.sequence_num += 1;
-        self.send_text(text).await
+        let portfolio = self.portfolio;
+        let fate = self.struck(|faults, now| faults.fate(portfolio, channel, now)).unwrap_or(Fate::Deliver);
+        match fate {
+            Fate::Lost => {
+                self.stay_open();
+                return Ok(());
+            }
+            Fate::Late if self.late.is_none() => {
+                self.late = Some(text);
+                return Ok(());
+            }
+            Fate::Twice => self.send_text(text.clone()).await?,
+            Fate::Late | Fate::Deliver => {}
+        }
+        self.send_text(text).await?;
+        match self.late.take() {
+            Some(late) => self.send_text(late).await,
+            None => Ok(()),
+        }
     }
 
-    async fn send_text(&mut self, text: String) -> Result<(), &'static str> {
+    /// Asks the faults, if there are any.
+    fn struck<T>(&self, ask: impl FnOnce(&mut Faults, Timestamp) -> T) -> Option<T> {
+        self.app.web_socket_faults.load(Ordering::Relaxed).then(|| {
+            let (mut state, now) = self.app.lock();
+            ask(&mut state.faults, now.time)
+        })
+    }
+
+    fn stay_open(&mut self) {
         // Between 60 and 90 seconds, and the same for the same connection of a seed.
         let silence = SILENCE + Duration::from_secs(self.subscriber.connection % 31);
         self.silent_at = Instant::now() + silence;
+    }
+
+    async fn send_text(&mut self, text: String) -> Result<(), &'static str> {
+        self.stay_open();
         match timeout(SEND, self.socket.send(Message::Text(text.into()))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err("the connection broke"),

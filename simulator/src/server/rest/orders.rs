@@ -93,7 +93,10 @@ pub async fn create(State(app): State<Arc<App>>, Extension(caller): Extension<Ca
     };
     let configuration = new.configuration.clone();
     let (reply, lost) = app.command(|state, now| {
-        let result = state.exchange.place(now, caller.portfolio, new).map(|placed| (placed, configuration.clone()));
+        let result = match state.faults.rejects(caller.portfolio, &new.product_id, now.time) {
+            Some(reason) => Err(state.exchange.refuse(now, caller.portfolio, &new, reason)),
+            None => state.exchange.place(now, caller.portfolio, new).map(|placed| (placed, configuration.clone())),
+        };
         let lost = result.is_ok() && state.faults.drops_reply(caller.portfolio, now.time);
         (placed_reply(&state.exchange, result, Some(&configuration)), lost)
     });
@@ -131,7 +134,7 @@ pub async fn batch_cancel(State(app): State<Arc<App>>, Extension(caller): Extens
                 json!({"success": requested.is_ok(), "failure_reason": reason, "order_id": id})
             })
             .collect();
-        (results, state.exchange.settings.cancel_delay)
+        (results, state.exchange.cancel_delay())
     });
     // Performed when due, not at the next market tick: cancels are what a kill waits for.
     tokio::spawn(async move {

@@ -73,7 +73,7 @@ impl Request {
         if !key.can_view || state.faults.revoked(key.portfolio, &key.name, now.time) {
             return Err(Refusal::Authentication);
         }
-        Ok(Some(key.portfolio))
+        Ok(Some(state.faults.portfolio_of(key.portfolio, &key.name, now.time)))
     }
 
     /// Topics of the message, and their names.

@@ -1,0 +1,72 @@
+//! Behaviours of the exchange that can be switched: what Coinbase does not document, and what it does on a bad day.
+
+use jiff::SignedDuration;
+use rust_decimal::Decimal;
+
+use super::Exchange;
+use super::book::Quantity;
+use super::order::{Terms, TimeInForce};
+use super::rejection::{Reason, Rejection};
+
+/// The default is the behaviour that was observed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Behaviour {
+    /// A repeated client_order_id is refused instead of answered with the old order.
+    pub refuse_duplicates: bool,
+    /// limit_limit_gtd is refused, on all products or on those of these markets.
+    pub refuse_gtd: Vec<Option<usize>>,
+    /// close_position closes everything whatever size it is given.
+    pub close_position_ignores_size: bool,
+    /// An order that executes at once gets at most this percentage of its size; the rest is cancelled.
+    pub partial_fill_percent: Option<u8>,
+    /// An accepted cancel takes this long instead of the usual.
+    pub cancel_delay: Option<SignedDuration>,
+}
+
+impl Exchange {
+    pub(super) fn refuses_duplicates(&self) -> bool {
+        self.settings.refuse_duplicates || self.behaviour.refuse_duplicates
+    }
+
+    /// How long an accepted cancel takes to happen.
+    pub fn cancel_delay(&self) -> SignedDuration {
+        self.behaviour.cancel_delay.unwrap_or(self.settings.cancel_delay)
+    }
+
+    pub(super) fn check_behaviour(&self, market: usize, terms: &Terms) -> Result<(), Rejection> {
+        let dated = matches!(terms.time_in_force, TimeInForce::GoodUntilDate(_));
+        if dated && self.behaviour.refuse_gtd.iter().any(|of| of.is_none_or(|m| m == market)) {
+            let message = "limit_limit_gtd is not available for this product";
+            return Err(Rejection::new(Reason::UnsupportedOrderConfiguration, message));
+        }
+        Ok(())
+    }
+
+    /// What an order may get of what it wants: everything, or the share that the behaviour leaves it.
+    pub(super) fn obtainable(&self, owner: uuid::Uuid, market: usize, terms: &Terms, wanted: Quantity) -> Quantity {
+        let Some(percent) = self.behaviour.partial_fill_percent.filter(|_| self.is_client(owner)) else {
+            return wanted;
+        };
+        if terms.time_in_force != TimeInForce::ImmediateOrCancel {
+            return wanted; // what rests must not cross the book, and fill or kill has no part
+        }
+        let share = Decimal::new(i64::from(percent), 2);
+        match wanted {
+            Quantity::Base(size) => {
+                let product = &self.markets[market].product;
+                Quantity::Base(product.round_size(size * share).max(product.base_increment.min(size)))
+            }
+            Quantity::Quote { budget, increment } => Quantity::Quote { budget: budget * share, increment },
+        }
+    }
+
+    /// Moves a product's index, and with it all prices, by so many basis points. A future's is its spot product's.
+    pub fn jump_index(&mut self, market: usize, bps: i32) {
+        let factor = Decimal::ONE + Decimal::new(i64::from(bps), 4);
+        let future = self.markets.get(market).and_then(|m| m.product.future.as_ref());
+        let spot = future.map_or(Some(market), |terms| self.market_index(&terms.spot_product));
+        if let Some(market) = spot.and_then(|index| self.markets.get_mut(index)) {
+            market.index = (market.index * factor).round_dp(4).max(market.product.price_increment);
+        }
+    }
+}
