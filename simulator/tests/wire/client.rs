@@ -118,10 +118,14 @@ impl Simulator {
     }
 
     pub async fn admin(&self, method: Method, path: &str, body: Option<Value>) -> Value {
+        self.admin_text(method, path, &body.map(|b| b.to_string()).unwrap_or_default()).await
+    }
+
+    pub async fn admin_text(&self, method: Method, path: &str, body: &str) -> Value {
         let token = std::fs::read_to_string(self.data_dir.path().join("admin.token")).unwrap();
         let path = format!("/_simulator{path}");
-        let (status, reply, _) = self.send(method, &path, Some(token.trim()), body.map(|b| b.to_string())).await;
-        assert_eq!(status, 200, "{reply}");
+        let (status, reply, _) = self.send(method, &path, Some(token.trim()), Some(body.to_owned())).await;
+        assert_eq!(status, 200, "{body}: {reply}");
         reply
     }
 

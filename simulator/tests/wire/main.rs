@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // a test fails by panicking
 
 mod client;
+mod docs;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -33,6 +34,14 @@ async fn eventually(simulator: &Simulator, key: &Key, path: &str, wanted: impl F
             return value;
         }
         assert!(Instant::now() < deadline, "{path} stayed {value}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn eventually_status(simulator: &Simulator, key: &Key, path: &str, wanted: u16) {
+    let deadline = Instant::now() + PATIENCE;
+    while simulator.get(key, path).await.0 != wanted {
+        assert!(Instant::now() < deadline, "{path} does not answer {wanted}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
