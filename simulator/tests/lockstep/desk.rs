@@ -20,7 +20,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 pub const START: &str = "2026-11-16T00:00:00Z"; // a Monday
-const ADMIN: &str = "admin-token-of-a-test-that-is-long-enough";
+pub const ADMIN: &str = "admin-token-of-a-test-that-is-long-enough";
 const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
 
 /// An exchange and one client of it.
@@ -87,18 +87,44 @@ impl Desk {
         (status, serde_json::from_str(body).unwrap_or(Value::Null))
     }
 
-    async fn rest(&self, method: &str, path: &str, body: Option<Value>) -> Value {
+    async fn rest(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
         let path = format!("/api/v3/brokerage{path}");
         let uri = format!("{method} localhost{}", path.split('?').next().unwrap());
-        let body = body.map(|b| b.to_string());
-        let (status, reply) =
-            self.send(method, &path, &self.token(Some(&uri)), body.as_deref().map(str::as_bytes)).await;
+        let body = body.map(Value::to_string);
+        self.send(method, &path, &self.token(Some(&uri)), body.as_deref().map(str::as_bytes)).await
+    }
+
+    pub async fn status(&self, method: &str, path: &str) -> u16 {
+        self.rest(method, path, None).await.0
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        let (status, reply) = self.rest("GET", path, None).await;
         assert_eq!(status, 200, "{reply}");
         reply
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Value {
+    pub async fn try_post(&self, path: &str, body: &Value) -> (u16, Value) {
         self.rest("POST", path, Some(body)).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Value {
+        let (status, reply) = self.try_post(path, &body).await;
+        assert_eq!(status, 200, "{reply}");
+        reply
+    }
+
+    /// The first portfolio's position as the exchange knows it.
+    pub async fn position(&self, product: &str) -> String {
+        self.truth().await["positions"][product].as_str().unwrap().to_owned()
+    }
+
+    pub async fn open_orders(&self) -> Vec<Value> {
+        self.truth().await["open_orders"].as_array().unwrap().clone()
+    }
+
+    async fn truth(&self) -> Value {
+        self.admin("GET", &format!("/portfolios/{}", self.accounts.portfolios[0].uuid), None).await
     }
 
     pub async fn order(&self, id: &str, product: &str, side: &str, configuration: Value) -> Value {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // a test fails by panicking
 
 mod desk;
+mod faults;
 mod web_socket;
 
 use std::time::{Duration, Instant};
