@@ -54,6 +54,21 @@ pub struct FeeRates {
     pub taker: Decimal,
 }
 
+/// What is kept, so that a long run stays bounded in memory; the oldest goes first.
+#[derive(Debug, Clone, Copy)]
+pub struct Retention {
+    /// Events of the journal.
+    pub journal: usize,
+    /// Terminal orders, and fills, of each portfolio. With an order its client_order_id is forgotten.
+    pub history: usize,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { journal: 200_000, history: 20_000 }
+    }
+}
+
 /// What a seeded exchange starts with.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -64,6 +79,7 @@ pub struct Settings {
     pub refuse_duplicates: bool,
     /// How long an accepted cancel takes to happen.
     pub cancel_delay: jiff::SignedDuration,
+    pub retention: Retention,
     /// Funding rate per hour shown until the first hour has been measured.
     pub initial_funding_rate: Decimal,
 }
@@ -76,6 +92,7 @@ impl Default for Settings {
             spot_fees: FeeRates { maker: dec!(0.0008), taker: dec!(0.0018) },
             future_fees: FeeRates { maker: dec!(0.0005), taker: dec!(0.0006) },
             refuse_duplicates: false,
+            retention: Retention::default(),
             cancel_delay: jiff::SignedDuration::from_millis(5),
             initial_funding_rate: dec!(0.000032),
         }
@@ -176,6 +193,7 @@ impl Exchange {
             })
             .collect();
         let participants = Participants::new(&markets);
+        let journal_capacity = settings.retention.journal;
         let mut exchange = Self {
             settings,
             markets,
@@ -186,7 +204,7 @@ impl Exchange {
             next_trade: 1,
             cancels: BTreeSet::new(),
             expiries: BTreeSet::new(),
-            journal: Journal::default(),
+            journal: Journal::new(journal_capacity),
             notices: Vec::new(),
             rng,
             participants,
@@ -237,6 +255,16 @@ impl Exchange {
 
     pub fn order_by_number(&self, number: OrderNumber) -> Option<&Order> {
         self.orders.get(&number)
+    }
+
+    /// Orders kept, of clients and participants.
+    pub fn orders_kept(&self) -> usize {
+        self.orders.len()
+    }
+
+    /// Cancels and expiries that are still to come.
+    pub fn timers(&self) -> usize {
+        self.cancels.len() + self.expiries.len()
     }
 
     /// Orders of a portfolio that the exchange still keeps, newest first.

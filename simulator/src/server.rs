@@ -101,6 +101,11 @@ impl App {
         (state, self.clock.now())
     }
 
+    /// Whether a panic happened while the state was locked: a bug of the simulator.
+    pub fn has_panicked(&self) -> bool {
+        self.state.is_poisoned()
+    }
+
     /// Runs a command on the exchange and tells listeners what it changed.
     pub fn command<T>(&self, command: impl FnOnce(&mut State, Now) -> T) -> T {
         let (mut state, now) = self.lock();

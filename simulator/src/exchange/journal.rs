@@ -10,9 +10,6 @@ use uuid::Uuid;
 use super::Now;
 use super::book::Side;
 
-/// Events kept; older ones are dropped so that a long run stays bounded in memory.
-const CAPACITY: usize = 200_000;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -54,13 +51,28 @@ pub struct JournalEvent {
     pub reason: String,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Journal {
+    /// Events kept; older ones are dropped so that a long run stays bounded in memory.
+    capacity: usize,
     events: VecDeque<JournalEvent>,
     last: u64,
 }
 
 impl Journal {
+    pub fn new(capacity: usize) -> Self {
+        Self { capacity: capacity.max(1), events: VecDeque::new(), last: 0 }
+    }
+
+    /// Events that are kept.
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
     /// Appends an event, giving it its sequence number and times.
     pub fn push(&mut self, now: Now, mut event: JournalEvent) {
         self.last += 1;
@@ -68,7 +80,7 @@ impl Journal {
         event.monotonic_ns = now.monotonic_ns;
         event.boottime_ns = now.boottime_ns;
         event.time = now.time;
-        if self.events.len() == CAPACITY {
+        if self.events.len() == self.capacity {
             self.events.pop_front();
         }
         self.events.push_back(event);

@@ -5,12 +5,9 @@ use uuid::Uuid;
 
 use super::book::{Match, OrderNumber, Side};
 use super::journal::Kind;
-use super::order::{Order, Status};
+use super::order::{Order, Status, TimeInForce};
 use super::portfolio::Fill;
 use super::{Exchange, Notice, Now, Trade};
-
-/// Orders and fills kept per portfolio once they are terminal.
-const HISTORY: usize = 20_000;
 
 impl Exchange {
     /// Settles one match of an incoming order against a resting one.
@@ -123,6 +120,9 @@ impl Exchange {
         {
             market.book.remove(order.side, price, number);
         }
+        if let TimeInForce::GoodUntilDate(end) = order.terms.time_in_force {
+            self.expiries.remove(&(end, number));
+        }
         order.status = status;
         order.resting = false;
         order.last_update = now.time;
@@ -144,13 +144,15 @@ impl Exchange {
 
     /// Forgets the oldest terminal orders and fills of a portfolio, so that memory stays bounded.
     pub(super) fn trim_history(&mut self, portfolio: Uuid) {
+        let keep = self.settings.retention.history;
         let Some(owner) = self.portfolios.get_mut(&portfolio) else { return };
-        while owner.fills.len() > HISTORY {
+        while owner.fills.len() > keep {
             owner.fills.pop_front();
         }
-        while owner.history.len() > HISTORY {
-            let Some(number) = owner.history.front().copied().filter(|n| !owner.open.contains(n)) else { break };
-            owner.history.pop_front();
+        // Open orders stay, and must not keep the finished ones behind them.
+        while owner.history.len() > keep + owner.open.len() {
+            let Some(oldest) = owner.history.iter().position(|n| !owner.open.contains(n)) else { break };
+            let Some(number) = owner.history.remove(oldest) else { break };
             if let Some(order) = self.orders.remove(&number) {
                 self.numbers.remove(&order.id);
                 owner.client_order_ids.remove(&order.client_order_id);

@@ -18,6 +18,8 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::OpCode;
+use tokio_tungstenite::tungstenite::protocol::frame::{Frame, FrameHeader};
 
 pub const START: &str = "2026-11-16T00:00:00Z"; // a Monday
 pub const ADMIN: &str = "admin-token-of-a-test-that-is-long-enough";
@@ -64,8 +66,20 @@ impl Desk {
         if let Some(uri) = uri {
             claims["uri"] = json!(uri);
         }
-        let header = Header { alg: Algorithm::ES256, kid: Some(name.clone()), ..Header::default() };
-        jsonwebtoken::encode(&header, &claims, &self.key).unwrap()
+        self.sign(&claims)
+    }
+
+    /// A token whose signature is right and one of whose claims is this.
+    pub fn token_with(&self, claim: &str, value: Value) -> String {
+        let (name, now) = (&self.accounts.keys[0].name, self.now().as_second());
+        let mut claims = json!({"sub": name, "iss": "cdp", "nbf": now, "exp": now + 120, "uri": ""});
+        claims[claim] = value;
+        self.sign(&claims)
+    }
+
+    fn sign(&self, claims: &Value) -> String {
+        let kid = Some(self.accounts.keys[0].name.clone());
+        jsonwebtoken::encode(&Header { alg: Algorithm::ES256, kid, ..Header::default() }, claims, &self.key).unwrap()
     }
 
     /// One request on a connection of its own; status and body, `None` when the exchange cut the connection.
@@ -87,11 +101,14 @@ impl Desk {
         (status, serde_json::from_str(body).unwrap_or(Value::Null))
     }
 
-    async fn rest(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+    async fn rest(&self, method: &str, path: &str, body: Option<&[u8]>) -> (u16, Value) {
         let path = format!("/api/v3/brokerage{path}");
         let uri = format!("{method} localhost{}", path.split('?').next().unwrap());
-        let body = body.map(Value::to_string);
-        self.send(method, &path, &self.token(Some(&uri)), body.as_deref().map(str::as_bytes)).await
+        self.send(method, &path, &self.token(Some(&uri)), body).await
+    }
+
+    pub async fn try_post_bytes(&self, path: &str, body: &[u8]) -> (u16, Value) {
+        self.rest("POST", path, Some(body)).await
     }
 
     pub async fn status(&self, method: &str, path: &str) -> u16 {
@@ -105,7 +122,7 @@ impl Desk {
     }
 
     pub async fn try_post(&self, path: &str, body: &Value) -> (u16, Value) {
-        self.rest("POST", path, Some(body)).await
+        self.rest("POST", path, Some(body.to_string().as_bytes())).await
     }
 
     pub async fn post(&self, path: &str, body: Value) -> Value {
@@ -189,13 +206,20 @@ impl Desk {
 pub struct Socket {
     write: futures::stream::SplitSink<WebSocketStream<DuplexStream>, Message>,
     frames: tokio::sync::mpsc::UnboundedReceiver<Value>,
+    reader: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.reader.abort(); // it holds the other half of the connection
+    }
 }
 
 impl Socket {
     fn new(stream: WebSocketStream<DuplexStream>, reads: bool) -> Self {
         let (write, mut read) = stream.split();
         let (sender, frames) = tokio::sync::mpsc::unbounded_channel();
-        tokio::spawn(async move {
+        let reader = tokio::spawn(async move {
             if !reads {
                 std::future::pending::<()>().await;
             }
@@ -205,7 +229,7 @@ impl Socket {
                 }
             }
         });
-        Self { write, frames }
+        Self { write, frames, reader }
     }
 
     pub async fn subscribe(&mut self, channel: &str, products: &[&str], jwt: Option<String>) {
@@ -223,6 +247,22 @@ impl Socket {
 
     async fn send(&mut self, text: String) {
         self.write.send(Message::text(text)).await.unwrap();
+    }
+
+    /// Any bytes: as text where they are, as a binary message, or past the protocol onto the stream.
+    pub async fn send_bytes(&mut self, bytes: &[u8], raw: bool) -> Result<(), String> {
+        let message = match std::str::from_utf8(bytes) {
+            _ if raw => Message::Frame(Frame::from_payload(
+                FrameHeader {
+                    opcode: OpCode::from(bytes.first().copied().unwrap_or(1) & 0xf),
+                    ..FrameHeader::default()
+                },
+                bytes.to_vec().into(),
+            )),
+            Ok(text) => Message::text(text),
+            Err(_) => Message::binary(bytes.to_vec()),
+        };
+        self.write.send(message).await.map_err(|error| error.to_string())
     }
 
     /// Every frame so far.

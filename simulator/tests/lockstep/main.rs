@@ -4,6 +4,7 @@
 
 mod desk;
 mod faults;
+mod fuzz;
 mod web_socket;
 
 use std::time::{Duration, Instant};
