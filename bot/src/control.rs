@@ -6,5 +6,4 @@ pub mod latch;
 pub mod lease;
 pub mod observed;
 pub mod report;
-pub mod session;
 pub mod writer;

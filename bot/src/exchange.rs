@@ -4,6 +4,7 @@
 //! in quote currency.
 
 pub mod coinbase;
+mod session;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -12,6 +13,10 @@ use k8s_openapi::jiff::Timestamp;
 use rust_decimal::Decimal;
 
 use crate::risk::Cleared;
+
+/// The one venue that there is. A second one becomes a choice here by `spec.venue`; nothing else names a venue.
+pub use coinbase as venue;
+pub use session::SessionFacts;
 
 /// Side of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::Display, strum::EnumString)]
@@ -220,6 +225,8 @@ pub enum VenueEvent {
 pub enum ExchangeError {
     #[error("the exchange at {url} cannot be reached: {cause}; check spec.venue.coinbase.endpoints and the network")]
     Unreachable { url: String, cause: String },
+    #[error("the exchange at {url} fails, so this call was not made: {cause}; it is tried again within seconds")]
+    CircuitOpen { url: String, cause: String },
     #[error("the certificate of {url} is not trusted: {cause}; set spec.venue.coinbase.caBundle to its authority")]
     Untrusted { url: String, cause: String },
     #[error("the exchange refused the API key ({status}): {message}; check the Secret of spec.credentials.secretRef")]
@@ -247,7 +254,11 @@ impl ExchangeError {
     pub fn proves_not_placed(&self) -> bool {
         matches!(
             self,
-            Self::Untrusted { .. } | Self::Refused { .. } | Self::BadRequest { .. } | Self::RateLimited { .. }
+            Self::CircuitOpen { .. }
+                | Self::Untrusted { .. }
+                | Self::Refused { .. }
+                | Self::BadRequest { .. }
+                | Self::RateLimited { .. }
         )
     }
 }

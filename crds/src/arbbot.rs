@@ -78,6 +78,8 @@ pub struct ArbBotSpec {
     pub strategy: Strategy,
 
     /// The API key of the account.
+    #[x_kube(validation = Rule::new("has(self.backupSecretRef) || (!has(self.active) || self.active == 'Primary') && (!has(self.failover) || self.failover == 'Never')")
+        .message("credentials.active Backup and credentials.failover OnRefused need credentials.backupSecretRef"))]
     pub credentials: Credentials,
 
     /// Container image. Default: the operator's own release. Cold: a rollout.
@@ -224,10 +226,10 @@ pub struct Coinbase {
     #[schemars(regex(pattern = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"), length(max = 36))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("venue.coinbase.portfolio is immutable: create another ArbBot"))]
     pub portfolio: String,
-    /// Where the exchange is reached. Hot: a new endpoint is used after key_permissions shows the same portfolio there.
-    /// Default: production.
+    /// Where the exchange is reached, in order of preference: the next is used while those before it fail. Hot: an
+    /// endpoint is used only after key_permissions shows the same portfolio there. Default: production.
     #[serde(default = "production")]
-    #[schemars(length(min = 1, max = 1))]
+    #[schemars(length(min = 1, max = 4))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub endpoints: Vec<Endpoint>,
     /// Certificate authority of the endpoints, where it is not a public one. Its content is hot, the reference is cold.
@@ -341,13 +343,50 @@ impl Default for Orders {
     }
 }
 
-/// The API key of the account.
+/// The API key of the account, and another of the same portfolio to change to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Credentials {
     /// Secret in the bot's namespace with the keys `name` and `privateKey` of the key file that Coinbase lets you
     /// download. Its content is hot, the reference is cold.
     pub secret_ref: SecretRef,
+    /// Secret with a second key of the same portfolio, in the same form. Its content is hot, the reference is cold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_secret_ref: Option<SecretRef>,
+    /// Incident field. Which of the two keys is used; the other is verified before the change. Hot. Default Primary.
+    #[serde(default)]
+    pub active: ActiveKey,
+    /// What happens when the exchange refuses the key in use. Hot. Default Never.
+    #[serde(default)]
+    pub failover: KeyFailover,
+    /// Age of the key in use from which the condition CredentialsValid reminds of changing it. Hot. Default 720h.
+    #[serde(default = "max_key_age")]
+    pub max_age: DurationString,
+}
+
+fn max_key_age() -> DurationString {
+    DurationString(std::time::Duration::from_secs(720 * 3600))
+}
+
+/// Which of the two API keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Display)]
+pub enum ActiveKey {
+    /// The key of `secretRef`.
+    #[default]
+    Primary,
+    /// The key of `backupSecretRef`.
+    Backup,
+}
+
+/// What happens when the exchange refuses the API key in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Display)]
+pub enum KeyFailover {
+    /// A person decides.
+    #[default]
+    Never,
+    /// After five refusals within at least 10 s the other key is used, if the exchange accepts it for the same portfolio
+    /// and it may not transfer. The refused key is used again once its Secret changes.
+    OnRefused,
 }
 
 /// A Secret in the bot's namespace.

@@ -126,6 +126,12 @@ pub enum Reason {
     /// key_permissions accepted the key.
     #[strum(message = "Nothing.")]
     KeyAccepted,
+    /// The key in use is older than `spec.credentials.maxAge`.
+    #[strum(message = "Create a new key and put it into the Secret; the bot changes to it by itself.")]
+    KeyOld,
+    /// The exchange refused the other key; this one is used instead.
+    #[strum(message = "Put a new key into the Secret of the refused one; the bot changes back to it by itself.")]
+    KeyFailedOver,
     /// The exchange refused the key.
     #[strum(message = "Put a valid key into the Secret of `spec.credentials.secretRef`.")]
     KeyRefused,

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 
 use crate::arbbot::{
     ArbBot, ArbBotSpec, Coinbase, ControlTimeouts, Credentials, DeletionPolicy, FundingCarry, KillSwitch, Mode,
-    OnDrainTimeout, Orders,
+    OnDrainTimeout, Orders, SecretRef,
 };
 use crate::arbpolicy::{ArbPolicy, ArbPolicySpec, PolicyKillSwitch};
 use crate::control::{Duty, Entry, policy_restriction};
@@ -191,7 +191,10 @@ fn funding_carry(found: &mut Found, old: &FundingCarry, new: &FundingCarry) {
 }
 
 fn keys(found: &mut Found, old: &Credentials, new: &Credentials) {
-    let Credentials { secret_ref } = new;
+    // Which of two keys of one portfolio signs, and when a person is reminded, bounds no risk.
+    let Credentials { secret_ref, backup_secret_ref, active: _, failover: _, max_age: _ } = new;
+    let name = |secret: &Option<SecretRef>| secret.as_ref().map_or("none", |secret| &secret.name).to_owned();
+    found.changed("spec.credentials.backupSecretRef", &old.backup_secret_ref, backup_secret_ref, name);
     found.changed("spec.credentials.secretRef", &old.secret_ref, secret_ref, |secret| secret.name.clone());
 }
 

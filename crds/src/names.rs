@@ -32,6 +32,8 @@ pub const OPERATOR_PORT: u16 = 8081;
 
 /// Where a bot's pod mounts the Secret of `spec.credentials.secretRef` (files `name` and `privateKey`).
 pub const CREDENTIALS_DIR: &str = "/etc/arbbot/credentials";
+/// Where a bot's pod mounts the Secret of `spec.credentials.backupSecretRef`, which may come later than the bot.
+pub const BACKUP_CREDENTIALS_DIR: &str = "/etc/arbbot/credentials-backup";
 /// Where a bot's pod mounts the ConfigMap of `spec.venue.coinbase.caBundle` (file `ca.crt`).
 pub const CA_DIR: &str = "/etc/arbbot/ca";
 /// Where a bot's pod mounts the PersistentVolumeClaim of its ledger.

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::{Display, EnumString};
 
-use crate::arbbot::{KillAction, Mode};
+use crate::arbbot::{ActiveKey, KillAction, Mode};
 use crate::limits::RiskLimits;
 
 /// Status of an ArbBot.
@@ -280,12 +280,18 @@ pub enum IncidentPhase {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CredentialsStatus {
+    /// Which key is in use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub active: Option<ActiveKey>,
     /// First 12 hex digits of the SHA-256 of the key's name. Nothing of the private key is in it.
     pub fingerprint: String,
-    /// When key_permissions last accepted it.
+    /// When the exchange first accepted it; `spec.credentials.maxAge` counts from here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verified_at: Option<Time>,
-    /// Why a newer key file is not in use.
+    /// Fingerprint of a key that is wanted but not in use; `lastError` says why.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub pending: String,
+    /// Why a key that is wanted is not in use.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub last_error: String,
 }

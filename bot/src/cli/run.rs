@@ -27,11 +27,10 @@ use crate::control::kubernetes::{ControlTask, params};
 use crate::control::latch::Latches;
 use crate::control::lease::{BotLease, CALL};
 use crate::control::observed::{first_seen, untyped};
-use crate::control::report::{ControlFacts, SHUTDOWN, SessionFacts};
-use crate::control::session::{Exchange, SessionTask};
+use crate::control::report::{ControlFacts, SHUTDOWN};
 use crate::control::writer::StatusTask;
-use crate::exchange::VenueEvent;
-use crate::exchange::coinbase::{Connector, Transport};
+use crate::exchange::venue::{Connector, SessionTask, Transport};
+use crate::exchange::{SessionFacts, VenueEvent};
 use crate::execution::driver::{Driver, Io, Products};
 use crate::execution::engine::{Engine, Event, Identity, Now, View};
 use crate::execution::orders::Orders;
@@ -69,6 +68,9 @@ pub struct RunArgs {
     /// Directory with the files `name` and `privateKey` of the API key.
     #[arg(long, default_value = names::CREDENTIALS_DIR)]
     pub credentials_dir: PathBuf,
+    /// Directory with the files of the second API key, where spec.credentials names one.
+    #[arg(long)]
+    pub backup_credentials_dir: Option<PathBuf>,
     /// PEM certificates of the exchange's authority. Default: the public ones.
     #[arg(long)]
     pub ca_file: Option<PathBuf>,
@@ -216,7 +218,7 @@ impl Program {
         let (spec, spec_seen) = watch::channel(bot.clone());
         let (ready, ready_seen) = watch::channel(false);
         let heartbeat = Heartbeat::new(clock.clone());
-        let exchange = Exchange::default();
+        let exchange = Arc::default();
 
         // Stopped in this order: session and control go on until no order works.
         let (stop_trading, stop_rest) = (CancellationToken::new(), CancellationToken::new());
@@ -250,19 +252,17 @@ impl Program {
             metrics: metrics.clone(),
             unkept: AtomicBool::new(!lost.is_empty()),
         };
-        let connector = Connector {
-            transport: Transport::Network,
-            clock: clock.clone(),
-            randomness: Randomness::system(),
-            events: venue,
-        };
+        let connector = Connector::new(Transport::Network, clock.clone(), Randomness::system(), venue);
         let session = SessionTask {
             connector,
             credentials_dir: args.credentials_dir.clone(),
+            backup_credentials_dir: args.backup_credentials_dir.clone(),
             ca_file: args.ca_file.clone(),
             spec: spec_seen.clone(),
+            gate: Arc::clone(&gate),
             exchange: Arc::clone(&exchange),
             facts: session_facts,
+            before: status.as_ref().and_then(|status| status.credentials.clone()),
         };
         let writer = StatusTask {
             client,

@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use rust_decimal::Decimal;
 
 use crate::control::lease::Standing;
-use crate::exchange::Link;
+use crate::exchange::{Link, SessionFacts};
 use crate::execution::engine::NOT_YET_CONNECTED;
 use crate::execution::engine::{DRAIN_TIMEOUT, Reconciliation, View};
 use crate::risk::gate::Contact;
@@ -46,22 +46,6 @@ pub enum Claim {
     Granted,
     /// Another bot holds it.
     Refused,
-}
-
-/// What is known of the API key and the session with the exchange.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct SessionFacts {
-    pub endpoint: String,
-    pub fingerprint: String,
-    /// Portfolio of the key.
-    pub account: Option<String>,
-    pub verified_at: Option<Time>,
-    /// Why there is no session, or why a newer key is not in use.
-    pub problem: Option<(Reason, String)>,
-    /// Why the exchange no longer accepts the key in use.
-    pub refused: Option<String>,
-    /// Whether a verified key is in use.
-    pub open: bool,
 }
 
 /// Everything that status is made of.
@@ -122,8 +106,10 @@ pub fn compose(facts: Facts<'_>, conditions: &mut Vec<Condition>, now: &Time) ->
         bot: Some(bot_status(facts)),
         kill_switch: Some(KillSwitchStatus { incidents: facts.control.incidents.clone() }),
         credentials: Some(CredentialsStatus {
+            active: facts.session.active,
             fingerprint: facts.session.fingerprint.clone(),
             verified_at: facts.session.verified_at.clone(),
+            pending: facts.session.pending.clone(),
             last_error: facts.session.problem.as_ref().map(|(_, why)| why.clone()).unwrap_or_default(),
         }),
         ..ArbBotStatus::default()
@@ -288,6 +274,7 @@ fn reason_of(facts: Facts<'_>, restriction: &Restriction) -> Reason {
         "starting" => Reason::Starting,
         "claim" if facts.control.claim == Claim::Refused => Reason::AccountShared,
         "claim" => Reason::ClaimPending,
+        "credentials" => facts.session.unfit.as_ref().map_or(Reason::KeyRefused, |(reason, _)| *reason),
         "exchange" => facts.session.problem.as_ref().map_or(Reason::ExchangeUnreachable, |(reason, _)| *reason),
         "reconciliation" => Reason::NotConfirmed,
         "limits" => limit_reason(facts.view),
@@ -387,18 +374,25 @@ fn within_limits(facts: Facts<'_>) -> Said {
 
 fn credentials(facts: Facts<'_>) -> Said {
     let type_ = ConditionType::CredentialsValid;
-    if let Some(why) = &facts.session.refused {
-        return say(type_, false, Reason::KeyRefused, why.clone());
+    let session = facts.session;
+    if let Some((reason, why)) = &session.unfit {
+        return say(type_, false, *reason, why.clone());
     }
-    match (&facts.session.problem, facts.session.open) {
-        (None, true) => say(type_, true, Reason::KeyAccepted, "the exchange accepted the key"),
+    match (&session.problem, session.open) {
         (Some((reason, why)), true) if is_about_key(*reason) => {
             say(type_, true, *reason, format!("the earlier key stays in use: {why}"))
         }
-        (_, true) => say(type_, true, Reason::KeyAccepted, "the exchange accepted the key"),
         (Some((reason, why)), false) if is_about_key(*reason) => say(type_, false, *reason, why.clone()),
         (Some((reason, why)), false) => say(type_, ConditionStatus::Unknown, *reason, why.clone()),
         (None, false) => say(type_, ConditionStatus::Unknown, Reason::Starting, "the key has not yet been checked"),
+        (_, true) => match &session.failed_over {
+            Some(why) => say(type_, true, Reason::KeyFailedOver, why.clone()),
+            None if session.is_old => {
+                let message = "the key in use is older than spec.credentials.maxAge: put a new one into its Secret";
+                say(type_, true, Reason::KeyOld, message)
+            }
+            None => say(type_, true, Reason::KeyAccepted, "the exchange accepted the key"),
+        },
     }
 }
 

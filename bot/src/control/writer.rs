@@ -19,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::control::lease::CALL;
-use crate::control::report::{ControlFacts, Facts, SessionFacts, compose};
+use crate::control::report::{ControlFacts, Facts, compose};
+use crate::exchange::SessionFacts;
 use crate::execution::engine::View;
 use crate::ledger::Ledger;
 use crate::risk::Gate;

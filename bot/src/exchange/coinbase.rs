@@ -3,11 +3,13 @@
 //! The wire facts here are those of `reference/coinbase.md` (Coinbase's documentation and its official Python SDK).
 
 mod budget;
+mod circuit;
 mod http;
 pub mod jwt;
 pub mod key;
 pub mod rest;
 pub mod session;
+mod task;
 mod tls;
 pub mod transport;
 mod websocket;
@@ -19,4 +21,5 @@ mod tests;
 pub use key::{ApiKey, KeyError};
 pub use rest::Coinbase;
 pub use session::{Connector, Session, SessionError, Settings};
+pub use task::SessionTask;
 pub use transport::{Dial, Transport};

@@ -183,6 +183,10 @@ impl Engine {
                 }
             }
             Event::Venue(VenueEvent::Link { link, down }) => {
+                if link == Link::UserWebSocket && down.is_none() && self.snapshots > 0 {
+                    // What happened to orders while nobody told of it is in the listing.
+                    self.next_snapshot = now.boot;
+                }
                 self.links.insert(link, down);
             }
             Event::Venue(VenueEvent::Order(seen)) | Event::Order(Ok(seen)) => self.seen(&seen, now, commands),

@@ -63,9 +63,11 @@ pub enum Slot {
     Engine,
     /// The program itself, when it stops.
     Process,
+    /// An API key that must not be relied on: written by the session task.
+    Credentials,
 }
 
-const SLOTS: usize = 4;
+const SLOTS: usize = 5;
 
 /// Why an order is not allowed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -194,7 +196,7 @@ impl Gate {
             clock,
             state: Mutex::new(State {
                 limits: RiskLimits::default(),
-                slots: [vec![starting], vec![unclaimed], vec![engine], Vec::new()],
+                slots: [vec![starting], vec![unclaimed], vec![engine], Vec::new(), Vec::new()],
                 control: Control::unknown(),
                 timeouts: ControlTimeouts::default(),
                 contact_at: None,

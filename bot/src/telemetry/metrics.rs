@@ -139,6 +139,7 @@ impl Metrics {
         let outcome = match result {
             Ok(_) => "Ok",
             Err(ExchangeError::Unreachable { .. }) => "Unreachable",
+            Err(ExchangeError::CircuitOpen { .. }) => "CircuitOpen",
             Err(ExchangeError::Untrusted { .. }) => "Untrusted",
             Err(ExchangeError::Refused { .. }) => "Refused",
             Err(ExchangeError::BadRequest { .. }) => "BadRequest",

@@ -177,6 +177,8 @@ impl ConditionType {
             Self::WithinRiskLimits => &[WithinLimits, LimitExceeded, LimitBelowOneContract, NotConfirmed, ContactLost],
             Self::CredentialsValid => &[
                 KeyAccepted,
+                KeyOld,
+                KeyFailedOver,
                 KeyRefused,
                 KeyMayTransfer,
                 KeyMayNotTrade,

@@ -78,6 +78,7 @@ fn what_lets_other_code_or_another_account_act_is_reported_both_ways() {
     let changes = [
         ("spec.image", json!({"image": "mine:2"})),
         ("spec.credentials.secretRef", json!({"credentials": {"secretRef": {"name": "other"}}})),
+        ("spec.credentials.backupSecretRef", json!({"credentials": {"backupSecretRef": {"name": "b"}}})),
         ("spec.podTemplate.env", json!({"podTemplate": {"env": [{"name": "A", "value": "hidden"}]}})),
         (
             "spec.venue.coinbase.caBundle",

@@ -21,9 +21,13 @@ struct Bucket {
     full_at: Instant,
 }
 
+fn interval(per_second: u32) -> Duration {
+    Duration::from_secs(1) / per_second.max(1)
+}
+
 impl Bucket {
     fn new(per_second: u32, now: Instant) -> Self {
-        Self { interval: Duration::from_secs(1) / per_second.max(1), full_at: now }
+        Self { interval: interval(per_second), full_at: now }
     }
 
     /// Takes a token, or says when there is one.
@@ -48,13 +52,17 @@ struct Buckets {
 impl Buckets {
     /// A fifth, at least one call per second, is kept.
     fn new(per_second: u32, now: Instant) -> Self {
-        let reserved = (per_second / 5).max(1);
-        let normal = per_second.saturating_sub(reserved);
+        let (normal, reserved) = shares(per_second);
         Self { normal: Bucket::new(normal, now), reserved: Bucket::new(reserved, now) }
     }
 }
 
-/// The budget. Shared by every call of one client.
+fn shares(per_second: u32) -> (u32, u32) {
+    let reserved = (per_second / 5).max(1);
+    (per_second.saturating_sub(reserved), reserved)
+}
+
+/// The budget. Shared by every client of the account: a change of key or endpoint brings no second one.
 #[derive(Debug)]
 pub struct Budget(Mutex<Buckets>);
 
@@ -62,6 +70,20 @@ impl Budget {
     /// A full budget.
     pub fn new(per_second: u32) -> Self {
         Self(Mutex::new(Buckets::new(per_second, Instant::now())))
+    }
+
+    /// Changes the rate; what is used up stays used up.
+    pub fn set_rate(&self, per_second: u32) {
+        let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (normal, reserved) = shares(per_second);
+        (buckets.normal.interval, buckets.reserved.interval) = (interval(normal), interval(reserved));
+    }
+
+    /// The venue says that the user's budget is exhausted: quotes wait a second, cancels keep their part.
+    pub fn exhausted(&self) {
+        let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let full_at = Instant::now() + Duration::from_secs(2);
+        buckets.normal.full_at = buckets.normal.full_at.max(full_at);
     }
 
     /// Waits until a call may be made. The caller bounds the wait.
@@ -126,6 +148,27 @@ mod tests {
         let turn = budget.take(Priority::Normal, now).unwrap_err();
         assert!(turn > now && turn <= now + Duration::from_millis(250));
         assert_eq!(taken(&budget, Priority::Normal, turn), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_exhausted_budget_makes_quotes_wait_and_lets_cancels_through() {
+        let budget = Budget::new(10);
+        budget.exhausted();
+        assert!(!budget.try_acquire(Priority::Normal));
+        assert!(budget.try_acquire(Priority::Reserved));
+        let began = Instant::now();
+        budget.acquire(Priority::Normal).await;
+        let waited = began.elapsed();
+        assert!(waited >= Duration::from_secs(1) && waited < Duration::from_millis(1300), "{waited:?}");
+    }
+
+    #[test]
+    fn another_rate_gives_no_new_burst() {
+        let (budget, now) = (Budget::new(10), Instant::now());
+        taken(&budget, Priority::Reserved, now);
+        budget.set_rate(30);
+        assert_eq!(taken(&budget, Priority::Reserved, now), 0);
+        assert!(taken(&budget, Priority::Normal, now + Duration::from_secs(1)) > 8);
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! The REST client.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::budget::{Budget, Priority};
+use super::circuit::Circuit;
 use super::http::{Http, HttpError, MAX_REPLY, Reply, Request};
 use super::jwt::{Signer, TOKEN_LIFE, VenueClock};
 use super::transport::{Transport, authority};
@@ -19,12 +21,14 @@ use crate::risk::Cleared;
 
 /// Deadline of every call, its waiting for its turn included.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Pause before the one repetition after HTTP 429.
+/// Pause before the one repetition after HTTP 429, and before the one after a failure of the exchange or the network.
 const RATE_LIMIT_PAUSE: Duration = Duration::from_millis(500);
+const FAILURE_PAUSE: Duration = Duration::from_millis(200);
 /// Items asked for in a page.
 const PAGE: &str = "250";
-/// Pages after which a list is given up.
+/// Pages and items after which a list is given up.
 const MAX_PAGES: usize = 4_000;
+const MAX_ITEMS: usize = 1_000_000;
 /// Orders in one batch_cancel.
 const CANCEL_BATCH: usize = 100;
 
@@ -37,6 +41,9 @@ pub struct Coinbase {
     signer: Arc<Signer>,
     venue: Arc<VenueClock>,
     budget: Arc<Budget>,
+    circuit: Circuit,
+    /// Whether the last authenticated call was refused.
+    refused: AtomicBool,
 }
 
 /// One call.
@@ -100,13 +107,25 @@ impl Coinbase {
             return Err(unreachable("it is not an https:// URL".to_owned()));
         }
         let http = Http::new(transport, tls).map_err(unreachable)?;
-        Ok(Self { http, root, signer, venue, budget })
+        Ok(Self { http, root, signer, venue, budget, circuit: Circuit::default(), refused: AtomicBool::new(false) })
     }
 
     /// Fingerprint of the key in use.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         self.signer.key().fingerprint()
+    }
+
+    /// Why the endpoint counts as failing; None while it answers.
+    #[must_use]
+    pub fn failing(&self) -> Option<String> {
+        self.circuit.failing()
+    }
+
+    /// Whether the exchange refused the key at the last call.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// The venue's time, as measured.
@@ -136,8 +155,13 @@ impl Coinbase {
         self.call(&Call::get(path, query)).await
     }
 
-    /// Every item of a list, page by page.
-    async fn pages<T: DeserializeOwned>(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Vec<T>, ExchangeError> {
+    /// Every item of a list, page by page; each is read at once, so that a long list is never held as JSON.
+    async fn pages<T: DeserializeOwned, U>(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+        read: impl Fn(T) -> Result<U, String>,
+    ) -> Result<Vec<U>, ExchangeError> {
         let unreadable = |cause: &str| {
             let call = Call::get(path, &[]).name();
             ExchangeError::Unreadable { call, cause: cause.to_owned() }
@@ -150,12 +174,17 @@ impl Coinbase {
                 query.push(("cursor", &cursor));
             }
             let page: wire::Page<T> = self.get(path, &query).await?;
-            items.extend(page.items);
+            for item in page.items {
+                items.push(read(item).map_err(|cause| unreadable(&cause))?);
+            }
             if !page.has_next {
                 return Ok(items);
             }
             if page.cursor.is_empty() || page.cursor == cursor {
                 return Err(unreadable("there is a next page, but no cursor that leads to it"));
+            }
+            if items.len() > MAX_ITEMS {
+                break;
             }
             cursor = page.cursor;
         }
@@ -163,26 +192,41 @@ impl Coinbase {
     }
 
     /// Calls, and where that is harmless repeats once: after 401 with a fresh token and a fresh idea of the venue's
-    /// time, after 429 with a pause.
+    /// time, after 429 and after a failure of the exchange or the network with a pause. An order is never repeated.
     async fn call<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, ExchangeError> {
         let until = Instant::now() + DEADLINE;
         let mut result = self.attempt(call, until).await;
-        if call.repeatable {
-            match &result {
-                Err(ExchangeError::Refused { status: 401, .. }) => {
-                    if let Err(error) = self.measure_time_until(until).await {
-                        tracing::warn!(%error, "the venue's time could not be measured after a refused token");
-                    }
-                    result = self.attempt(call, until).await;
-                }
-                Err(ExchangeError::RateLimited { .. }) if Instant::now() + RATE_LIMIT_PAUSE < until => {
-                    sleep(RATE_LIMIT_PAUSE).await;
-                    result = self.attempt(call, until).await;
-                }
-                _ => {}
-            }
+        if call.repeatable
+            && let Err(error) = &result
+            && self.prepare_to_repeat(error, until).await
+        {
+            result = self.attempt(call, until).await;
+        }
+        let refused = matches!(result, Err(ExchangeError::Refused { .. }));
+        if refused || result.is_ok() {
+            self.refused.store(refused, Ordering::Relaxed);
         }
         parse(call, &result?)
+    }
+
+    /// Waits until a repetition makes sense; false where it never does.
+    async fn prepare_to_repeat(&self, error: &ExchangeError, until: Instant) -> bool {
+        let pause = match error {
+            ExchangeError::Refused { status: 401, .. } => {
+                if let Err(error) = self.measure_time_until(until).await {
+                    tracing::warn!(%error, "the venue's time could not be measured after a refused token");
+                }
+                Duration::ZERO
+            }
+            ExchangeError::RateLimited { .. } => RATE_LIMIT_PAUSE,
+            ExchangeError::Unreachable { .. } | ExchangeError::Server { .. } => FAILURE_PAUSE,
+            _ => return false,
+        };
+        if Instant::now() + pause >= until {
+            return false;
+        }
+        sleep(pause).await;
+        true
     }
 
     /// One attempt: a turn in the budget, a token, a request, the body of a 2xx reply.
@@ -196,10 +240,34 @@ impl Coinbase {
         if !turn {
             return Err(ExchangeError::RateLimited { call: call.name() });
         }
+        // Cancels and closes always try.
+        if call.priority == Priority::Normal
+            && let Err(cause) = self.circuit.admit(Instant::now())
+        {
+            return Err(ExchangeError::CircuitOpen { url: self.url(), cause });
+        }
         let request = self.request(call)?;
-        timeout_at(until, self.send(call, request))
+        let result = timeout_at(until, self.send(call, request))
             .await
-            .map_err(|_| ExchangeError::Timeout { call: call.name(), seconds: DEADLINE.as_secs() })?
+            .unwrap_or_else(|_| Err(ExchangeError::Timeout { call: call.name(), seconds: DEADLINE.as_secs() }));
+        match &result {
+            Err(
+                error @ (ExchangeError::Unreachable { .. }
+                | ExchangeError::Untrusted { .. }
+                | ExchangeError::Timeout { .. }
+                | ExchangeError::Server { .. }),
+            ) => self.circuit.failed(error.to_string(), Instant::now()),
+            // Whatever else it says, the endpoint answers.
+            _ => self.circuit.succeeded(),
+        }
+        if matches!(result, Err(ExchangeError::RateLimited { .. })) {
+            self.budget.exhausted();
+        }
+        result
+    }
+
+    fn url(&self) -> String {
+        self.root.origin().ascii_serialization()
     }
 
     fn request(&self, call: &Call<'_>) -> Result<Request, ExchangeError> {
@@ -235,7 +303,7 @@ impl Coinbase {
     }
 
     fn transport_error(&self, call: &Call<'_>, error: HttpError) -> ExchangeError {
-        let url = self.root.origin().ascii_serialization();
+        let url = self.url();
         match error {
             HttpError::Untrusted(cause) => ExchangeError::Untrusted { url, cause },
             HttpError::Unreachable(cause) => ExchangeError::Unreachable { url, cause },
@@ -300,7 +368,7 @@ impl Exchange for Coinbase {
         let product: wire::WireProduct = self.get(&["products", id], &[]).await?;
         if product.venue() == "INTX" {
             let message = format!(
-                "{id} is an INTX perpetual, and INTX on Advanced Trade ended on 1 October 2026; choose a US \
+                "{id} is an INTX perpetual, and INTX perpetuals over Advanced Trade ended on 2026-10-01; choose a US \
                  perpetual-style future, for example BIP-20DEC30-CDE"
             );
             return Err(ExchangeError::BadRequest { call, message });
@@ -313,9 +381,7 @@ impl Exchange for Coinbase {
         // Without order_status: that filter hides orders that are pending or queued.
         let mut query: Vec<(&str, &str)> = products.iter().map(|id| ("product_ids", id.as_str())).collect();
         query.extend(since.as_deref().map(|since| ("start_date", since)));
-        let orders: Vec<wire::Order> = self.pages(&["orders", "historical", "batch"], &query).await?;
-        let orders: Result<Vec<OrderState>, String> = orders.into_iter().map(OrderState::try_from).collect();
-        orders.map_err(unreadable("GET /orders/historical/batch"))
+        self.pages(&["orders", "historical", "batch"], &query, <OrderState as TryFrom<wire::Order>>::try_from).await
     }
 
     async fn order(&self, order_id: &str) -> Result<OrderState, ExchangeError> {
@@ -325,7 +391,7 @@ impl Exchange for Coinbase {
 
     async fn holdings(&self) -> Result<Holdings, ExchangeError> {
         let (accounts, positions, summary) = tokio::try_join!(
-            self.pages::<wire::Account>(&["accounts"], &[]),
+            self.pages(&["accounts"], &[], |account: wire::Account| Ok((account.total(), account.currency))),
             self.get::<wire::Positions>(&["cfm", "positions"], &[]),
             self.get::<wire::BalanceSummary>(&["cfm", "balance_summary"], &[]),
         )?;
@@ -334,8 +400,8 @@ impl Exchange for Coinbase {
             futures_collateral_quote: summary.collateral(),
             ..Holdings::default()
         };
-        for account in accounts {
-            *holdings.balances.entry(account.currency.clone()).or_default() += account.total();
+        for (total, currency) in accounts {
+            *holdings.balances.entry(currency).or_default() += total;
         }
         Ok(holdings)
     }

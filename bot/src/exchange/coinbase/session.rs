@@ -3,7 +3,7 @@
 //! A new key, endpoint or authority is used by opening a second session beside the first and changing over once it is
 //! open; an order is never without a key that works.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,13 +19,16 @@ use super::key::{ApiKey, KeyError};
 use super::rest::Coinbase;
 use super::tls::{self, CaError};
 use super::transport::Transport;
-use super::websocket::Feed;
+use super::websocket::{Feed, Outlet};
 use crate::clock::Clock;
 use crate::exchange::{Exchange, ExchangeError, KeyPermissions, Link, VenueEvent};
 use crate::randomness::Randomness;
 
 /// How often the venue's time is measured again.
 const MEASURE_TIME_EVERY: Duration = Duration::from_secs(300);
+
+/// The least that a spec can give, in requests per second.
+const LEAST_RATE: u32 = 5;
 
 /// What a session is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +96,20 @@ pub struct Connector {
     pub randomness: Randomness,
     /// Where the events of the WebSockets go.
     pub events: mpsc::Sender<VenueEvent>,
+    budget: Arc<Budget>,
+}
+
+impl Connector {
+    #[must_use]
+    pub fn new(transport: Transport, clock: Clock, randomness: Randomness, events: mpsc::Sender<VenueEvent>) -> Self {
+        // Each session sets the rate that its spec gives.
+        Self { transport, clock, randomness, events, budget: Arc::new(Budget::new(LEAST_RATE)) }
+    }
+
+    /// The bot's share of the account's rate limit, in requests per second.
+    pub(super) fn set_rate(&self, per_second: u32) {
+        self.budget.set_rate(per_second);
+    }
 }
 
 /// An open session. Dropping it ends its WebSockets; calls under way end by themselves.
@@ -100,19 +117,22 @@ pub struct Connector {
 pub struct Session {
     exchange: Arc<Coinbase>,
     permissions: KeyPermissions,
+    portfolio: String,
+    outlet: Arc<Outlet>,
     /// The WebSockets and the clock; aborted when dropped.
     _tasks: JoinSet<()>,
 }
 
 impl Session {
-    /// Reads the key, verifies at the exchange what it may do and whose it is, then starts the WebSockets, whose
-    /// events go to `events`.
+    /// Reads the key, verifies at the exchange what it may do and whose it is, then starts the WebSockets. Until
+    /// [`Self::put_in_use`] they tell of nothing but orders.
     ///
     /// # Errors
     /// A file cannot be used, the exchange cannot be reached or is not trusted, or the key is not fit for a trading
     /// bot. Nothing was started then.
     pub async fn open(settings: Settings, connector: &Connector) -> Result<Self, SessionError> {
         let key = ApiKey::load(&settings.credentials_dir)?;
+        connector.set_rate(settings.requests_per_second);
         let signer = Arc::new(Signer::new(key, connector.randomness.clone()));
         let tls = tls::client_config(settings.ca_file.as_deref())?;
         let venue = Arc::new(VenueClock::new(connector.clock.clone()));
@@ -122,13 +142,14 @@ impl Session {
             tls.clone(),
             Arc::clone(&signer),
             Arc::clone(&venue),
-            Arc::new(Budget::new(settings.requests_per_second)),
+            Arc::clone(&connector.budget),
         )?;
         exchange.measure_time().await?;
         let permissions = exchange.key_permissions().await?;
         verify(&permissions, &settings.portfolio, signer.key().fingerprint())?;
 
         let tls = Arc::new(tls);
+        let outlet = Arc::new(Outlet::new(connector.events.clone()));
         let mut tasks = JoinSet::new();
         let Endpoint { market_web_socket_url, user_web_socket_url, .. } = settings.endpoint;
         for (link, url) in [(Link::MarketWebSocket, market_web_socket_url), (Link::UserWebSocket, user_web_socket_url)]
@@ -142,13 +163,47 @@ impl Session {
                 tls: Arc::clone(&tls),
                 signer: Arc::clone(&signer),
                 venue: Arc::clone(&venue),
-                events: connector.events.clone(),
+                outlet: Arc::clone(&outlet),
             };
             tasks.spawn(feed.run());
         }
         let exchange = Arc::new(exchange);
         tasks.spawn(keep_time(Arc::clone(&exchange)));
-        Ok(Self { exchange, permissions, _tasks: tasks })
+        Ok(Self { exchange, permissions, portfolio: settings.portfolio, outlet, _tasks: tasks })
+    }
+
+    /// Waits until both WebSockets are up.
+    ///
+    /// # Errors
+    /// They are not after so long, and why.
+    pub async fn up_within(&self, patience: Duration) -> Result<(), String> {
+        let up = tokio::time::timeout(patience, self.outlet.up()).await;
+        up.map_err(|_| self.outlet.down().unwrap_or_else(|| "the WebSockets do not last".to_owned()))
+    }
+
+    /// From now on its WebSockets tell everything.
+    pub async fn put_in_use(&self) {
+        self.outlet.put_in_use().await;
+    }
+
+    /// From now on its WebSockets tell of nothing but orders. Calls under way go on.
+    pub async fn put_out_of_use(&self) {
+        self.outlet.put_out_of_use().await;
+    }
+
+    /// Asks the exchange whether the key is still fit.
+    ///
+    /// # Errors
+    /// It is not, or the exchange does not say.
+    pub async fn check(&self) -> Result<(), SessionError> {
+        let permissions = self.exchange.key_permissions().await?;
+        verify(&permissions, &self.portfolio, self.fingerprint())
+    }
+
+    /// Why the endpoint counts as failing; None while it works.
+    #[must_use]
+    pub fn failing(&self) -> Option<String> {
+        self.exchange.failing().or_else(|| self.outlet.failing())
     }
 
     /// The REST client.
@@ -172,11 +227,11 @@ impl Session {
     /// A hash over the contents of the files that a session reads when it is opened: a change of it asks for a new
     /// session. A file that cannot be read counts as such.
     #[must_use]
-    pub fn inputs_hash(settings: &Settings) -> [u8; 32] {
-        let dir = &settings.credentials_dir;
-        let files = [Some(dir.join("name")), Some(dir.join("privateKey")), settings.ca_file.clone()];
+    pub fn inputs_hash(credentials_dir: &Path, ca_file: Option<&Path>) -> [u8; 32] {
+        let files = [Some(credentials_dir.join("name")), Some(credentials_dir.join("privateKey"))];
+        let files = files.into_iter().chain([ca_file.map(Path::to_owned)]);
         let mut hash = Sha256::new();
-        for file in files.into_iter().flatten() {
+        for file in files.flatten() {
             match std::fs::read(file) {
                 // Each content has its length before it, so that none can be mistaken for another two.
                 Ok(content) => {
@@ -236,25 +291,14 @@ mod tests {
     #[test]
     fn any_change_of_a_file_changes_the_hash() {
         let dir = tempfile::tempdir().unwrap();
-        let settings = Settings {
-            endpoint: Endpoint {
-                name: "test".to_owned(),
-                rest_url: "https://localhost".to_owned(),
-                market_web_socket_url: "wss://localhost/ws".to_owned(),
-                user_web_socket_url: "wss://localhost/ws/user".to_owned(),
-            },
-            ca_file: Some(dir.path().join("ca.crt")),
-            credentials_dir: dir.path().to_owned(),
-            portfolio: "p".to_owned(),
-            products: ["BTC-USD".to_owned(), "BIP-20DEC30-CDE".to_owned()],
-            requests_per_second: 10,
-        };
-        let mut seen = vec![Session::inputs_hash(&settings)];
+        let ca_file = dir.path().join("ca.crt");
+        let hash = || Session::inputs_hash(dir.path(), Some(&ca_file));
+        let mut seen = vec![hash()];
         for (file, content) in [("name", "a"), ("name", ""), ("privateKey", "b"), ("ca.crt", "c"), ("name", "b")] {
             std::fs::write(dir.path().join(file), content).unwrap();
-            let hash = Session::inputs_hash(&settings);
-            assert!(!seen.contains(&hash), "{file} {content:?}");
-            seen.push(hash);
+            let now = hash();
+            assert!(!seen.contains(&now), "{file} {content:?}");
+            seen.push(now);
         }
     }
 }

@@ -38,6 +38,7 @@ impl Open {
     async fn new(settings: Settings) -> Self {
         let (sender, events) = mpsc::channel(1024);
         let session = Session::open(settings, &network(Clock::system(), sender)).await.unwrap();
+        session.put_in_use().await;
         Self { session, events, told: Vec::new() }
     }
 
@@ -86,7 +87,7 @@ impl Open {
 }
 
 fn network(clock: Clock, events: mpsc::Sender<VenueEvent>) -> Connector {
-    Connector { transport: Transport::Network, clock, randomness: Randomness::system(), events }
+    Connector::new(Transport::Network, clock, Randomness::system(), events)
 }
 
 async fn refused(settings: Settings) -> SessionError {
@@ -146,6 +147,7 @@ async fn an_exchange_in_this_process_is_the_same_one() {
     let venue = in_process::Venue::open(1);
     let (events, receiver) = mpsc::channel(1024);
     let session = Session::open(venue.settings(), &venue.connector(events)).await.unwrap();
+    session.put_in_use().await;
     let mut open = Open { session, events: receiver, told: Vec::new() };
     open.link_up(Link::UserWebSocket).await;
     let touch = open.touch(SPOT).await;
@@ -418,6 +420,7 @@ async fn a_lost_connection_makes_the_books_unknown_and_comes_back() {
     let mut open = Open::new(simulator.settings("0")).await;
     open.touch(FUTURE).await;
     open.link_up(Link::UserWebSocket).await;
+    open.told.clear();
     let address = simulator.address.clone();
     let data = simulator.end().await;
     open.link_down(Link::MarketWebSocket).await;

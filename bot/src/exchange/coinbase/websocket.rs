@@ -3,21 +3,22 @@
 //! A connection that shows a gap, an error or silence is given up and made anew; until then its books are unknown.
 
 mod channels;
+mod outlet;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
 use serde_json::json;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::Message;
 
 use self::channels::Channels;
+pub use self::outlet::Outlet;
 use super::jwt::{Signer, TOKEN_LIFE, VenueClock};
 use super::tls::causes;
 use super::transport::{Socket, Transport};
-use crate::exchange::{Link, VenueEvent};
+use crate::exchange::Link;
 use crate::randomness::Randomness;
 
 /// Deadline of a connection and of each message that is sent.
@@ -40,7 +41,7 @@ pub struct Feed {
     pub tls: Arc<rustls::ClientConfig>,
     pub signer: Arc<Signer>,
     pub venue: Arc<VenueClock>,
-    pub events: mpsc::Sender<VenueEvent>,
+    pub outlet: Arc<Outlet>,
 }
 
 /// Why a connection ended.
@@ -65,13 +66,14 @@ impl Feed {
             if channels.is_up() || last_cause.as_ref() != Some(&cause) {
                 tracing::warn!(link = %self.link, url = %self.url, %cause, "connection lost; connecting again");
                 for event in channels.down(&cause) {
-                    if self.events.send(event).await.is_err() {
+                    if !self.outlet.tell(event).await {
                         return;
                     }
                 }
             }
             last_cause = Some(cause);
             failures = if started.elapsed() > STABLE { 0 } else { failures + 1 };
+            self.outlet.failed(self.link, failures);
             sleep(self.randomness.jittered(pause(failures))).await;
         }
     }
@@ -109,7 +111,8 @@ impl Feed {
 
     /// Ok when nobody listens to the events any more.
     async fn listen(&self, socket: &mut Socket, channels: &mut Channels) -> Result<(), String> {
-        let mut alive_at = Instant::now();
+        let began = Instant::now();
+        let mut alive_at = began;
         loop {
             let message = timeout_at(alive_at + HEARTBEAT_SILENCE, socket.next())
                 .await
@@ -127,9 +130,12 @@ impl Feed {
             let heard = channels.hear(&text)?;
             if heard.heartbeat {
                 alive_at = Instant::now();
+                if began.elapsed() > STABLE {
+                    self.outlet.failed(self.link, 0);
+                }
             }
             for event in heard.events {
-                if self.events.send(event).await.is_err() {
+                if !self.outlet.tell(event).await {
                     return Ok(());
                 }
             }

@@ -24,13 +24,24 @@ fn decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decimal, D::Err
     parse_decimal(&text).map_err(de::Error::custom)
 }
 
+/// Largest number that is taken as an amount, a price or a size. Beyond it is nothing that this bot trades, and the
+/// product of two of these, and a sum of very many, is still far from the end of a [`Decimal`].
+const MOST: Decimal = rust_decimal::dec!(1_000_000_000_000);
+/// Longest text of a number: more digits than a [`Decimal`] holds, cut off by it, are still a number.
+const LONGEST: usize = 128;
+
 fn parse_decimal(text: &str) -> Result<Decimal, String> {
     if text.is_empty() {
         return Ok(Decimal::ZERO);
     }
-    Decimal::from_str(text)
+    let refused = |why: &str| format!("{:?} {why}", arbbot_crds::conditions::shorten(text, 40));
+    if text.len() > LONGEST {
+        return Err(refused("is too long for a decimal"));
+    }
+    let value = Decimal::from_str(text)
         .or_else(|_| Decimal::from_scientific(text))
-        .map_err(|error| format!("{:?} is not a decimal: {error}", arbbot_crds::conditions::shorten(text, 40)))
+        .map_err(|error| refused(&format!("is not a decimal: {error}")))?;
+    if value.abs() > MOST { Err(refused("is beyond every amount")) } else { Ok(value) }
 }
 
 /// A time in RFC 3339; `""` and null mean that there is none.

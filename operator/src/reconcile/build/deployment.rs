@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use arbbot_crds::names::{BOT_PORT, CA_DIR, CREDENTIALS_DIR, LEDGER_DIR, child_name, ledger_claim_name};
+use arbbot_crds::names::{
+    BACKUP_CREDENTIALS_DIR, BOT_PORT, CA_DIR, CREDENTIALS_DIR, LEDGER_DIR, child_name, ledger_claim_name,
+};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, KeyToPath,
@@ -109,6 +111,9 @@ fn args(bot: &ValidatedBot) -> Vec<String> {
     let listen = format!("$(POD_IP):{BOT_PORT}");
     let mut args = strings(["run", "--name", bot.name(), "--listen", &listen]);
     args.extend(strings(["--credentials-dir", CREDENTIALS_DIR, "--ledger-dir", LEDGER_DIR]));
+    if bot.spec().credentials.backup_secret_ref.is_some() {
+        args.extend(strings(["--backup-credentials-dir", BACKUP_CREDENTIALS_DIR]));
+    }
     if bot.spec().venue.coinbase.ca_bundle.is_some() {
         args.extend(strings(["--ca-file", &format!("{CA_DIR}/ca.crt")]));
     }
@@ -152,6 +157,16 @@ fn volumes(bot: &ValidatedBot) -> Vec<Volume> {
         Volume { name: "credentials".to_owned(), secret: Some(secret), ..Volume::default() },
         Volume { name: "ledger".to_owned(), persistent_volume_claim: Some(claim), ..Volume::default() },
     ];
+    if let Some(backup) = &bot.spec().credentials.backup_secret_ref {
+        let secret = SecretVolumeSource {
+            secret_name: Some(backup.name.clone()),
+            default_mode: Some(0o440),
+            // A backup that is not there must not keep the bot from starting.
+            optional: Some(true),
+            ..SecretVolumeSource::default()
+        };
+        volumes.push(Volume { name: "backup-credentials".to_owned(), secret: Some(secret), ..Volume::default() });
+    }
     if let Some(ca) = &bot.spec().venue.coinbase.ca_bundle {
         let reference = &ca.config_map_key_ref;
         let config_map = ConfigMapVolumeSource {
@@ -174,6 +189,9 @@ fn mounts(bot: &ValidatedBot) -> Vec<VolumeMount> {
         ..VolumeMount::default()
     };
     let mut mounts = vec![mount("credentials", CREDENTIALS_DIR, true), mount("ledger", LEDGER_DIR, false)];
+    if bot.spec().credentials.backup_secret_ref.is_some() {
+        mounts.push(mount("backup-credentials", BACKUP_CREDENTIALS_DIR, true));
+    }
     if bot.spec().venue.coinbase.ca_bundle.is_some() {
         mounts.push(mount("ca", CA_DIR, true));
     }
@@ -263,6 +281,18 @@ mod tests {
         assert_eq!(pod["volumes"][0]["secret"], json!({"secretName": "key", "defaultMode": 0o440}));
         let mount = &pod["containers"][0]["volumeMounts"][0];
         assert_eq!(*mount, json!({"name": "credentials", "mountPath": "/etc/arbbot/credentials", "readOnly": true}));
+    }
+
+    #[test]
+    fn a_backup_key_is_mounted_beside_the_first_and_may_be_missing() {
+        assert!(!built("").to_string().contains("backup"));
+        let mut bot = bot("");
+        bot.spec.credentials.backup_secret_ref = serde_json::from_value(json!({"name": "key-b"})).unwrap();
+        let pod = &json!(build(&validated(&bot), 1))["spec"]["template"]["spec"];
+        let expected = json!({"secretName": "key-b", "defaultMode": 0o440, "optional": true});
+        assert_eq!(pod["volumes"][2]["secret"], expected);
+        let args = pod["containers"][0]["args"].as_array().unwrap();
+        assert!(args.windows(2).any(|pair| pair == ["--backup-credentials-dir", "/etc/arbbot/credentials-backup"]));
     }
 
     #[test]

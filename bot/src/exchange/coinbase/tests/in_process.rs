@@ -72,12 +72,8 @@ impl Venue {
             tokio::spawn(async move { simulator.serve_connection(theirs, PEER).await });
             Ok(ours)
         });
-        Connector {
-            transport: Transport::InProcess(dial),
-            clock: self.clock.clone(),
-            randomness: Randomness::seeded(self.seed),
-            events,
-        }
+        let randomness = Randomness::seeded(self.seed);
+        Connector::new(Transport::InProcess(dial), self.clock.clone(), randomness, events)
     }
 
     pub fn portfolio(&self) -> String {

@@ -74,12 +74,14 @@ impl Channels {
             return Err(format!("the exchange says: {}", arbbot_crds::conditions::shorten(&message.message, 200)));
         }
         if let Some(number) = message.sequence_num {
-            if let Some(last) = self.sequence
-                && number != last.wrapping_add(1)
-            {
-                return Err(format!("messages are missing: number {number} came after {last}"));
+            match self.sequence {
+                // A repetition: what it says is known, and maybe no longer true.
+                Some(last) if number <= last => return Ok(Heard::default()),
+                Some(last) if number > last.saturating_add(1) => {
+                    return Err(format!("messages are missing: number {number} came after {last}"));
+                }
+                _ => self.sequence = Some(number),
             }
-            self.sequence = Some(number);
         }
         let mut heard = Heard { heartbeat: message.channel == "heartbeats", ..Heard::default() };
         if heard.heartbeat {
@@ -197,6 +199,19 @@ mod tests {
         assert_eq!(down.len(), 3);
         assert!(down.contains(&touch(None)));
         assert!(down.contains(&VenueEvent::Link { link: Link::MarketWebSocket, down: Some(cause) }));
+    }
+
+    #[test]
+    fn a_message_that_comes_twice_or_late_changes_nothing() {
+        let mut channels = market();
+        let snapshot = l2("snapshot", &[("bid", "99", "1"), ("offer", "101", "1")]);
+        channels.hear(&message(4, "l2_data", &snapshot)).unwrap();
+        let better = message(5, "l2_data", &l2("update", &[("bid", "100", "5")]));
+        assert_eq!(channels.hear(&better).unwrap().events, [touch(Some((100, 101)))]);
+        assert_eq!(channels.hear(&better).unwrap(), Heard::default());
+        assert_eq!(channels.hear(&message(4, "l2_data", &snapshot)).unwrap(), Heard::default());
+        let next = l2("update", &[("bid", "100", "0")]);
+        assert_eq!(channels.hear(&message(6, "l2_data", &next)).unwrap().events, [touch(Some((99, 101)))]);
     }
 
     #[test]
