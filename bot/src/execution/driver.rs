@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -95,7 +96,9 @@ impl<E: Exchange> Driver<E> {
     /// gate must have been closed.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let (entries, queue) = mpsc::unbounded_channel();
-        let recorder = tokio::spawn(record(self.io.ledger.clone(), queue));
+        // Both end with this future: whoever drops it ends the driver as a crash would.
+        let (mut recorder, mut calls) = (JoinSet::new(), JoinSet::new());
+        recorder.spawn(record(self.io.ledger.clone(), queue));
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
@@ -107,12 +110,15 @@ impl<E: Exchange> Driver<E> {
             };
             let now = Now { boot: self.io.clock.boottime(), wall: self.io.clock.now() };
             for command in self.engine.handle(event, &self.io.gate, now) {
-                self.carry_out(command, &entries);
+                self.carry_out(command, &entries, &mut calls);
             }
+            while calls.try_join_next().is_some() {}
             self.show(now);
         }
+        // What is under way goes on until the program ends.
+        calls.detach_all();
         drop(entries);
-        if recorder.await.is_err() {
+        if recorder.join_next().await.is_some_and(|ended| ended.is_err()) {
             tracing::error!("the ledger's recorder stopped before everything was written");
         }
     }
@@ -136,7 +142,7 @@ impl<E: Exchange> Driver<E> {
         self.heartbeat.beat();
     }
 
-    fn carry_out(&self, command: Command, entries: &mpsc::UnboundedSender<Entry>) {
+    fn carry_out(&self, command: Command, entries: &mpsc::UnboundedSender<Entry>, calls: &mut JoinSet<()>) {
         let io = self.io.clone();
         match command {
             Command::Record(id) => {
@@ -145,10 +151,10 @@ impl<E: Exchange> Driver<E> {
                     entries.send(entry(order)).ok();
                 }
             }
-            Command::Place { permit, epoch } => drop(tokio::spawn(io.place(permit, epoch))),
-            Command::Cancel(ids) => drop(tokio::spawn(io.cancel(ids))),
-            Command::Query(order_id) => drop(tokio::spawn(io.query(order_id))),
-            Command::Snapshot { since } => drop(tokio::spawn(io.snapshot(since))),
+            Command::Place { permit, epoch } => drop(calls.spawn(io.place(permit, epoch))),
+            Command::Cancel(ids) => drop(calls.spawn(io.cancel(ids))),
+            Command::Query(order_id) => drop(calls.spawn(io.query(order_id))),
+            Command::Snapshot { since } => drop(calls.spawn(io.snapshot(since))),
         }
     }
 }

@@ -1,0 +1,144 @@
+//! The simulator in this process, and its own truth.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use exchange_simulator::data_dir::Accounts;
+use exchange_simulator::server::{Options, Simulator, clock};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rust_decimal::Decimal;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// A Monday, with the futures session open.
+pub const START: &str = "2026-11-16T15:00:00Z";
+pub const SPOT: &str = "BTC-USD";
+pub const FUTURE: &str = "BIP-20DEC30-CDE";
+const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 2);
+
+/// What the exchange holds of the bot's account.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Truth {
+    pub spot: Decimal,
+    pub contracts: Decimal,
+    pub open_orders: usize,
+}
+
+pub struct Exchange {
+    pub simulator: Arc<Simulator>,
+    pub accounts: Accounts,
+    keys: Vec<(String, String)>,
+}
+
+impl Exchange {
+    /// Starts an exchange; call it inside a runtime whose time is paused. The keys 0, 2 and 3 are of the first account.
+    pub fn start(seed: u64, refuse_duplicates: bool) -> Self {
+        let (mut accounts, keys) = Accounts::generate(4, &mut StdRng::seed_from_u64(seed)).unwrap();
+        for key in [2, 3] {
+            accounts.keys[key].portfolio = accounts.portfolios[0].uuid;
+        }
+        Self::of(accounts, keys, seed, refuse_duplicates)
+    }
+
+    /// Another exchange, where the same keys are of another portfolio.
+    pub fn with_the_keys_of_another_portfolio(&self) -> Self {
+        let mut accounts = self.accounts.clone();
+        let other = accounts.portfolios[1].uuid;
+        accounts.keys.iter_mut().for_each(|key| key.portfolio = other);
+        Self::of(accounts, self.keys.clone(), 2, false)
+    }
+
+    fn of(accounts: Accounts, keys: Vec<(String, String)>, seed: u64, refuse_duplicates: bool) -> Self {
+        let mut options = Options::default();
+        options.settings.seed = seed;
+        options.settings.refuse_duplicates = refuse_duplicates;
+        let clock = clock::Clock::driven_by_tokio(START.parse().unwrap());
+        let simulator = Simulator::start(&accounts, "admin".into(), &options, clock).unwrap();
+        Self { simulator: Arc::new(simulator), accounts, keys }
+    }
+
+    pub fn portfolio(&self) -> String {
+        self.accounts.portfolios[0].uuid.to_string()
+    }
+
+    /// The name of a key.
+    pub fn key_name(&self, key: &str) -> String {
+        self.key(key)["name"].as_str().unwrap().to_owned()
+    }
+
+    fn key(&self, key: &str) -> Value {
+        let file = format!("keys/{key}.json");
+        let (_, text) = self.keys.iter().find(|(name, _)| *name == file).unwrap();
+        serde_json::from_str(text).unwrap()
+    }
+
+    /// Writes a key's two files into a directory.
+    pub fn put_key(&self, key: &str, dir: &Path) {
+        let key = self.key(key);
+        std::fs::create_dir_all(dir).unwrap();
+        for name in ["name", "privateKey"] {
+            std::fs::write(dir.join(name), key[name].as_str().unwrap()).unwrap();
+        }
+    }
+
+    /// Switches a fault on, or all off.
+    pub async fn fault(&self, fault: Value) {
+        self.admin("POST", "faults", Some(fault)).await;
+    }
+
+    /// What the account holds.
+    pub async fn truth(&self) -> Truth {
+        let shown = self.admin("GET", &format!("portfolios/{}", self.portfolio()), None).await;
+        let decimal = |value: &Value| value.as_str().map_or(Decimal::ZERO, |text| text.parse().unwrap());
+        Truth {
+            spot: decimal(&shown["balances"]["BTC"]["total"]),
+            contracts: decimal(&shown["positions"][FUTURE]),
+            open_orders: shown["open_orders"].as_array().unwrap().len(),
+        }
+    }
+
+    /// How many orders were accepted under each client_order_id.
+    pub async fn accepted(&self) -> BTreeMap<String, usize> {
+        let mut accepted = BTreeMap::new();
+        for event in self.transcript().await.iter().filter(|event| event["kind"] == "order_accepted") {
+            *accepted.entry(event["client_order_id"].as_str().unwrap().to_owned()).or_default() += 1;
+        }
+        accepted
+    }
+
+    /// Everything that happened to the bot's account.
+    pub async fn transcript(&self) -> Vec<Value> {
+        let (mut events, mut after) = (Vec::new(), 0);
+        loop {
+            let path = format!("journal?portfolio={}&after={after}", self.portfolio());
+            let mut page = self.admin("GET", &path, None).await;
+            let found = page["events"].as_array_mut().unwrap();
+            if found.is_empty() {
+                return events;
+            }
+            events.append(found);
+            after = page["next"].as_u64().unwrap();
+        }
+    }
+
+    async fn admin(&self, method: &str, path: &str, body: Option<Value>) -> Value {
+        let (mut ours, theirs) = tokio::io::duplex(64 * 1024);
+        let simulator = Arc::clone(&self.simulator);
+        tokio::spawn(async move { simulator.serve_connection(theirs, PEER).await });
+        let body = body.map(|body| body.to_string()).unwrap_or_default();
+        let request = format!(
+            "{method} /_simulator/{path} HTTP/1.1\r\nHost: simulator\r\nAuthorization: Bearer admin\r\n\
+             Content-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        ours.write_all(request.as_bytes()).await.unwrap();
+        let mut reply = String::new();
+        ours.read_to_string(&mut reply).await.unwrap();
+        let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200"), "{method} {path}: {reply}");
+        serde_json::from_str(body).unwrap()
+    }
+}

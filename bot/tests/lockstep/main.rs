@@ -1,0 +1,38 @@
+//! Bot and exchange in one runtime on one virtual clock: whatever gets lost between them, and whenever the bot dies, no
+//! intent becomes two orders, and once the faults stop both agree.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
+
+mod bot;
+mod exchange;
+mod keys;
+mod network;
+mod orders;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arb_bot::clock::Clock;
+use serde_json::json;
+
+use bot::Machine;
+use exchange::{Exchange, START};
+use network::Network;
+
+/// Runs in a runtime of its own whose time is paused.
+fn paused<T>(future: impl Future<Output = T>) -> T {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().start_paused(true).build().unwrap().block_on(future)
+}
+
+/// A bot's machine with the first account's key.
+fn machine<'a>(exchange: &Exchange, network: &Arc<Network>, seed: u64, dir: &'a Path) -> Machine<'a> {
+    exchange.put_key("0", &dir.join("primary"));
+    Machine {
+        clock: Clock::driven_by_tokio(START.parse().unwrap()),
+        seed,
+        dir,
+        dial: network.dial(Arc::clone(&exchange.simulator)),
+        spec: bot::spec(&exchange.portfolio(), &json!({}), &json!({})),
+    }
+}
