@@ -50,6 +50,10 @@ bench-operator: tools-api ## Measure what one operator costs with BOTS=10000 bot
 	@$(CARGO) build --release --workspace --bins >&2
 	@$(RELEASE)/bench-operator $(if $(BOTS),--bots $(BOTS))
 
+.PHONY: bench-exchange
+bench-exchange: ## Measure the simulator with a million order events: one line of JSON on standard output
+	@$(CARGO) bench --quiet --package exchange-simulator --bench exchange
+
 .PHONY: build
 build: ## Compile the programs
 	@echo "Compiling the workspace (about 3 minutes the first time, then seconds)" >&2
