@@ -21,6 +21,7 @@ mod packed;
 pub mod pods;
 pub mod policies;
 pub mod raw;
+mod slab;
 pub mod store;
 pub mod watch;
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::num::NonZeroU64;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -43,7 +44,7 @@ pub struct Shared {
     pub reports: Reports,
     pub metrics: Metrics,
     /// Hash of each child as the last apply returned it, by uid.
-    pub applied: Memo<String, u64>,
+    pub applied: Memo<String, NonZeroU64>,
     /// Which generation of each bot was last seen, and when first, by uid of the bot.
     pub generations: Memo<String, (Option<i64>, Instant)>,
     /// Ids of the incidents that each bot showed last, by uid of the bot.

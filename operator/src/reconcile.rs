@@ -39,7 +39,6 @@ pub mod verdict;
 pub use error::ReconcileError;
 
 use apply::ApplyError;
-use build::Resources;
 use delete::Deletion;
 use fetch::{FetchError, Fetched};
 
@@ -124,8 +123,7 @@ async fn build_and_apply(fetched: &Fetched, ctx: &Context) -> Result<Option<Depl
     }
     let replicas = replicas::replicas(&fetched.bot, &fetched.policies(), fetched.live_replicas(), fetched.is_ending());
     let prepared = build::build(&bot, replicas, &fetched.children);
-    let Resources { deployment, .. } = apply::apply(&bot, prepared, fetched.children.clone(), ctx).await?;
-    Ok(Some(deployment))
+    Ok(Some(apply::apply(&bot, prepared, fetched.children.clone(), ctx).await?))
 }
 
 /// Up to a tenth later, so that bots of one rollout do not stay in step.

@@ -83,7 +83,7 @@ impl Bots {
     /// A bot.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<Decoded<ArbBot>> {
-        Some(decode(&self.store.get(key)?.1))
+        Some(decode(&self.store.get(key)?.json))
     }
 
     /// Keys of the bots of a namespace, or of all.

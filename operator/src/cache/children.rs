@@ -1,6 +1,8 @@
-//! The children of one kind, as they are: compared with what they should be without a call of the API server.
+//! The children of one kind, as they are: compared with what they should be without a call of the API server. Once one was
+//! found to be as wanted, only that is kept of it until it changes.
 
 use std::marker::PhantomData;
+use std::num::NonZeroU64;
 
 use arbbot_crds::names::{LABEL_BOT, LABEL_BOT_UID};
 use kube::runtime::watcher;
@@ -12,12 +14,43 @@ use crate::reconcile::apply::Child;
 use crate::reconcile::ownership;
 
 /// A child is found by its name only.
-#[derive(Clone, Debug)]
-struct NoFacts;
+#[derive(Clone, Copy, Debug, Default)]
+struct ChildFacts {
+    /// Hash of the wish that the child was compared with.
+    as_wanted: Option<NonZeroU64>,
+}
 
-impl Facts for NoFacts {
+impl Facts for ChildFacts {
     fn group(&self) -> Option<&str> {
         None
+    }
+}
+
+/// What is known of a child.
+#[derive(Clone, Debug)]
+pub enum Known<K> {
+    /// As a watch or the API server has last shown it.
+    Object(K, Version),
+    /// It is as the wish with this hash wants it.
+    AsWanted(NonZeroU64),
+}
+
+/// A version of a child in its cache. None: it was read from the API server.
+#[derive(Clone, Copy, Debug)]
+pub struct Version(Option<u64>);
+
+impl<K> Known<K> {
+    /// A child as the API server has it.
+    pub fn read(child: K) -> Self {
+        Self::Object(child, Version(None))
+    }
+
+    /// The child, unless it was forgotten.
+    pub fn object(&self) -> Option<&K> {
+        match self {
+            Self::Object(child, _) => Some(child),
+            Self::AsWanted(_) => None,
+        }
     }
 }
 
@@ -26,7 +59,7 @@ pub type BotTrigger = Box<dyn Fn(&Key) + Send + Sync>;
 
 /// Every child of one kind.
 pub struct Children<K> {
-    store: Store<NoFacts>,
+    store: Store<ChildFacts>,
     trigger: BotTrigger,
     kind: PhantomData<fn() -> K>,
 }
@@ -36,10 +69,27 @@ impl<K: Child> Children<K> {
         Self { store: Store::default(), trigger, kind: PhantomData }
     }
 
-    /// A child. None, too, if it cannot be read; then the API server is asked.
+    /// A child as a watch has shown it. None, too, if it cannot be read or was forgotten.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<K> {
-        serde_json::from_slice(&self.store.get(key)?.1).ok()
+        serde_json::from_slice(&self.store.get(key)?.json).ok()
+    }
+
+    /// What is known of a child. None, too, if it cannot be read; then the API server is asked.
+    #[must_use]
+    pub fn known(&self, key: &str) -> Option<Known<K>> {
+        if let Some(hash) = self.store.facts(key)?.as_wanted {
+            return Some(Known::AsWanted(hash));
+        }
+        let kept = self.store.get(key)?;
+        Some(Known::Object(serde_json::from_slice(&kept.json).ok()?, Version(Some(kept.version))))
+    }
+
+    /// Forgets all of a child but that it is, in this version, as the wish with this hash wants it.
+    pub fn is_as_wanted(&self, key: &str, version: Version, hash: NonZeroU64) {
+        if let Version(Some(version)) = version {
+            self.store.forget_json(key, version, |facts| facts.as_wanted = Some(hash));
+        }
     }
 
     /// Keeps a child, as a watch shows it.
@@ -57,7 +107,7 @@ impl<K: Child> Children<K> {
         object.metadata.creation_timestamp = None;
         let metadata = object.metadata.clone();
         object.metadata.resource_version = None;
-        self.store.put(key, &metadata, round, NoFacts, &object.to_json());
+        self.store.put(key, &metadata, round, ChildFacts::default(), &object.to_json());
         if let Some(bot) = bot {
             (self.trigger)(&bot);
         }
@@ -112,6 +162,28 @@ impl<K: Child + Send + 'static> Sink for Children<K> {
 mod tests {
     use super::*;
     use arbbot_crds::names::{child_name, ledger_claim_name};
+    use k8s_openapi::api::core::v1::ServiceAccount;
+    use serde_json::json;
+
+    #[test]
+    fn a_child_that_is_as_wanted_is_forgotten_but_for_that_until_it_changes() {
+        let children = Children::<ServiceAccount>::new(Box::new(|_| ()));
+        let shown = |version: &str| {
+            let metadata = json!({"namespace": "desk", "name": "arbbot-carry", "uid": "u", "resourceVersion": version});
+            children.put(Raw::new(json!({"metadata": metadata})).unwrap(), 1);
+        };
+        let at = key("desk", "arbbot-carry");
+        shown("1");
+        let Some(Known::Object(_, first)) = children.known(&at) else { panic!("it was just shown") };
+        let hash = NonZeroU64::MIN;
+        children.is_as_wanted(&at, first, hash);
+        assert!(matches!(children.known(&at), Some(Known::AsWanted(known)) if known == hash));
+        shown("1");
+        assert!(matches!(children.known(&at), Some(Known::AsWanted(_))), "nothing has changed");
+        shown("2");
+        children.is_as_wanted(&at, first, hash); // what was compared is another version
+        assert!(matches!(children.known(&at), Some(Known::Object(..))));
+    }
 
     #[test]
     fn the_bot_of_a_lost_child_is_found_by_the_childs_name() {

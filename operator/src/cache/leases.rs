@@ -45,8 +45,8 @@ impl Leases {
     /// A Lease as it was last read.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<SeenLease> {
-        let (facts, json) = self.0.get(key)?;
-        Some(SeenLease { lease: serde_json::from_slice(&json).ok()?, unchanged: facts.seen.elapsed() })
+        let kept = self.0.get(key)?;
+        Some(SeenLease { lease: serde_json::from_slice(&kept.json).ok()?, unchanged: kept.facts.seen.elapsed() })
     }
 
     /// Notes what was read. A renewal that is new begins a new time.
@@ -84,7 +84,7 @@ impl Leases {
         loop {
             let page = call("list the bots' Leases", api.list(&params)).await?;
             let now = Instant::now();
-            for lease in page.items.iter().filter_map(|lease| lease.decode().ok()) {
+            for lease in page.items.iter().filter_map(Raw::decode_built_in) {
                 self.observe(lease, now);
             }
             match page.metadata.continue_.filter(|token| !token.is_empty()) {

@@ -5,13 +5,6 @@ use lz4_flex::block::{compress_with_dict, decompress_with_dict};
 /// LZ4 looks no further back.
 const WINDOW: usize = 64 * 1024;
 
-/// JSON, compressed against a sample.
-#[derive(Clone, Debug)]
-pub struct Packed {
-    size: u32,
-    bytes: Box<[u8]>,
-}
-
 /// What a store's objects are compressed against. It never changes, or nothing could be unpacked.
 #[derive(Debug)]
 pub struct Sample(Box<[u8]>);
@@ -25,15 +18,14 @@ impl Sample {
 
     /// Compresses an object.
     #[must_use]
-    pub fn pack(&self, json: &[u8]) -> Packed {
-        let bytes = compress_with_dict(json, &self.0).into_boxed_slice();
-        Packed { size: u32::try_from(json.len()).unwrap_or(u32::MAX), bytes }
+    pub fn pack(&self, json: &[u8]) -> Vec<u8> {
+        compress_with_dict(json, &self.0)
     }
 
-    /// The object again. None: a defect, the bytes are not of this sample.
+    /// The object again, which had this size. None: a defect, the bytes are not of this sample.
     #[must_use]
-    pub fn unpack(&self, packed: &Packed) -> Option<Vec<u8>> {
-        decompress_with_dict(&packed.bytes, packed.size as usize, &self.0).ok()
+    pub fn unpack(&self, packed: &[u8], size: u32) -> Option<Vec<u8>> {
+        decompress_with_dict(packed, size as usize, &self.0).ok()
     }
 }
 
@@ -50,14 +42,14 @@ mod tests {
         };
         let (first, second) = (object("first"), object("second"));
         let packed = Sample::new(&first).pack(&second);
-        assert!(packed.bytes.len() * 20 < second.len(), "{} of {}", packed.bytes.len(), second.len());
+        assert!(packed.len() * 20 < second.len(), "{} of {}", packed.len(), second.len());
     }
 
     proptest! {
         #[test]
         fn what_is_packed_is_unpacked_whatever_the_sample(sample: Vec<u8>, object: Vec<u8>) {
             let sample = Sample::new(&sample);
-            prop_assert_eq!(sample.unpack(&sample.pack(&object)), Some(object));
+            prop_assert_eq!(sample.unpack(&sample.pack(&object), object.len() as u32), Some(object));
         }
     }
 }

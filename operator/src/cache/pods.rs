@@ -40,7 +40,7 @@ impl Pods {
     #[must_use]
     pub fn of_bot(&self, uid: &str) -> Vec<Arc<Pod>> {
         let keys = self.store.of_group(uid);
-        keys.iter().filter_map(|key| Some(Arc::new(serde_json::from_slice(&self.store.get(key)?.1).ok()?))).collect()
+        keys.iter().filter_map(|key| Some(Arc::new(serde_json::from_slice(&self.store.get(key)?.json).ok()?))).collect()
     }
 
     /// Keeps a pod, as a watch shows it.
@@ -53,7 +53,7 @@ impl Pods {
             fields.remove("spec");
         }
         object.strip();
-        if let Ok(pod) = object.decode() {
+        if let Some(pod) = object.decode_built_in() {
             self.terminated.observe(&pod);
         }
         let label = object.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_BOT_UID));
@@ -79,7 +79,7 @@ impl Sink for Pods {
 
     fn deleted(&self, object: Raw<Pod>) {
         // What it shows for the last time may be the proof that it has ended.
-        if let Ok(pod) = object.decode() {
+        if let Some(pod) = object.decode_built_in() {
             self.terminated.observe(&pod);
         }
         self.store.remove(&key_of(&object.metadata));

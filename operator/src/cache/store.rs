@@ -6,7 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use kube::api::ObjectMeta;
 
-use super::packed::{Packed, Sample};
+use super::packed::Sample;
+use super::slab::{Place, Slab};
 
 /// `namespace/name` of an object. Sorted, a namespace's objects stand together.
 pub type Key = Arc<str>;
@@ -38,17 +39,27 @@ pub trait Facts: Clone {
 #[derive(Debug)]
 struct Entry<F> {
     facts: F,
-    json: Packed,
+    /// Where the packed JSON is, and how long it is unpacked. None: forgotten, the facts say enough.
+    json: Option<(Place, u32)>,
     /// Hash of metadata.resourceVersion.
     version: u64,
     /// The list that has last shown the object.
     round: u32,
 }
 
+/// An object as it is kept.
+pub struct Kept<F> {
+    pub facts: F,
+    pub json: Vec<u8>,
+    /// Of this version of the object, for [`Store::forget_json`].
+    pub version: u64,
+}
+
 struct Inner<F> {
     entries: BTreeMap<Key, Entry<F>>,
     groups: HashMap<Box<str>, Vec<Key>>,
     sample: Option<Arc<Sample>>,
+    packed: Slab,
 }
 
 /// Objects of one kind.
@@ -56,7 +67,12 @@ pub struct Store<F>(RwLock<Inner<F>>);
 
 impl<F> Default for Store<F> {
     fn default() -> Self {
-        Self(RwLock::new(Inner { entries: BTreeMap::new(), groups: HashMap::new(), sample: None }))
+        Self(RwLock::new(Inner {
+            entries: BTreeMap::new(),
+            groups: HashMap::new(),
+            sample: None,
+            packed: Slab::default(),
+        }))
     }
 }
 
@@ -87,11 +103,13 @@ impl<F: Facts> Store<F> {
         let mut inner = self.write();
         let sample = inner.sample.get_or_insert_with(|| Arc::new(Sample::new(json))).clone();
         drop(inner); // compressing takes longer than all else here
-        let json = sample.pack(json);
+        let packed = sample.pack(json);
+        let size = u32::try_from(json.len()).unwrap_or(u32::MAX);
         let mut inner = self.write();
         let group = facts.group().map(Box::<str>::from);
-        let entry = Entry { facts, json, version: version_of(metadata), round };
-        let before = inner.entries.insert(key.clone(), entry).map(|entry| entry.facts);
+        let place = inner.packed.insert(&packed);
+        let entry = Entry { facts, json: Some((place, size)), version: version_of(metadata), round };
+        let before = inner.entries.insert(key.clone(), entry).map(|entry| inner.give_back(entry));
         let group_before = before.as_ref().and_then(Facts::group);
         if group_before != group.as_deref() {
             inner.leave(group_before, &key);
@@ -112,7 +130,19 @@ impl<F: Facts> Store<F> {
         let mut inner = self.write();
         let gone: Vec<Key> =
             inner.range(namespace).filter(|(_, entry)| entry.round != round).map(|(key, _)| key.clone()).collect();
-        gone.into_iter().filter_map(|key| inner.remove(&key).map(|facts| (key, facts))).collect()
+        let gone = gone.into_iter().filter_map(|key| inner.remove(&key).map(|facts| (key, facts))).collect();
+        // A list comes in order, which leaves every node half empty; made of the whole they are full.
+        inner.entries = std::mem::take(&mut inner.entries).into_iter().collect();
+        gone
+    }
+
+    /// Forgets the JSON of an object whose facts now say enough, unless it is in another version meanwhile.
+    pub fn forget_json(&self, key: &str, version: u64, change: impl FnOnce(&mut F)) {
+        let mut inner = self.write();
+        let Some(entry) = inner.entries.get_mut(key).filter(|entry| entry.version == version) else { return };
+        change(&mut entry.facts);
+        let json = entry.json.take();
+        inner.forget(json);
     }
 
     /// Facts of an object.
@@ -127,13 +157,14 @@ impl<F: Facts> Store<F> {
         }
     }
 
-    /// Facts and JSON of an object.
-    pub fn get(&self, key: &str) -> Option<(F, Vec<u8>)> {
+    /// An object, unless its JSON is forgotten.
+    pub fn get(&self, key: &str) -> Option<Kept<F>> {
         let inner = self.read();
         let entry = inner.entries.get(key)?;
-        let (facts, json, sample) = (entry.facts.clone(), entry.json.clone(), inner.sample.clone()?);
-        drop(inner);
-        Some((facts, sample.unpack(&json)?))
+        let (facts, version) = (entry.facts.clone(), entry.version);
+        let (place, size) = entry.json?;
+        let json = inner.sample.as_ref()?.unpack(inner.packed.get(place), size)?;
+        Some(Kept { facts, json, version })
     }
 
     /// Keys of a namespace's objects, or all.
@@ -167,7 +198,26 @@ impl<F: Facts> Inner<F> {
     fn remove(&mut self, key: &str) -> Option<F> {
         let (key, entry) = self.entries.remove_entry(key)?;
         self.leave(entry.facts.group(), &key);
-        Some(entry.facts)
+        Some(self.give_back(entry))
+    }
+
+    /// Forgets the JSON of an entry that is not there any more.
+    fn give_back(&mut self, entry: Entry<F>) -> F {
+        self.forget(entry.json);
+        entry.facts
+    }
+
+    fn forget(&mut self, json: Option<(Place, u32)>) {
+        if let Some((place, _)) = json {
+            self.packed.remove(place);
+        }
+        if self.packed.is_wasteful() {
+            let mut packed = Slab::default();
+            for (place, _) in self.entries.values_mut().filter_map(|entry| entry.json.as_mut()) {
+                *place = packed.insert(self.packed.get(*place));
+            }
+            self.packed = packed;
+        }
     }
 
     fn leave(&mut self, group: Option<&str>, key: &str) {
@@ -210,8 +260,24 @@ mod tests {
         for name in ["one", "two"] {
             store.put(key("desk", name), &meta("1"), 1, Account(""), name.as_bytes());
         }
-        assert_eq!(store.get("desk/two"), Some((Account(""), b"two".to_vec())));
-        assert_eq!(store.get("desk/three"), None);
+        let kept = store.get("desk/two").unwrap();
+        assert_eq!((kept.facts, kept.json), (Account(""), b"two".to_vec()));
+        assert!(store.get("desk/three").is_none());
+    }
+
+    #[test]
+    fn only_the_version_that_was_looked_at_is_forgotten() {
+        let store = Store::default();
+        let at = key("desk", "a");
+        store.put(at.clone(), &meta("1"), 1, Account(""), b"one");
+        let first = store.get(&at).unwrap().version;
+        store.put(at.clone(), &meta("2"), 1, Account(""), b"two");
+        store.forget_json(&at, first, |facts| *facts = Account("looked at"));
+        let kept = store.get(&at).unwrap();
+        assert_eq!((kept.facts, kept.json), (Account(""), b"two".to_vec()));
+        store.forget_json(&at, kept.version, |facts| *facts = Account("looked at"));
+        assert!(store.get(&at).is_none());
+        assert_eq!(store.facts(&at), Some(Account("looked at")));
     }
 
     #[test]

@@ -2,21 +2,24 @@
 
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::marker::PhantomData;
+use std::num::NonZeroU64;
 
 use arbbot_crds::names::{LABEL_BOT, LABEL_BOT_UID};
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::build::{Applied, Prepared, Resources};
+use super::build::Resources;
 use super::fetch::{self, Children};
 use super::validate::ValidatedBot;
 use super::{ownership, quantity};
 use crate::api::{self, ApiError};
+use crate::cache::children::{Children as CachedChildren, Known};
+use crate::cache::store;
 use crate::context::Context;
 
 /// Annotation on each child: hash of what the operator last wanted. It shows a field that is not wanted any more.
@@ -50,36 +53,34 @@ pub fn is_ours<K: Resource>(object: &K, bot_uid: &str) -> bool {
     object.labels().get(LABEL_BOT_UID).is_some_and(|uid| uid == bot_uid)
 }
 
-/// Applies the children, the workload last: it needs all others.
+/// Applies the children, the workload last: it needs all others. Returns the workload as it is now.
 ///
 /// # Errors
 /// A name is taken by somebody else (then nothing at all is written), or a call failed.
 pub async fn apply(
     bot: &ValidatedBot,
-    prepared: Resources<Prepared>,
+    desired: Resources,
     live: Children,
     ctx: &Context,
-) -> Result<Resources<Applied>, ApplyError> {
+) -> Result<Deployment, ApplyError> {
     // Destructured without `..`: a new child does not compile until it is applied here.
-    let Resources { service_account, role, role_binding, service, ledger_claim, network_policy, deployment, state: _ } =
-        prepared;
-    own(bot, live.service_account.as_ref())?;
-    own(bot, live.role.as_ref())?;
-    own(bot, live.role_binding.as_ref())?;
-    own(bot, live.service.as_ref())?;
-    own(bot, live.ledger_claim.as_ref())?;
-    own(bot, live.network_policy.as_ref())?;
-    own(bot, live.deployment.as_ref())?;
-    Ok(Resources {
-        service_account: Box::pin(one(bot, service_account, live.service_account, ctx)).await?,
-        role: Box::pin(one(bot, role, live.role, ctx)).await?,
-        role_binding: Box::pin(one(bot, role_binding, live.role_binding, ctx)).await?,
-        service: Box::pin(one(bot, service, live.service, ctx)).await?,
-        ledger_claim: Box::pin(one(bot, ledger_claim, live.ledger_claim, ctx)).await?,
-        network_policy: Box::pin(one(bot, network_policy, live.network_policy, ctx)).await?,
-        deployment: Box::pin(one(bot, deployment, live.deployment, ctx)).await?,
-        state: PhantomData,
-    })
+    let Resources { service_account, role, role_binding, service, ledger_claim, network_policy, deployment } = desired;
+    let caches = &ctx.caches;
+    let of = Comparison { bot, ctx };
+    let service_account = of.compare(service_account, live.service_account, Some(&caches.service_accounts)).await?;
+    let role = of.compare(role, live.role, Some(&caches.roles)).await?;
+    let role_binding = of.compare(role_binding, live.role_binding, Some(&caches.role_bindings)).await?;
+    let service = of.compare(service, live.service, Some(&caches.services)).await?;
+    let ledger_claim = of.compare(ledger_claim, live.ledger_claim.map(Known::read), None).await?;
+    let network_policy = of.compare(network_policy, live.network_policy, Some(&caches.network_policies)).await?;
+    let deployment = of.compare(deployment, live.deployment.map(Known::read), None).await?;
+    Box::pin(service_account.carry_out(ctx)).await?;
+    Box::pin(role.carry_out(ctx)).await?;
+    Box::pin(role_binding.carry_out(ctx)).await?;
+    Box::pin(service.carry_out(ctx)).await?;
+    Box::pin(ledger_claim.carry_out(ctx)).await?;
+    Box::pin(network_policy.carry_out(ctx)).await?;
+    Box::pin(deployment.carry_out(ctx)).await
 }
 
 /// The ledger of an earlier bot of the same name becomes this bot's; anything else of somebody else stays as it is.
@@ -94,43 +95,102 @@ fn own<K: Child>(bot: &ValidatedBot, live: Option<&K>) -> Result<(), ApplyError>
     Err(ApplyError::NotOurs { kind, namespace, name: live.name_any() })
 }
 
-/// Applies one child, unless it is as it should be.
-async fn one<K: Child>(bot: &ValidatedBot, mut desired: K, live: Option<K>, ctx: &Context) -> Result<K, ApplyError> {
-    let kind = K::kind(&()).into_owned();
-    let (name, namespace) = (desired.name_any(), desired.namespace().unwrap_or_default());
-    let hash = format!("{:016x}", hash_of(&to_value(&desired)));
-    desired.annotations_mut().insert(ANNOTATION_HASH.to_owned(), hash);
-    let wanted = to_value(&desired);
-    if let Some(live) = &live
-        && is_as_wanted(&desired, &wanted, live, ctx)
-    {
-        ctx.metrics.wrote(&kind, "noop");
-        return Ok(live.clone());
-    }
-    let action = format!("apply {kind} {namespace}/{name}");
-    ctx.must_act(&action)?;
-    // The caches may be behind our own last write.
-    if live.is_some() {
-        let live: Option<K> = fetch::get(ctx, &namespace, &name).await?;
-        own(bot, live.as_ref())?;
-        if let Some(live) = live {
-            if is_as_wanted(&desired, &wanted, &live, ctx) {
+/// What is to be done with a child.
+enum Step<K> {
+    /// Nothing: it is so.
+    Keep(K),
+    Apply {
+        wanted: Value,
+        name: String,
+        namespace: String,
+        /// Somebody may have added to it.
+        live: Option<K>,
+    },
+}
+
+/// Compares the children of a bot with what they should be.
+struct Comparison<'a> {
+    bot: &'a ValidatedBot,
+    ctx: &'a Context,
+}
+
+impl Comparison<'_> {
+    /// Compares one child; a cache that is given needs to remember no more than that it is as wanted.
+    async fn compare<K: Child>(
+        &self,
+        mut desired: K,
+        live: Option<Known<K>>,
+        cache: Option<&CachedChildren<K>>,
+    ) -> Result<Step<K>, ApplyError> {
+        let Self { bot, ctx } = self;
+        let kind = K::kind(&());
+        let (name, namespace) = (desired.name_any(), desired.namespace().unwrap_or_default());
+        let hash = hash_of(&to_value(&desired));
+        desired.annotations_mut().insert(ANNOTATION_HASH.to_owned(), format!("{hash:016x}"));
+        let wanted = to_value(&desired);
+        let exists = live.is_some();
+        match live {
+            Some(Known::AsWanted(known)) if known == hash => {
                 ctx.metrics.wrote(&kind, "noop");
-                return Ok(live);
+                return Ok(Step::Keep(desired));
             }
-            take_over(&live, &kind, ctx).await?;
+            Some(Known::Object(live, version)) => {
+                own(bot, Some(&live))?;
+                if is_as_wanted(&desired, &wanted, &live, ctx) {
+                    ctx.metrics.wrote(&kind, "noop");
+                    if let Some(cache) = cache {
+                        cache.is_as_wanted(&store::key(&namespace, &name), version, hash);
+                    }
+                    return Ok(Step::Keep(live));
+                }
+            }
+            Some(Known::AsWanted(_)) | None => {}
+        }
+        ctx.must_act(&format!("apply {kind} {namespace}/{name}"))?;
+        // The caches may be behind our own last write.
+        let live: Option<K> = if exists { fetch::get(ctx, &namespace, &name).await? } else { None };
+        own(bot, live.as_ref())?;
+        match live {
+            Some(live) if is_as_wanted(&desired, &wanted, &live, ctx) => {
+                ctx.metrics.wrote(&kind, "noop");
+                Ok(Step::Keep(live))
+            }
+            live => Ok(Step::Apply { wanted, name, namespace, live }),
         }
     }
-    let client: Api<K> = Api::namespaced(ctx.client.clone(), &namespace);
-    let patch = Patch::Apply(&wanted);
-    let params = api::apply_params();
-    let applied = api::call(action, client.patch(&name, &params, &patch)).await?;
-    ctx.metrics.wrote(&kind, "applied");
-    tracing::info!(kind, namespace, name, "child applied");
-    if let Some(uid) = applied.uid() {
-        ctx.applied.insert(uid, content_hash(&to_value(&applied)));
+}
+
+impl<K: Child> Step<K> {
+    /// Makes the child what it should be, and returns it.
+    async fn carry_out(self, ctx: &Context) -> Result<K, ApplyError> {
+        let (wanted, name, namespace, live) = match self {
+            Self::Keep(child) => return Ok(child),
+            Self::Apply { wanted, name, namespace, live } => (wanted, name, namespace, live),
+        };
+        let kind = K::kind(&()).into_owned();
+        if let Some(live) = live {
+            take_over(&live, &kind, ctx).await?;
+        }
+        let client: Api<K> = Api::namespaced(ctx.client.clone(), &namespace);
+        let patch = Patch::Apply(&wanted);
+        let params = api::apply_params();
+        let action = format!("apply {kind} {namespace}/{name}");
+        let applied = api::call(action, client.patch(&name, &params, &patch)).await?;
+        ctx.metrics.wrote(&kind, "applied");
+        tracing::info!(kind, namespace, name, "child applied");
+        remember_rewritten(&wanted, &applied, ctx);
+        Ok(applied)
     }
-    Ok(applied)
+}
+
+/// A webhook may make something else of what was applied: then that is what the child is compared with.
+fn remember_rewritten<K: Child>(wanted: &Value, applied: &K, ctx: &Context) {
+    let (Some(uid), is) = (applied.uid(), to_value(applied)) else { return };
+    if holds(wanted, &is) {
+        ctx.applied.remove(&uid);
+    } else {
+        ctx.applied.insert(uid, content_hash(&is));
+    }
 }
 
 /// Makes fields that somebody has added by hand the operator's own: then the apply that follows removes them.
@@ -172,14 +232,14 @@ fn to_value<K: Serialize>(child: &K) -> Value {
 
 /// The same in every process: `DefaultHasher::new` has fixed keys. After a Rust release that changes it each child is
 /// applied once more.
-fn hash_of(value: &Value) -> u64 {
+fn hash_of(value: &Value) -> NonZeroU64 {
     let mut hasher = DefaultHasher::new();
     value.to_string().hash(&mut hasher);
-    hasher.finish()
+    NonZeroU64::new(hasher.finish()).unwrap_or(NonZeroU64::MAX)
 }
 
 /// Hash of what a person or controller could have changed; not of status and of what every write changes.
-fn content_hash(object: &Value) -> u64 {
+fn content_hash(object: &Value) -> NonZeroU64 {
     let mut content = object.clone();
     if let Some(content) = content.as_object_mut() {
         content.remove("status");

@@ -1,7 +1,6 @@
 //! Step 3 (pure): the children of a bot as they should be, one file per kind.
 
 use std::collections::BTreeMap;
-use std::marker::PhantomData;
 
 use arbbot_crds::names::{LABEL_BOT, LABEL_BOT_UID, MANAGER_OPERATOR, child_name};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -23,16 +22,9 @@ mod service_account;
 
 pub use deployment::CONTAINER;
 
-/// Built, not yet applied.
-#[derive(Clone, Copy, Debug)]
-pub struct Prepared;
-/// As the API server returned them.
-#[derive(Clone, Copy, Debug)]
-pub struct Applied;
-
 /// The children of a bot.
 #[derive(Clone, Debug)]
-pub struct Resources<State> {
+pub struct Resources {
     pub service_account: ServiceAccount,
     pub role: Role,
     pub role_binding: RoleBinding,
@@ -40,12 +32,11 @@ pub struct Resources<State> {
     pub ledger_claim: PersistentVolumeClaim,
     pub network_policy: NetworkPolicy,
     pub deployment: Deployment,
-    pub(super) state: PhantomData<State>,
 }
 
 /// Builds every child. `live` is looked at only where a child's spec cannot be changed any more.
 #[must_use]
-pub fn build(bot: &ValidatedBot, replicas: i32, live: &Children) -> Resources<Prepared> {
+pub fn build(bot: &ValidatedBot, replicas: i32, live: &Children) -> Resources {
     Resources {
         service_account: service_account::build(bot),
         role: role::build(bot),
@@ -54,7 +45,6 @@ pub fn build(bot: &ValidatedBot, replicas: i32, live: &Children) -> Resources<Pr
         ledger_claim: ledger_claim::build(bot, live.ledger_claim.as_ref()),
         network_policy: network_policy::build(bot),
         deployment: deployment::build(bot, replicas),
-        state: PhantomData,
     }
 }
 
@@ -98,16 +88,8 @@ mod tests {
     use serde_json::{Value, json};
 
     fn all(bot: &ValidatedBot) -> Vec<Value> {
-        let Resources {
-            service_account,
-            role,
-            role_binding,
-            service,
-            ledger_claim,
-            network_policy,
-            deployment,
-            state: _,
-        } = build(bot, 1, &Children::default());
+        let Resources { service_account, role, role_binding, service, ledger_claim, network_policy, deployment } =
+            build(bot, 1, &Children::default());
         vec![
             json!(service_account),
             json!(role),

@@ -17,6 +17,7 @@ use super::fetch::{Children, Fetched};
 use super::verdict::{Verdict, is_acknowledged};
 use super::{contact, drain, pods, remedy, replicas};
 use crate::api::{ApiError, call, call_unless_gone};
+use crate::cache::children::Known;
 use crate::context::Context;
 use crate::events::Report;
 
@@ -211,11 +212,13 @@ async fn tear_down(fetched: &Fetched, now: Timestamp, ctx: &Context) -> Result<D
     if delete(bot, deployment.as_ref(), ctx).await? || !pods_have_ended(bot, ctx).await? {
         return Ok(Deletion::TearingDown(overdue(fetched, now)));
     }
-    delete(bot, service.as_ref(), ctx).await?;
-    delete(bot, network_policy.as_ref(), ctx).await?;
-    delete(bot, role_binding.as_ref(), ctx).await?;
-    delete(bot, role.as_ref(), ctx).await?;
-    delete(bot, service_account.as_ref(), ctx).await?;
+    // From here on every child is as the API server itself has it.
+    ctx.must_act("delete the children")?;
+    delete(bot, service.as_ref().and_then(Known::object), ctx).await?;
+    delete(bot, network_policy.as_ref().and_then(Known::object), ctx).await?;
+    delete(bot, role_binding.as_ref().and_then(Known::object), ctx).await?;
+    delete(bot, role.as_ref().and_then(Known::object), ctx).await?;
+    delete(bot, service_account.as_ref().and_then(Known::object), ctx).await?;
     delete(bot, fetched.lease.as_ref(), ctx).await?;
     let note = format!(
         "deleted; {}. Its ledger stays in PersistentVolumeClaim {}",

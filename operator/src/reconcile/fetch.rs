@@ -20,6 +20,7 @@ use super::apply::Child;
 use super::{contact, pods, replicas};
 use crate::api::{ApiError, call};
 use crate::cache::bots::Undecodable;
+use crate::cache::children::Known;
 use crate::cache::leases::SeenLease;
 use crate::cache::store::{self, Key, split};
 use crate::context::Context;
@@ -27,12 +28,12 @@ use crate::context::Context;
 /// A bot's children as they are. An object of that name may belong to somebody else.
 #[derive(Clone, Debug, Default)]
 pub struct Children {
-    pub service_account: Option<ServiceAccount>,
-    pub role: Option<Role>,
-    pub role_binding: Option<RoleBinding>,
-    pub service: Option<Service>,
+    pub service_account: Option<Known<ServiceAccount>>,
+    pub role: Option<Known<Role>>,
+    pub role_binding: Option<Known<RoleBinding>>,
+    pub service: Option<Known<Service>>,
     pub ledger_claim: Option<PersistentVolumeClaim>,
-    pub network_policy: Option<NetworkPolicy>,
+    pub network_policy: Option<Known<NetworkPolicy>>,
     pub deployment: Option<Deployment>,
 }
 
@@ -114,12 +115,12 @@ pub async fn from_caches(key: &Key, ctx: &Context, now: Timestamp) -> Result<Opt
     let child = store::key(namespace, &child_name(name));
     let caches = &ctx.caches;
     let children = Children {
-        service_account: caches.service_accounts.get(&child),
-        role: caches.roles.get(&child),
-        role_binding: caches.role_bindings.get(&child),
-        service: caches.services.get(&child),
+        service_account: caches.service_accounts.known(&child),
+        role: caches.roles.known(&child),
+        role_binding: caches.role_bindings.known(&child),
+        service: caches.services.known(&child),
         ledger_claim: caches.ledger_claims.get(&store::key(namespace, &ledger_claim_name(name))),
-        network_policy: caches.network_policies.get(&child),
+        network_policy: caches.network_policies.known(&child),
         deployment: caches.deployments.get(&child),
     };
     let pods = ctx.caches.pods.of_bot(&bot.uid().unwrap_or_default());
@@ -146,7 +147,12 @@ pub async fn from_api_server(cached: Fetched, ctx: &Context, now: Timestamp) -> 
         Box::pin(known_or_read(known.role, ctx, &namespace, &child)),
         Box::pin(known_or_read(known.role_binding, ctx, &namespace, &child)),
         Box::pin(known_or_read(known.service, ctx, &namespace, &child)),
-        Box::pin(known_or_read(known.ledger_claim, ctx, &namespace, &claim)),
+        Box::pin(async {
+            match known.ledger_claim {
+                Some(known) => Ok(Some(known)),
+                None => get(ctx, &namespace, &claim).await,
+            }
+        }),
         Box::pin(known_or_read(known.network_policy, ctx, &namespace, &child)),
         // Always: the number of pods is decided from the number that there is.
         Box::pin(get(ctx, &namespace, &child)),
@@ -215,14 +221,14 @@ async fn lease(bot: &ArbBot, fresh: bool, ctx: &Context, now: Timestamp) -> Resu
 }
 
 async fn known_or_read<K: Child>(
-    known: Option<K>,
+    known: Option<Known<K>>,
     ctx: &Context,
     namespace: &str,
     name: &str,
-) -> Result<Option<K>, ApiError> {
+) -> Result<Option<Known<K>>, ApiError> {
     match known {
         Some(known) => Ok(Some(known)),
-        None => get(ctx, namespace, name).await,
+        None => Ok(get(ctx, namespace, name).await?.map(Known::read)),
     }
 }
 
