@@ -112,7 +112,11 @@ impl<E: Exchange> Driver<E> {
             for command in self.engine.handle(event, &self.io.gate, now) {
                 self.carry_out(command, &entries, &mut calls);
             }
-            while calls.try_join_next().is_some() {}
+            while let Some(ended) = calls.try_join_next() {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a call to the exchange failed in the bot itself; the next listing tells its outcome");
+                }
+            }
             self.show(now);
         }
         // What is under way goes on until the program ends.

@@ -9,6 +9,9 @@ use crate::exchange::{Side, Touch};
 /// Levels a side may have. Coinbase's deepest books have some ten thousands; more is not a book but an attack.
 const MAX_LEVELS: usize = 250_000;
 
+/// Nothing is traded below; what a smaller price divides would leave the range of a Decimal.
+const LEAST_PRICE: Decimal = rust_decimal::dec!(0.0000000001);
+
 /// One price level as the venue tells it: the quantity is absolute, and zero removes the level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Level {
@@ -21,7 +24,7 @@ pub struct Level {
 /// Why a level cannot be in a book.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BookError {
-    #[error("a level at price {0}: a price must be above zero")]
+    #[error("a level at price {0}: a price must be at least {LEAST_PRICE}")]
     Price(Decimal),
     #[error("a level with quantity {0}: a quantity must not be negative")]
     Quantity(Decimal),
@@ -66,7 +69,7 @@ impl OrderBook {
         if !self.known {
             return Err(BookError::NoSnapshot);
         }
-        if level.price <= Decimal::ZERO {
+        if level.price < LEAST_PRICE {
             return Err(BookError::Price(level.price));
         }
         if level.quantity < Decimal::ZERO {

@@ -205,6 +205,11 @@ impl Bot {
         self.events.send(Event::Control(change)).await.unwrap();
     }
 
+    /// Whether every part of it still runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.tasks.try_join_next().is_none()
+    }
+
     /// kill -9: nothing of it runs a step further.
     pub async fn kill(mut self) {
         self.tasks.shutdown().await;

@@ -5,6 +5,7 @@
 
 mod bot;
 mod exchange;
+mod hostile;
 mod keys;
 mod network;
 mod orders;

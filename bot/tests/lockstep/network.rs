@@ -49,6 +49,8 @@ struct State {
     fault_rate: f64,
     /// Share of the frames after which a WebSocket is cut, or goes silent.
     cut_rate: f64,
+    /// Share of what the exchange sends in which a digit or a letter is another.
+    mangle_rate: f64,
     /// Requests to `/orders` and `/orders/close_position` only.
     orders_only: bool,
     /// Steps of requests so far: opened, arrived, answered.
@@ -76,6 +78,7 @@ impl Network {
                 rng: StdRng::seed_from_u64(seed),
                 fault_rate: 0.0,
                 cut_rate: 0.0,
+                mangle_rate: 0.0,
                 orders_only: false,
                 steps: 0,
                 kill_at: None,
@@ -131,6 +134,29 @@ impl Network {
     pub fn fail(&self, fault_rate: f64, cut_rate: f64, orders_only: bool) {
         let mut state = self.state.lock().unwrap();
         (state.fault_rate, state.cut_rate, state.orders_only) = (fault_rate, cut_rate, orders_only);
+    }
+
+    /// Share of what the exchange sends in which a digit or a letter is another from now on.
+    pub fn mangle(&self, rate: f64) {
+        self.state.lock().unwrap().mangle_rate = rate;
+    }
+
+    /// Changes bytes of the same kind, so that some of what arrives can still be read.
+    fn mangled(&self, bytes: &mut [u8]) {
+        let mut state = self.state.lock().unwrap();
+        let rate = state.mangle_rate;
+        if rate == 0.0 || !state.rng.random_bool(rate) || bytes.is_empty() {
+            return;
+        }
+        state.struck += 1;
+        for _ in 0..state.rng.random_range(1..6) {
+            let at = state.rng.random_range(0..bytes.len());
+            bytes[at] = match bytes[at] {
+                b'0'..=b'9' => state.rng.random_range(b'0'..=b'9'),
+                b'a'..=b'z' | b'A'..=b'Z' => state.rng.random_range(b'a'..=b'z'),
+                _ => state.rng.random(),
+            };
+        }
     }
 
     /// Ends every connection.
@@ -231,6 +257,7 @@ impl Network {
                         if length % 2 == 0 { return None }
                         std::future::pending().await
                     }
+                    self.mangled(&mut back[..length]);
                     bot.write_all(&back[..length]).await.ok()?;
                     self.step(is_order).await;
                 }

@@ -252,6 +252,22 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_file_makes_the_reading_panic(
+            name in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..60),
+            start in "(-----BEGIN (EC |ENCRYPTED )?PRIVATE KEY-----(\\n|\n))?",
+            body in "([A-Za-z0-9+/=\n\\\\]{0,120}|.{0,60})",
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join(NAME), &name).unwrap();
+            fs::write(dir.path().join(PRIVATE_KEY), format!("{start}{body}-----END EC PRIVATE KEY-----")).unwrap();
+            if let Err(error) = ApiKey::load(dir.path()) {
+                proptest::prop_assert!(body.len() < 12 || !error.to_string().contains(&body));
+            }
+        }
+    }
+
     #[test]
     fn a_key_is_never_printed() {
         let text = STANDARD.encode([9; 32]);

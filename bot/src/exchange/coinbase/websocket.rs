@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::Message;
 
-use self::channels::Channels;
+pub use self::channels::Channels;
 pub use self::outlet::Outlet;
 use super::jwt::{Signer, TOKEN_LIFE, VenueClock};
 use super::tls::causes;

@@ -96,7 +96,8 @@ impl Engine {
             let notional = |leg: &crate::risk::exposure::Leg| leg.mid.map(|mid| leg.notional(leg.owned, mid));
             notional_quote = legs.iter().filter_map(|(leg, _)| notional(leg)).max().unwrap_or_default();
             if exposure.futures_collateral_quote > Decimal::ZERO {
-                leverage = notional(&exposure.future).unwrap_or_default() / exposure.futures_collateral_quote;
+                let notional = notional(&exposure.future).unwrap_or_default();
+                leverage = notional.checked_div(exposure.futures_collateral_quote).unwrap_or(Decimal::MAX);
             }
             let value = |leg: &crate::risk::exposure::Leg| {
                 let unit = leg.product.unit_base;

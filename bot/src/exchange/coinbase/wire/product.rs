@@ -1,11 +1,15 @@
 //! Products.
 
 use k8s_openapi::jiff::Timestamp;
-use rust_decimal::Decimal;
+use rust_decimal::{Decimal, dec};
 use serde::Deserialize;
 
 use super::{decimal, nullable, time_or_none};
 use crate::exchange::{FutureDetails, Product};
+
+/// Bounds of a product's rules: increments, least sizes and contract sizes.
+const LEAST_RULE: Decimal = dec!(0.0000000001);
+const LARGEST_RULE: Decimal = dec!(1_000_000);
 
 /// GET /products/{id}.
 #[derive(Deserialize)]
@@ -78,13 +82,19 @@ impl WireProduct {
             || self.post_only
             || self.auction_mode
             || self.view_only;
+        // Rules beyond these are no product's, and sizes computed from them would leave the range of a Decimal.
         let positive = |name: &str, value: Decimal| {
-            if value > Decimal::ZERO {
+            if value >= LEAST_RULE && value <= LARGEST_RULE {
                 Ok(value)
             } else {
-                Err(format!("{name} of {} is not positive", self.product_id))
+                Err(format!("{name} of {} is {value}, not between {LEAST_RULE} and {LARGEST_RULE}", self.product_id))
             }
         };
+        for (name, value) in [("base_min_size", self.base_min_size), ("quote_min_size", self.quote_min_size)] {
+            if !value.is_zero() {
+                positive(name, value)?;
+            }
+        }
         let price_increment = positive("price_increment", self.price_increment)?;
         let size_increment = positive("base_increment", self.base_increment)?;
         let unit_base = match &self.future_product_details {
