@@ -422,6 +422,14 @@ fn connected(facts: Facts<'_>) -> Said {
         return say(type_, false, Reason::ProductUnavailable, why.clone());
     }
     match facts.view.links.iter().find_map(|(link, down)| Some((*link, down.as_ref()?))) {
+        None if !facts.session.without_expiry.is_empty() => {
+            let products = facts.session.without_expiry.join(" and ");
+            let message = format!(
+                "REST and both WebSockets work; on {products} the exchange refuses orders that expire by themselves: \
+                 should this bot die, cancel its resting orders there"
+            );
+            say(type_, true, Reason::Connected, message)
+        }
         None => say(type_, true, Reason::Connected, "REST and both WebSockets work"),
         Some((_, cause)) if !facts.view.seen_exchange && cause == NOT_YET_CONNECTED => {
             say(type_, false, Reason::Starting, "the connections to the exchange are being opened")

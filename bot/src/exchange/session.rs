@@ -26,6 +26,8 @@ pub struct SessionFacts {
     pub failed_over: Option<String>,
     /// Whether the key in use is older than `spec.credentials.maxAge`.
     pub is_old: bool,
+    /// Products on which resting orders do not expire by themselves.
+    pub without_expiry: Vec<String>,
     /// Whether a verified key is in use.
     pub open: bool,
 }

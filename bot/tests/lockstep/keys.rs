@@ -241,6 +241,22 @@ fn an_endpoint_of_another_portfolio_is_not_used() {
 }
 
 #[test]
+fn a_key_that_moves_to_another_portfolio_places_nothing_more() {
+    paused(async {
+        let room = Room::new();
+        let bot = Bot::start(&room.machine(json!({}), json!({})), 1).await;
+        trading(&bot).await;
+        let (key, to) = (room.exchange.key_name("0"), room.exchange.accounts.portfolios[1].uuid);
+        room.exchange.fault(json!({"kind": "portfolio_changed", "key": key, "to": to})).await;
+        let mismatch = |facts: &SessionFacts| matches!(&facts.unfit, Some((Reason::PortfolioMismatch, _)));
+        bot.session("the mismatch", mismatch).await;
+        for class in [Class::Enter, Class::Hedge, Class::Reduce] {
+            assert!(bot.gate.allows(class).is_err(), "{class}");
+        }
+    });
+}
+
+#[test]
 fn an_old_key_is_reminded_of() {
     paused(async {
         let room = Room::new();

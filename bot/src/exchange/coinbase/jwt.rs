@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use jsonwebtoken::Header;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::key::{ApiKey, hex};
@@ -77,10 +77,15 @@ impl VenueClock {
         Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX)
     }
 
-    /// How far the machine's clock is ahead of the venue's.
-    #[cfg(test)]
+    /// A time of the machine's clock in venue time.
     #[must_use]
-    pub fn skew(&self) -> k8s_openapi::jiff::SignedDuration {
+    pub fn of(&self, local: Timestamp) -> Timestamp {
+        local.checked_sub(self.skew()).unwrap_or(local)
+    }
+
+    /// How far the machine's clock is ahead of the venue's.
+    #[must_use]
+    pub fn skew(&self) -> SignedDuration {
         self.clock.now().duration_since(self.now())
     }
 }
@@ -195,6 +200,7 @@ mod tests {
         assert_eq!(venue.now(), at(100_001));
         clock.advance(Duration::from_secs(5));
         assert_eq!(venue.now(), at(100_006));
-        assert_eq!(venue.skew(), k8s_openapi::jiff::SignedDuration::from_secs(-99_999));
+        assert_eq!(venue.of(at(10)), at(100_009));
+        assert_eq!(venue.skew(), SignedDuration::from_secs(-99_999));
     }
 }

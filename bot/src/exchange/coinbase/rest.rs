@@ -1,7 +1,8 @@
 //! The REST client.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
@@ -44,6 +45,8 @@ pub struct Coinbase {
     circuit: Circuit,
     /// Whether the last authenticated call was refused.
     refused: AtomicBool,
+    /// Products that refuse orders which expire by themselves.
+    resting: Mutex<BTreeSet<String>>,
 }
 
 /// One call.
@@ -107,7 +110,16 @@ impl Coinbase {
             return Err(unreachable("it is not an https:// URL".to_owned()));
         }
         let http = Http::new(transport, tls).map_err(unreachable)?;
-        Ok(Self { http, root, signer, venue, budget, circuit: Circuit::default(), refused: AtomicBool::new(false) })
+        Ok(Self {
+            http,
+            root,
+            signer,
+            venue,
+            budget,
+            circuit: Circuit::default(),
+            refused: AtomicBool::new(false),
+            resting: Mutex::default(),
+        })
     }
 
     /// Fingerprint of the key in use.
@@ -126,6 +138,16 @@ impl Coinbase {
     #[must_use]
     pub fn is_refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
+    }
+
+    fn resting(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Products on which a resting order does not expire by itself, because the venue refuses that.
+    #[must_use]
+    pub fn without_expiry(&self) -> Vec<String> {
+        self.resting().iter().cloned().collect()
     }
 
     /// The venue's time, as measured.
@@ -377,7 +399,8 @@ impl Exchange for Coinbase {
     }
 
     async fn orders(&self, products: &[String], since: Option<Timestamp>) -> Result<Vec<OrderState>, ExchangeError> {
-        let since = since.map(|since| since.to_string());
+        // The engine mixes times of both clocks here: the earlier of the two readings misses nothing.
+        let since = since.map(|since| since.min(self.venue.of(since)).to_string());
         // Without order_status: that filter hides orders that are pending or queued.
         let mut query: Vec<(&str, &str)> = products.iter().map(|id| ("product_ids", id.as_str())).collect();
         query.extend(since.as_deref().map(|since| ("start_date", since)));
@@ -407,9 +430,15 @@ impl Exchange for Coinbase {
     }
 
     async fn place(&self, cleared: Cleared) -> Result<Placed, ExchangeError> {
-        let expires = cleared.expires_at();
-        let order = cleared.order();
-        let (path, body) = wire::new_order(order);
+        let token_until = cleared.expires_at();
+        let mut order = cleared.order().clone();
+        let mut expires = true;
+        if let OrderKind::PostOnly { expires_at, .. } = &mut order.kind {
+            // By the venue's clock: an order must not outlive its bot because the machine's runs ahead.
+            *expires_at = self.venue.of(*expires_at);
+            expires = !self.resting().contains(&order.product);
+        }
+        let (path, body) = wire::new_order(&order, expires);
         let priority = match order.kind {
             OrderKind::PostOnly { .. } => Priority::Normal,
             OrderKind::ImmediateOrCancel { .. } | OrderKind::Market | OrderKind::ClosePosition => Priority::Reserved,
@@ -420,11 +449,21 @@ impl Exchange for Coinbase {
             query: &[],
             body: Some(body),
             priority,
-            authentication: Authentication::TokenUntil(expires),
+            authentication: Authentication::TokenUntil(token_until),
             repeatable: false,
         };
         let reply: wire::CreateOrder = self.call(&call).await?;
-        reply.into_placed().map_err(unreadable(&call.name()))
+        let placed = reply.into_placed().map_err(unreadable(&call.name()))?;
+        if let (OrderKind::PostOnly { .. }, true, Placed::Rejected { reason, .. }) = (&order.kind, expires, &placed)
+            && reason == wire::UNSUPPORTED
+        {
+            tracing::warn!(
+                product = order.product,
+                "orders that expire by themselves are refused; the next ones rest until they are cancelled"
+            );
+            self.resting().insert(order.product);
+        }
+        Ok(placed)
     }
 
     async fn cancel(&self, order_ids: &[String]) -> Result<Vec<(String, String)>, ExchangeError> {

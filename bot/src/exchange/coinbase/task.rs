@@ -397,6 +397,11 @@ impl SessionTask {
             unfit,
             failed_over: state.failed_over.as_ref().map(|failed_over| failed_over.why.clone()),
             is_old,
+            without_expiry: state
+                .open
+                .as_ref()
+                .map(|open| open.session.exchange().without_expiry())
+                .unwrap_or_default(),
             open: state.open.is_some(),
         };
         self.facts.send_if_modified(|old| {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use arbbot_crds::control::{Control, Duty, Entry};
+use k8s_openapi::jiff::SignedDuration;
 use rust_decimal::Decimal;
 
 use super::{Command, Engine, Event, LegState, Now, SNAPSHOT_PAUSE, SNAPSHOT_SOON};
@@ -20,6 +21,9 @@ use crate::strategy::funding_carry::{LegName, Market, Quote, decide, drain, stil
 const TAKE_AGAIN: Duration = Duration::from_millis(250);
 /// An exit that rests keeps its place while it is at most this much larger than wanted.
 const SIZE_TOLERANCE: Decimal = rust_decimal::dec!(1.05);
+
+/// How long the exchange has to end an order whose time is over before its cancel is asked for.
+const EXPIRY_GRACE: SignedDuration = SignedDuration::from_secs(2);
 
 /// What placing an order needs to know of the moment, and where the commands go.
 struct Turn<'a> {
@@ -94,8 +98,14 @@ impl Engine {
                 _ => false,
             }
         };
+        // The exchange ends them itself, unless it does not know such orders.
+        let expired = |order: &Order| match order.order.kind {
+            OrderKind::PostOnly { expires_at, .. } => now.wall.duration_since(expires_at) > EXPIRY_GRACE,
+            _ => false,
+        };
         let must_go = |order: &Order| {
-            contact >= Contact::Stale
+            expired(order)
+                || contact >= Contact::Stale
                 || control.entry == Entry::Halted
                 || (order.class.raises() && (control.entry > Entry::Active || contact > Contact::Fresh))
                 || (order.class.raises() && (too_many || too_large(order) || no_longer_fits(order)))

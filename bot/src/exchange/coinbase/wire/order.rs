@@ -10,10 +10,19 @@ use serde_json::{Value, json};
 use super::{decimal, nullable, parse_decimal, time_or_none};
 use crate::exchange::{NewOrder, OrderKind, OrderState, OrderStatus, Placed, Side};
 
-/// The body of an order, and the path under the API's root that it goes to.
-pub fn new_order(order: &NewOrder) -> (&'static [&'static str], Value) {
+/// What the venue answers where a product does not know a kind of order.
+pub const UNSUPPORTED: &str = "UNSUPPORTED_ORDER_CONFIGURATION";
+
+/// The body of an order, and the path under the API's root that it goes to. `expires`: whether an order that rests
+/// does so only until its time, which not every product may know.
+pub fn new_order(order: &NewOrder, expires: bool) -> (&'static [&'static str], Value) {
     let size = plain(order.size);
     let configuration = match order.kind {
+        OrderKind::PostOnly { limit_price, .. } if !expires => json!({"limit_limit_gtc": {
+            "base_size": size,
+            "limit_price": plain(limit_price),
+            "post_only": true,
+        }}),
         OrderKind::PostOnly { limit_price, expires_at } => json!({"limit_limit_gtd": {
             "base_size": size,
             "limit_price": plain(limit_price),

@@ -92,7 +92,7 @@ fn order(kind: OrderKind) -> (&'static [&'static str], Value) {
         size: dec("0.10"),
         kind,
     };
-    new_order(&order)
+    new_order(&order, true)
 }
 
 #[test]
