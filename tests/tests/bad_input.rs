@@ -26,6 +26,7 @@ fn main() -> ExitCode {
             a_key_that_may_not_trade_is_refused,
             a_malformed_key_is_refused,
             a_key_of_another_portfolio_is_refused,
+            a_new_key_that_is_refused_leaves_the_earlier_one_in_use,
             an_unknown_product_is_named,
             a_second_bot_on_the_same_account_and_product_does_not_trade,
             a_limit_below_one_contract_is_named,
@@ -192,6 +193,32 @@ async fn a_key_of_another_portfolio_is_refused(desk: Arc<Desk>) -> Result<()> {
     let bot = bot_with_key(&room, other.key).await?;
     let (condition, reason) = (ConditionType::CredentialsValid, Reason::PortfolioMismatch);
     expect(&bot, &Expected { condition, status: "False", reason, words: &["venue.coinbase.portfolio"] }).await
+}
+
+async fn a_new_key_that_is_refused_leaves_the_earlier_one_in_use(desk: Arc<Desk>) -> Result<()> {
+    let room = desk.room("refused-new-key").await?;
+    let bot = room.trading_bot("bot").await?;
+    let credentials = |bot: &ArbBot| bot.status.clone().and_then(|status| status.credentials).unwrap_or_default();
+    let before = credentials(&bot.get().await?);
+    room.apply(&objects::secret("bot-key", &desk.account()?.key)).await?;
+    let refused = |bot: &ArbBot| {
+        let now = credentials(bot);
+        now.fingerprint == before.fingerprint && !now.pending.is_empty() && now.last_error.contains("portfolio")
+    };
+    bot.wait("status names the refused key and why", refused).await?;
+    let condition = |bot: &ArbBot, reason: Reason| {
+        let conditions = bot.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
+        conditions::find(&conditions, ConditionType::CredentialsValid)
+            .is_some_and(|condition| condition.status == "True" && condition.reason == reason.to_string())
+    };
+    bot.wait("the condition says so", |bot| condition(bot, Reason::PortfolioMismatch)).await?;
+    bot.wait_until_trading().await?;
+    room.apply(&objects::secret("bot-key", &bot.account.key)).await?;
+    let mended = |bot: &ArbBot| {
+        let now = credentials(bot);
+        now.pending.is_empty() && now.last_error.is_empty() && condition(bot, Reason::KeyAccepted)
+    };
+    bot.wait("the first key is wanted again", mended).await.map(drop)
 }
 
 async fn an_unknown_product_is_named(desk: Arc<Desk>) -> Result<()> {

@@ -29,7 +29,7 @@ use crate::control::lease::{BotLease, CALL};
 use crate::control::observed::{first_seen, untyped};
 use crate::control::report::{ControlFacts, SHUTDOWN};
 use crate::control::writer::StatusTask;
-use crate::exchange::venue::{Connector, SessionTask, Transport};
+use crate::exchange::venue::{self, Connector, SessionTask, Transport};
 use crate::exchange::{SessionFacts, VenueEvent};
 use crate::execution::driver::{Driver, Io, Products};
 use crate::execution::engine::{Engine, Event, Identity, Now, View};
@@ -154,8 +154,8 @@ fn binding(bot: &ArbBot) -> Binding {
     Binding {
         bot_uid: bot.uid().unwrap_or_default(),
         execution: bot.spec.execution.to_string(),
-        venue: "coinbase".to_owned(),
-        portfolio: bot.spec.venue.coinbase.portfolio.clone(),
+        venue: venue::NAME.to_owned(),
+        portfolio: venue::account(bot).to_owned(),
         spot_product: carry.spot_product.clone(),
         future_product: carry.future_product.clone(),
     }
@@ -205,7 +205,7 @@ impl Program {
         let first_view = engine.view(&gate.current().0, now);
 
         let (events, engine_events) = mpsc::channel(QUEUE);
-        let (venue, venue_events) = mpsc::channel(QUEUE);
+        let (told, venue_events) = mpsc::channel(QUEUE);
         let (rounds, round_events) = mpsc::channel(16);
         let (view, view_seen) = watch::channel(first_view);
         // What the earlier status remembers must be latched before the first word of this process replaces it.
@@ -252,7 +252,7 @@ impl Program {
             metrics: metrics.clone(),
             unkept: AtomicBool::new(!lost.is_empty()),
         };
-        let connector = Connector::new(Transport::Network, clock.clone(), Randomness::system(), venue);
+        let connector = Connector::new(Transport::Network, clock.clone(), Randomness::system(), told);
         let session = SessionTask {
             connector,
             credentials_dir: args.credentials_dir.clone(),

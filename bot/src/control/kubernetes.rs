@@ -29,6 +29,7 @@ use crate::control::latch::Latches;
 use crate::control::lease::{CALL, Standing};
 use crate::control::observed::{Observed, untyped};
 use crate::control::report::{Claim, ControlFacts};
+use crate::exchange::venue;
 use crate::execution::drain::{Demand, Terms};
 use crate::execution::engine::{ControlChange, Event, Params, View};
 use crate::ledger::{IncidentRecord, KILL_DEADLINE, Ledger};
@@ -245,9 +246,9 @@ impl ControlTask {
     }
 
     fn claim(&self, bot: &ArbBot) -> Claim {
-        let account = &bot.spec.venue.coinbase.portfolio;
+        let account = venue::account(bot);
         let product = &bot.spec.strategy.funding_carry.future_product;
-        let ours = |a: &String, p: &String| a == account && p == product;
+        let ours = |a: &str, p: &String| a == account && p == product;
         match bot.status.as_ref().and_then(|status| status.claim.as_ref()) {
             Some(claim) if ours(&claim.account, &claim.product) && claim.granted => Claim::Granted,
             Some(claim) if ours(&claim.account, &claim.product) => Claim::Refused,
@@ -303,7 +304,7 @@ impl ControlTask {
     }
 
     fn remember_claim(&mut self, bot: &ArbBot) {
-        let account = bot.spec.venue.coinbase.portfolio.clone();
+        let account = venue::account(bot).to_owned();
         let product = bot.spec.strategy.funding_carry.future_product.clone();
         self.remembered_claim = Some((account.clone(), product.clone()));
         let ledger = self.ledger.clone();

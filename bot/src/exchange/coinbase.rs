@@ -23,3 +23,12 @@ pub use rest::Coinbase;
 pub use session::{Connector, Session, SessionError, Settings};
 pub use task::SessionTask;
 pub use transport::{Dial, Transport};
+
+/// Its name in the spec and in the ledger.
+pub const NAME: &str = "coinbase";
+
+/// The account that a bot trades: its portfolio.
+#[must_use]
+pub fn account(bot: &arbbot_crds::ArbBot) -> &str {
+    &bot.spec.venue.coinbase.portfolio
+}

@@ -2,6 +2,7 @@
 //! session is verified and its WebSockets are up before the old one ends. What is refused leaves the old one in full
 //! use, and status says why.
 
+mod show;
 mod state;
 
 use std::path::{Path, PathBuf};
@@ -10,7 +11,6 @@ use std::time::Duration;
 
 use arbbot_crds::arbbot::{ActiveKey, ArbBot, Endpoint, KeyFailover};
 use arbbot_crds::conditions::Reason;
-use arbbot_crds::control::{Entry, Restriction};
 use arbbot_crds::status::CredentialsStatus;
 use arc_swap::ArcSwapOption;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -18,11 +18,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::state::{FailedOver, Inputs, Open, State, other};
-use super::key::{ApiKey, KeyError};
 use super::rest::Coinbase;
 use super::session::{Connector, Session, SessionError, Settings};
 use crate::exchange::{ExchangeError, SessionFacts};
-use crate::risk::{Gate, Slot};
+use crate::risk::Gate;
 
 /// How often files and spec are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -364,58 +363,6 @@ impl SessionTask {
     fn inputs(&self, key: ActiveKey) -> Inputs {
         Inputs { key, hash: Session::inputs_hash(self.dir(key), self.ca_file.as_deref()) }
     }
-
-    /// Shows what is known, and tells the gate what it forbids.
-    fn show(&self, state: &mut State, wanted: &Wanted) {
-        let in_use = state.open.as_ref().map(|open| open.inputs.key);
-        let pending = state.tried.as_ref().map(|(inputs, _)| inputs).filter(|inputs| {
-            let used = state.open.as_ref().map(|open| &open.inputs);
-            used != Some(*inputs)
-        });
-        let pending_key = pending.map(|inputs| ApiKey::load(self.dir(inputs.key)));
-        // A Secret that a person deleted cuts the key off that is in memory.
-        let cut_off = match &pending_key {
-            Some(Err(error @ KeyError::Missing { .. })) if in_use.is_some() && pending.map(|p| p.key) == in_use => {
-                let why = format!("{error}; until then the earlier key only cancels and lowers the position");
-                Some((Reason::SecretMissing, why))
-            }
-            _ => None,
-        };
-        let unfit = cut_off.or_else(|| state.unfit.clone());
-        self.gate.set(Slot::Credentials, unfit.iter().map(restriction).collect());
-        let now = self.connector.clock.now();
-        let is_old =
-            state.verified_at.as_ref().is_some_and(|at| now.duration_since(at.0).unsigned_abs() > wanted.max_age);
-        let facts = SessionFacts {
-            endpoint: state.open.as_ref().map(|open| open.endpoint.name.clone()).unwrap_or_default(),
-            active: in_use,
-            fingerprint: state.fingerprint.clone(),
-            account: state.open.as_ref().map(|open| open.session.permissions().portfolio.clone()),
-            verified_at: state.verified_at.clone(),
-            pending: pending_key.and_then(Result::ok).map(|key| key.fingerprint()).unwrap_or_default(),
-            problem: state.problem.clone(),
-            unfit,
-            failed_over: state.failed_over.as_ref().map(|failed_over| failed_over.why.clone()),
-            is_old,
-            without_expiry: state
-                .open
-                .as_ref()
-                .map(|open| open.session.exchange().without_expiry())
-                .unwrap_or_default(),
-            open: state.open.is_some(),
-        };
-        self.facts.send_if_modified(|old| {
-            let changed = *old != facts;
-            *old = facts;
-            changed
-        });
-    }
-}
-
-/// What an unfit key forbids: entry; and where it is of another account, everything.
-fn restriction((reason, why): &(Reason, String)) -> Restriction {
-    let entry = if *reason == Reason::PortfolioMismatch { Entry::Halted } else { Entry::ReduceOnly };
-    Restriction::entry("credentials", entry, why.clone())
 }
 
 fn retry(attempts: u32) -> Duration {

@@ -435,3 +435,27 @@ async fn a_lost_connection_makes_the_books_unknown_and_comes_back() {
     open.touch(FUTURE).await;
     open.link_up(Link::UserWebSocket).await;
 }
+
+/// A second venue needs no change outside its own folder but the choice in `exchange.rs`.
+#[test]
+fn nothing_outside_this_folder_names_its_types() {
+    fn look(dir: &std::path::Path, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("exchange/coinbase") {
+                look(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs")
+                && !path.ends_with("exchange/coinbase.rs")
+            {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let names = |line: &&str| {
+                    line.contains("coinbase::") || line.contains(": Coinbase") || line.contains("<Coinbase")
+                };
+                found.extend(text.lines().filter(names).map(|line| format!("{}: {line}", path.display())));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    look(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    assert!(found.is_empty(), "{found:#?}");
+}

@@ -1,0 +1,129 @@
+//! The calls: what each asks for, and what its reply means.
+
+use k8s_openapi::jiff::Timestamp;
+use reqwest::Method;
+use serde_json::json;
+
+use super::super::budget::Priority;
+use super::super::wire;
+use super::{Authentication, CANCEL_BATCH, Call, Coinbase, unreadable};
+use crate::exchange::{Exchange, ExchangeError, Holdings, KeyPermissions, OrderKind, OrderState, Placed, Product};
+use crate::risk::Cleared;
+
+impl Coinbase {
+    async fn cancel_batch(&self, order_ids: &[String]) -> Result<Vec<(String, String)>, ExchangeError> {
+        let call = Call {
+            method: Method::POST,
+            body: Some(json!({"order_ids": order_ids})),
+            priority: Priority::Reserved,
+            ..Call::get(&["orders", "batch_cancel"], &[])
+        };
+        let cancels: wire::Cancels = self.call(&call).await?;
+        let refused = |id: &String| match cancels.results.iter().find(|result| result.order_id == *id) {
+            Some(result) if result.success => None,
+            Some(result) => Some((id.clone(), result.failure_reason.clone())),
+            None => Some((id.clone(), "NOT_IN_REPLY".to_owned())),
+        };
+        Ok(order_ids.iter().filter_map(refused).collect())
+    }
+}
+
+impl Exchange for Coinbase {
+    async fn key_permissions(&self) -> Result<KeyPermissions, ExchangeError> {
+        Ok(self.get::<wire::Permissions>(&["key_permissions"], &[]).await?.into())
+    }
+
+    async fn product(&self, id: &str) -> Result<Product, ExchangeError> {
+        let call = format!("GET /products/{id}");
+        let product: wire::WireProduct = self.get(&["products", id], &[]).await?;
+        if product.venue() == "INTX" {
+            let message = format!(
+                "{id} is an INTX perpetual, and INTX perpetuals over Advanced Trade ended on 2026-10-01; choose a US \
+                 perpetual-style future, for example BIP-20DEC30-CDE"
+            );
+            return Err(ExchangeError::BadRequest { call, message });
+        }
+        product.into_product(self.venue.now()).map_err(unreadable(&call))
+    }
+
+    async fn orders(&self, products: &[String], since: Option<Timestamp>) -> Result<Vec<OrderState>, ExchangeError> {
+        // The engine mixes times of both clocks here: the earlier of the two readings misses nothing.
+        let since = since.map(|since| since.min(self.venue.of(since)).to_string());
+        // Without order_status: that filter hides orders that are pending or queued.
+        let mut query: Vec<(&str, &str)> = products.iter().map(|id| ("product_ids", id.as_str())).collect();
+        query.extend(since.as_deref().map(|since| ("start_date", since)));
+        self.pages(&["orders", "historical", "batch"], &query, <OrderState as TryFrom<wire::Order>>::try_from).await
+    }
+
+    async fn order(&self, order_id: &str) -> Result<OrderState, ExchangeError> {
+        let one: wire::OneOrder = self.get(&["orders", "historical", order_id], &[]).await?;
+        one.order.try_into().map_err(unreadable("GET /orders/historical/{order_id}"))
+    }
+
+    async fn holdings(&self) -> Result<Holdings, ExchangeError> {
+        let (accounts, positions, summary) = tokio::try_join!(
+            self.pages(&["accounts"], &[], |account: wire::Account| Ok((account.total(), account.currency))),
+            self.get::<wire::Positions>(&["cfm", "positions"], &[]),
+            self.get::<wire::BalanceSummary>(&["cfm", "balance_summary"], &[]),
+        )?;
+        let mut holdings = Holdings {
+            contracts: positions.contracts().map_err(unreadable("GET /cfm/positions"))?,
+            futures_collateral_quote: summary.collateral(),
+            ..Holdings::default()
+        };
+        for (total, currency) in accounts {
+            *holdings.balances.entry(currency).or_default() += total;
+        }
+        Ok(holdings)
+    }
+
+    async fn place(&self, cleared: Cleared) -> Result<Placed, ExchangeError> {
+        let token_until = cleared.expires_at();
+        let mut order = cleared.order().clone();
+        let mut expires = true;
+        if let OrderKind::PostOnly { expires_at, .. } = &mut order.kind {
+            // By the venue's clock: an order must not outlive its bot because the machine's runs ahead.
+            *expires_at = self.venue.of(*expires_at);
+            expires = !self.resting().contains(&order.product);
+        }
+        let (path, body) = wire::new_order(&order, expires);
+        let priority = match order.kind {
+            OrderKind::PostOnly { .. } => Priority::Normal,
+            OrderKind::ImmediateOrCancel { .. } | OrderKind::Market | OrderKind::ClosePosition => Priority::Reserved,
+        };
+        let call = Call {
+            method: Method::POST,
+            path,
+            query: &[],
+            body: Some(body),
+            priority,
+            authentication: Authentication::TokenUntil(token_until),
+            repeatable: false,
+        };
+        let reply: wire::CreateOrder = self.call(&call).await?;
+        let placed = reply.into_placed().map_err(unreadable(&call.name()))?;
+        if let (OrderKind::PostOnly { .. }, true, Placed::Rejected { reason, .. }) = (&order.kind, expires, &placed)
+            && reason == wire::UNSUPPORTED
+        {
+            tracing::warn!(
+                product = order.product,
+                "orders that expire by themselves are refused; the next ones rest until they are cancelled"
+            );
+            self.resting().insert(order.product);
+        }
+        Ok(placed)
+    }
+
+    async fn cancel(&self, order_ids: &[String]) -> Result<Vec<(String, String)>, ExchangeError> {
+        let mut refused = Vec::new();
+        let mut failure = None;
+        // One batch that fails must not keep the others from being cancelled.
+        for batch in order_ids.chunks(CANCEL_BATCH) {
+            match self.cancel_batch(batch).await {
+                Ok(batch) => refused.extend(batch),
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        failure.map_or(Ok(refused), Err)
+    }
+}
