@@ -30,8 +30,8 @@ pub struct Accounts {
 pub type KeyFileText = (String, String);
 
 impl Accounts {
-    /// Makes `count` portfolios with a key each, and for the first one a key that may transfer and one that may
-    /// only view. The same generator state gives the same accounts.
+    /// Makes `count` portfolios with a key each, and for the first one a key that may transfer, one that may only view
+    /// and one of the other algorithm. The same generator state gives the same accounts.
     ///
     /// # Errors
     /// When there is no account, there are too many, or a key cannot be encoded.
@@ -55,6 +55,9 @@ impl Accounts {
         // Keys that a bot must refuse or cannot trade with, for tests of bad input.
         add("keys/transfer.json".into(), portfolios[0].uuid, true, true)?;
         add("keys/view-only.json".into(), portfolios[0].uuid, false, false)?;
+        let (key, private) = new_ed25519_key(organization, "keys/ed25519.json".into(), portfolios[0].uuid, rng)?;
+        files.push((key.file.clone(), private));
+        keys.push(key);
         Ok((Self { portfolios, keys }, files))
     }
 }
@@ -75,7 +78,7 @@ pub struct AccountKey {
     /// Where its private half was written, relative to the data directory.
     pub file: String,
     pub algorithm: Algorithm,
-    /// PEM, SubjectPublicKeyInfo.
+    /// PEM, SubjectPublicKeyInfo; for Ed25519 the 32 bytes in base64.
     #[serde(rename = "publicKey")]
     pub public_key: String,
     pub portfolio: Uuid,
@@ -88,6 +91,8 @@ pub struct AccountKey {
 pub enum Algorithm {
     #[serde(rename = "ES256")]
     Es256,
+    #[serde(rename = "EdDSA")]
+    EdDsa,
 }
 
 /// Coinbase's downloaded key file.
@@ -262,6 +267,34 @@ fn new_key(
         file,
         algorithm: Algorithm::Es256,
         public_key,
+        portfolio,
+        can_view: true,
+        can_trade: true,
+        can_transfer: false,
+    };
+    Ok((key, text))
+}
+
+/// A new Ed25519 key that may view and trade. Its file holds what Coinbase's does: seed and public key in base64.
+fn new_ed25519_key(
+    organization: Uuid,
+    file: String,
+    portfolio: Uuid,
+    rng: &mut impl Rng,
+) -> Result<(AccountKey, String), DataDirError> {
+    let name = format!("organizations/{organization}/apiKeys/{}", new_uuid(rng));
+    let mut seed = [0u8; 32];
+    rng.fill_bytes(&mut seed);
+    let pair = ring::signature::Ed25519KeyPair::from_seed_unchecked(&seed);
+    let pair = pair.map_err(|e| DataDirError::Key(e.to_string()))?;
+    let public = ring::signature::KeyPair::public_key(&pair).as_ref();
+    let base64 = base64::engine::general_purpose::STANDARD;
+    let text = to_json(&KeyFile { name: &name, private_key: &base64.encode([&seed, public].concat()) });
+    let key = AccountKey {
+        name,
+        file,
+        algorithm: Algorithm::EdDsa,
+        public_key: base64.encode(public),
         portfolio,
         can_view: true,
         can_trade: true,

@@ -6,18 +6,27 @@
 pub mod behaviour;
 pub mod book;
 mod cancel;
+mod conditional;
+pub mod edit;
+mod execute;
 pub mod funding;
+pub mod history;
 pub mod journal;
+mod liquidation;
 pub mod margin;
 pub mod order;
 pub mod participants;
 mod place;
 pub mod portfolio;
+pub mod preview;
 pub mod product;
 pub mod rejection;
+pub mod replay;
+pub mod session;
 mod settle;
 #[cfg(test)]
 mod tests;
+pub mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -32,12 +41,15 @@ use uuid::Uuid;
 use behaviour::Behaviour;
 use book::{Book, OrderNumber, Side};
 use funding::{Due, Funding};
+use history::History;
 use journal::{Journal, JournalEvent, Kind};
 use order::Order;
 use participants::Participants;
 pub use place::{NewOrder, Placed};
 use portfolio::{Balance, Portfolio};
 use product::{Listing, Product};
+use replay::Series;
+use session::{Calendar, Span};
 
 /// The moment a command takes effect: the exchange's time, and this host's clocks for the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +94,10 @@ pub struct Settings {
     pub retention: Retention,
     /// Funding rate per hour shown until the first hour has been measured.
     pub initial_funding_rate: Decimal,
+    /// Futures are closed on Fridays from 17:00 to 18:00 in New York.
+    pub weekly_break: bool,
+    /// Prices and funding rates that the markets follow.
+    pub replay: Option<Arc<Series>>,
 }
 
 impl Default for Settings {
@@ -95,6 +111,8 @@ impl Default for Settings {
             retention: Retention::default(),
             cancel_delay: jiff::SignedDuration::from_millis(5),
             initial_funding_rate: dec!(0.000032),
+            weekly_break: true,
+            replay: None,
         }
     }
 }
@@ -115,13 +133,29 @@ pub struct Market {
     pub high: Decimal,
     /// Futures only.
     pub funding: Option<Funding>,
-    /// While set and in the future, the session is closed until then.
+    /// While set and in the future, the session is closed until then (a fault).
     pub closed_until: Option<Timestamp>,
+    /// The weekly break that is on or next; futures only.
+    pub weekly_break: Option<Span>,
+    /// Mark price of the last daily settlement.
+    pub settlement_price: Decimal,
+    /// Lowest and highest price since stops were last looked at.
+    traded: Option<(Decimal, Decimal)>,
+    /// Price of the recording that is replayed.
+    recorded: Option<Decimal>,
+    pub history: History,
 }
 
 impl Market {
     pub fn is_closed(&self, now: Timestamp) -> bool {
-        self.closed_until.is_some_and(|until| now < until)
+        self.reopens(now).is_some()
+    }
+
+    /// When a closed session opens; `None` while it is open.
+    pub fn reopens(&self, now: Timestamp) -> Option<Timestamp> {
+        let fault = self.closed_until.filter(|until| now < *until);
+        let weekly = self.weekly_break.filter(|span| span.contains(now)).map(|span| span.end);
+        fault.max(weekly)
     }
 
     /// Price that positions are valued at: the middle of the book, or the last trade while a side is empty.
@@ -163,6 +197,12 @@ pub struct Exchange {
     next_trade: u64,
     cancels: BTreeSet<(Timestamp, OrderNumber)>,
     expiries: BTreeSet<(Timestamp, OrderNumber)>,
+    /// Next slices of TWAP orders.
+    slices: BTreeSet<(Timestamp, OrderNumber)>,
+    /// Stops and brackets that wait for their price.
+    conditionals: BTreeSet<OrderNumber>,
+    pub calendar: Calendar,
+    started: Timestamp,
     pub journal: Journal,
     notices: Vec<Notice>,
     rng: ChaCha8Rng,
@@ -190,6 +230,11 @@ impl Exchange {
                 low: listing.start_price,
                 high: listing.start_price,
                 closed_until: None,
+                weekly_break: None,
+                settlement_price: listing.start_price,
+                traded: None,
+                recorded: None,
+                history: History::default(),
             })
             .collect();
         let participants = Participants::new(&markets);
@@ -204,6 +249,10 @@ impl Exchange {
             next_trade: 1,
             cancels: BTreeSet::new(),
             expiries: BTreeSet::new(),
+            slices: BTreeSet::new(),
+            conditionals: BTreeSet::new(),
+            calendar: Calendar::new(now.time),
+            started: now.time,
             journal: Journal::new(journal_capacity),
             notices: Vec::new(),
             rng,
@@ -215,6 +264,7 @@ impl Exchange {
         for (id, name) in exchange.participants.portfolios() {
             exchange.portfolios.insert(id, Portfolio::new(id, name.to_owned(), true, now.time));
         }
+        exchange.follow_calendar(now);
         exchange.trade_participants(now);
         exchange
     }
@@ -235,13 +285,27 @@ impl Exchange {
         if !self.frozen {
             self.trade_participants(now);
         }
+        self.liquidate(now);
+        self.run_triggers(now);
     }
 
     /// Does what has become due, without letting anybody trade.
     pub fn advance(&mut self, now: Now) {
+        self.follow_calendar(now);
         self.run_timers(now);
         for index in 0..self.markets.len() {
             self.run_funding(index, now);
+        }
+        if self.calendar.take_settlement(now.time).is_some() {
+            self.settle_variation();
+        }
+    }
+
+    fn follow_calendar(&mut self, now: Now) {
+        self.calendar.advance(now.time);
+        let weekly_break = Some(self.calendar.weekly_break).filter(|_| self.settings.weekly_break);
+        for market in self.markets.iter_mut().filter(|m| m.product.is_future()) {
+            market.weekly_break = weekly_break;
         }
     }
 

@@ -1,12 +1,15 @@
 //! `exchange-simulator`: the command line.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Parser, Subcommand};
 use exchange_simulator::data_dir::DataDir;
+use exchange_simulator::exchange::product::listings;
+use exchange_simulator::exchange::replay::Series;
 use exchange_simulator::exchange::{FeeRates, Settings};
 use exchange_simulator::server::Options;
 use exchange_simulator::server::clock::Clock;
@@ -68,6 +71,12 @@ struct Serve {
     /// Faults from the start, by a YAML file; see docs/simulator.md.
     #[arg(long)]
     scenario: Option<PathBuf>,
+    /// Recorded prices that the markets follow: CSV with time,product,price[,funding_rate].
+    #[arg(long, value_name = "FILE")]
+    replay: Option<PathBuf>,
+    /// Keep the futures session open on Fridays from 17:00 to 18:00 in New York.
+    #[arg(long)]
+    always_open: bool,
     /// Refuse a repeated client_order_id (DUPLICATE_CLIENT_ORDER_ID) instead of answering with the old order.
     #[arg(long)]
     refuse_duplicates: bool,
@@ -110,8 +119,11 @@ impl Init {
 impl Serve {
     fn options(&self) -> anyhow::Result<Options> {
         let defaults = Settings::default();
+        let replay = self.replay.as_deref().map(read_series).transpose()?;
         let settings = Settings {
             seed: self.seed,
+            weekly_break: !self.always_open,
+            replay,
             refuse_duplicates: self.refuse_duplicates,
             spot_fees: fees(self.spot_fees.as_deref(), defaults.spot_fees),
             future_fees: fees(self.future_fees.as_deref(), defaults.future_fees),
@@ -129,6 +141,16 @@ impl Serve {
             scenario,
         })
     }
+}
+
+fn read_series(path: &Path) -> anyhow::Result<Arc<Series>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let series = Series::parse(&text).map_err(|error| anyhow!("{}: {error}", path.display()))?;
+    let listed: Vec<String> = listings().into_iter().map(|listing| listing.product.id).collect();
+    if let Some(product) = series.products().find(|product| !listed.iter().any(|id| id == product)) {
+        return Err(anyhow!("{}: there is no product {product}, only {}", path.display(), listed.join(", ")));
+    }
+    Ok(Arc::new(series))
 }
 
 fn fees(given: Option<&[Decimal]>, default: FeeRates) -> FeeRates {

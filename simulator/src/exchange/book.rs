@@ -117,6 +117,15 @@ impl Book {
         Some(removed.remaining)
     }
 
+    /// Makes a resting order smaller without taking its place in the queue.
+    pub fn reduce(&mut self, side: Side, price: Decimal, number: OrderNumber, remaining: Decimal) {
+        let Some(level) = self.levels_mut(side).get_mut(&price) else { return };
+        let Some(order) = level.orders.iter_mut().find(|o| o.number == number) else { return };
+        level.total -= order.remaining - remaining;
+        order.remaining = remaining;
+        self.changed.insert((side, price));
+    }
+
     /// Matches a taker against the other side: best price first, then oldest first.
     pub fn take(&mut self, taker: Taker) -> Taken {
         let mut taken = Taken::default();

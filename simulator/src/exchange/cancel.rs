@@ -49,9 +49,11 @@ impl Exchange {
         while let Some(number) = pop_due(&mut self.cancels, now.time) {
             self.close(now, number, Status::Cancelled, "User requested cancel");
         }
+        self.run_slices(now);
         while let Some(number) = pop_due(&mut self.expiries, now.time) {
             self.close(now, number, Status::Expired, "end_time reached");
         }
+        self.run_triggers(now);
     }
 }
 

@@ -20,7 +20,7 @@ pub struct Funding {
     pub rate: Decimal,
     /// When `rate` was fixed.
     pub time: Timestamp,
-    /// Replaces the rate of the hour that is running (a fault).
+    /// Replaces the rate of the hour that is running (a fault or a recording).
     pub spike: Option<Decimal>,
     samples: Vec<Decimal>,
     next_sample: Timestamp,

@@ -15,6 +15,7 @@ use super::book::Side;
 pub enum Kind {
     OrderAccepted,
     OrderRejected,
+    OrderEdited,
     CancelRequested,
     OrderCancelled,
     OrderExpired,

@@ -1,10 +1,14 @@
 //! What a portfolio can spend: spot holds and futures margin come out of the same USD.
 
 use rust_decimal::Decimal;
+use rust_decimal::dec;
 
 use super::book::{OrderNumber, Side};
 use super::portfolio::Portfolio;
 use super::{Exchange, Market};
+
+/// Maintenance margin as a share of initial margin, the same on every product.
+const MAINTENANCE: (Decimal, Decimal) = (Decimal::TWO, dec!(3));
 
 impl Exchange {
     /// Initial margin of a portfolio in quote currency, over positions and working futures orders at their worst,
@@ -27,14 +31,30 @@ impl Exchange {
                     add(side, size);
                 }
                 let position = portfolio.contracts(index);
-                margin_of(market, position + buys).max(margin_of(market, position - sells))
+                let of = |contracts| self.margin_of(market, portfolio, contracts);
+                of(position + buys).max(of(position - sells))
             })
             .sum()
     }
 
     /// Margin of the positions alone.
     pub fn position_margin(&self, portfolio: &Portfolio) -> Decimal {
-        portfolio.positions.iter().map(|(index, p)| margin_of(&self.markets[*index], p.contracts)).sum()
+        portfolio.positions.iter().map(|(i, p)| self.margin_of(&self.markets[*i], portfolio, p.contracts)).sum()
+    }
+
+    /// Equity below which the positions are closed by the exchange.
+    pub fn maintenance_margin(&self, portfolio: &Portfolio) -> Decimal {
+        self.position_margin(portfolio) * MAINTENANCE.0 / MAINTENANCE.1
+    }
+
+    /// USD with unrealised profit and loss: what a liquidation is decided by.
+    pub fn equity(&self, portfolio: &Portfolio) -> Decimal {
+        portfolio.balance("USD").total + self.unrealized_pnl(portfolio)
+    }
+
+    /// Whether the overnight rates apply to a portfolio now.
+    pub fn pays_overnight(&self, portfolio: &Portfolio) -> bool {
+        self.calendar.window.overnight || !portfolio.intraday_margin
     }
 
     /// Unrealised profit and accrued funding of all positions, in quote currency.
@@ -61,14 +81,19 @@ impl Exchange {
         usd.total - usd.hold + self.unrealized_pnl(portfolio)
     }
 
+    fn margin_of(&self, market: &Market, portfolio: &Portfolio, contracts: Decimal) -> Decimal {
+        margin_at(market, contracts, self.pays_overnight(portfolio))
+    }
+
     fn working<'a>(&'a self, portfolio: &'a Portfolio) -> impl Iterator<Item = &'a super::order::Order> {
         portfolio.open.iter().filter_map(|n: &OrderNumber| self.orders.get(n))
     }
 }
 
 /// Initial margin of a signed number of contracts at the mark price.
-fn margin_of(market: &Market, contracts: Decimal) -> Decimal {
+pub fn margin_at(market: &Market, contracts: Decimal, overnight: bool) -> Decimal {
     let Some(terms) = &market.product.future else { return Decimal::ZERO };
-    let rate = if contracts.is_sign_negative() { terms.intraday_margin.short } else { terms.intraday_margin.long };
+    let rates = if overnight { terms.overnight_margin } else { terms.intraday_margin };
+    let rate = if contracts.is_sign_negative() { rates.short } else { rates.long };
     market.product.value(contracts.abs(), market.mark()) * rate
 }

@@ -1,4 +1,5 @@
-//! The simulated crowd: a market maker that quotes around a random-walk index, and takers that hit both sides.
+//! The simulated crowd: a market maker that quotes around the index, noise that takes from both sides, and a trend
+//! follower that takes in the direction of the last minutes. The index walks at random or follows a recording.
 
 use rand::RngExt;
 use rust_decimal::Decimal;
@@ -21,10 +22,16 @@ const FUTURE_PREMIUM: Decimal = dec!(0.0008);
 /// Largest step of the index per tick, in millionths.
 const STEP_MILLIONTHS: i64 = 25;
 /// Chance per tick and product that a taker trades, in percent.
-const TAKER_PERCENT: u32 = 30;
+const NOISE_PERCENT: u32 = 30;
+/// Chance per tick and product that the trend follower looks at the market, in percent.
+const TREND_PERCENT: u32 = 3;
+/// Share of the way that its average moves towards the price per tick, and how far the price must be away from it.
+const AVERAGE_STEP: Decimal = dec!(0.005);
+const TREND: Decimal = dec!(0.0002);
 
 const MARKET_MAKER: Uuid = Uuid::from_u128(1);
-const TAKER: Uuid = Uuid::from_u128(2);
+const NOISE: Uuid = Uuid::from_u128(2);
+const TREND_FOLLOWER: Uuid = Uuid::from_u128(3);
 
 #[derive(Debug)]
 pub struct Participants {
@@ -39,36 +46,54 @@ struct Quotes {
     mid: Option<Decimal>,
     orders: Vec<OrderNumber>,
     start_index: Decimal,
+    /// What the trend follower compares the price with.
+    average: Decimal,
 }
 
 impl Participants {
     pub fn new(markets: &[Market]) -> Self {
-        let quotes = markets.iter().map(|m| Quotes { start_index: m.index, ..Quotes::default() }).collect();
+        let quotes =
+            markets.iter().map(|m| Quotes { start_index: m.index, average: m.index, ..Quotes::default() }).collect();
         Self { quotes }
     }
 
     /// Portfolios the participants trade from.
-    pub fn portfolios(&self) -> [(Uuid, &'static str); 2] {
-        [(MARKET_MAKER, "market-maker"), (TAKER, "taker")]
+    pub fn portfolios(&self) -> [(Uuid, &'static str); 3] {
+        [(MARKET_MAKER, "market-maker"), (NOISE, "noise"), (TREND_FOLLOWER, "trend-follower")]
     }
 }
 
 impl Exchange {
     /// Moves the index, then lets every participant act once in every open market.
     pub(super) fn trade_participants(&mut self, now: Now) {
-        self.move_indices();
+        self.move_indices(now);
         for market in 0..self.markets.len() {
             if self.markets[market].is_closed(now.time) {
                 continue;
             }
             self.quote(market, now);
-            self.take(market, now);
+            self.make_noise(market, now);
+            self.follow_trend(market, now);
         }
     }
 
     /// A random step with a weak pull towards the start, so that a week stays in a plausible range.
-    fn move_indices(&mut self) {
+    fn move_indices(&mut self, now: Now) {
+        let elapsed = now.time.duration_since(self.started);
         for index in 0..self.markets.len() {
+            let recorded = self.settings.replay.as_ref();
+            let recorded = recorded.and_then(|series| series.at(&self.markets[index].product.id, elapsed));
+            if let Some(point) = recorded {
+                let market = &mut self.markets[index];
+                market.recorded = Some(point.price);
+                if let (Some(funding), Some(_)) = (market.funding.as_mut(), point.funding_rate) {
+                    funding.spike = point.funding_rate;
+                }
+                if !market.product.is_future() {
+                    market.index = point.price;
+                    continue;
+                }
+            }
             let spot = match &self.markets[index].product.future {
                 Some(terms) => self.market_index(&terms.spot_product),
                 None => None,
@@ -124,18 +149,35 @@ impl Exchange {
         }
     }
 
-    fn take(&mut self, market: usize, now: Now) {
-        if self.rng.random_range(0..100u32) >= TAKER_PERCENT {
-            return;
+    fn make_noise(&mut self, market: usize, now: Now) {
+        if self.rng.random_range(0..100u32) < NOISE_PERCENT {
+            let side = if self.rng.random_bool(0.5) { Side::Buy } else { Side::Sell };
+            let value = self.rng.random_range(500u32..=9_000);
+            self.take(market, now, NOISE, side, value);
         }
-        let side = if self.rng.random_bool(0.5) { Side::Buy } else { Side::Sell };
-        let value = Decimal::from(self.rng.random_range(500u32..=9_000));
+    }
+
+    fn follow_trend(&mut self, market: usize, now: Now) {
+        let price = self.markets[market].last_price;
+        let average = &mut self.participants.quotes[market].average;
+        *average = (*average + (price - *average) * AVERAGE_STEP).round_dp(6);
+        let distance = (price - *average).checked_div(*average).unwrap_or_default();
+        if self.rng.random_range(0..100u32) < TREND_PERCENT && distance.abs() > TREND {
+            let side = if distance.is_sign_positive() { Side::Buy } else { Side::Sell };
+            let value = self.rng.random_range(500u32..=4_000);
+            self.take(market, now, TREND_FOLLOWER, side, value);
+        }
+    }
+
+    /// A market order worth about `value` USD.
+    fn take(&mut self, market: usize, now: Now, owner: Uuid, side: Side, value: u32) {
         let product = &self.markets[market].product;
         let per_unit = product.value(Decimal::ONE, self.markets[market].last_price);
-        let size = product.round_size(value.checked_div(per_unit).unwrap_or_default()).max(product.base_min_size);
+        let size = Decimal::from(value).checked_div(per_unit).unwrap_or_default();
+        let size = product.round_size(size).max(product.base_min_size);
         let configuration =
             OrderConfiguration::MarketMarketIoc(MarketOrder { base_size: Some(size), ..Default::default() });
-        self.place_as(now, TAKER, market, side, configuration);
+        self.place_as(now, owner, market, side, configuration);
     }
 
     fn place_as(
@@ -160,6 +202,9 @@ impl Exchange {
     /// Where the market maker centres its quotes.
     fn fair_price(&self, market: usize) -> Decimal {
         let market = &self.markets[market];
+        if let Some(price) = market.recorded {
+            return price;
+        }
         if market.product.is_future() { market.index * (Decimal::ONE + FUTURE_PREMIUM) } else { market.index }
     }
 }

@@ -1,17 +1,22 @@
 //! Order entry: the rules an order must pass, then matching.
 
 use rust_decimal::Decimal;
+use rust_decimal::dec;
 use uuid::Uuid;
 
 use super::book::{Quantity, Side, Taker, acceptable};
 use super::journal::{JournalEvent, Kind};
-use super::order::{Order, OrderConfiguration, Size, Status, Terms, TimeInForce};
+use super::order::{Market as MarketOrder, OrderConfiguration, Plan, Rung, Size, StopDirection, Terms, TimeInForce};
 use super::product::Product;
 use super::rejection::{Reason, Rejection};
 use super::{Exchange, Now};
 
 /// Highest limit price accepted, in quote currency; far above any product, and far from an arithmetic overflow.
 const MAX_PRICE: Decimal = Decimal::from_parts(100_000_000, 0, 0, false, 0);
+/// How far beyond the market a limit price may be on the side that trades at once.
+const PRICE_BAND: Decimal = dec!(0.1);
+/// How much worse than its stop price a triggered bracket may trade.
+pub(super) const STOP_BAND: Decimal = dec!(0.05);
 
 /// An order as a client asks for it.
 #[derive(Debug, Clone)]
@@ -22,6 +27,14 @@ pub struct NewOrder {
     pub configuration: OrderConfiguration,
     /// It came through close_position.
     pub closing: bool,
+}
+
+/// An order that may be accepted, with what follows from its configuration.
+#[derive(Debug, Clone)]
+pub(super) struct Checked {
+    pub market: usize,
+    pub terms: Terms,
+    pub rungs: Vec<Rung>,
 }
 
 /// An accepted order, or the earlier one of the same client_order_id.
@@ -49,8 +62,10 @@ impl Exchange {
             return Err(rejection);
         }
         match self.check(now, portfolio, &new) {
-            Ok((market, terms)) => {
-                Ok(Placed { order_id: self.accept(now, portfolio, market, new, terms), duplicate: false })
+            Ok(checked) => {
+                let order_id = self.accept(now, portfolio, new, checked, false);
+                self.run_triggers(now);
+                Ok(Placed { order_id, duplicate: false })
             }
             Err(rejection) => {
                 self.record_rejection(now, portfolio, &new, &rejection);
@@ -81,7 +96,7 @@ impl Exchange {
         let side = if position.is_sign_negative() { Side::Buy } else { Side::Sell };
         let size = size.filter(|_| !self.behaviour.close_position_ignores_size).unwrap_or(position.abs()).normalize();
         let configuration =
-            OrderConfiguration::MarketMarketIoc(super::order::Market { base_size: Some(size), ..Default::default() });
+            OrderConfiguration::MarketMarketIoc(MarketOrder { base_size: Some(size), ..Default::default() });
         let new = NewOrder { client_order_id, product_id, side, configuration: configuration.clone(), closing: true };
         let refusal = if known {
             None
@@ -102,26 +117,38 @@ impl Exchange {
 
     /// Refuses an order for a reason from outside (a fault), as if a rule had.
     pub fn refuse(&mut self, now: Now, portfolio: Uuid, new: &NewOrder, reason: Reason) -> Rejection {
-        let rejection = Rejection::new(reason, "injected by a fault of the simulator");
+        self.reject(now, portfolio, new, Rejection::new(reason, "injected by a fault of the simulator"))
+    }
+
+    /// Journals a refusal that something else than the order itself is the reason for.
+    pub fn reject(&mut self, now: Now, portfolio: Uuid, new: &NewOrder, rejection: Rejection) -> Rejection {
         self.record_rejection(now, portfolio, new, &rejection);
         rejection
     }
 
-    fn check(&self, now: Now, portfolio: Uuid, new: &NewOrder) -> Result<(usize, Terms), Rejection> {
+    /// Every rule that a new order must pass.
+    pub(super) fn check(&self, now: Now, portfolio: Uuid, new: &NewOrder) -> Result<Checked, Rejection> {
         let reject = |reason, message: String| Err(Rejection::new(reason, message));
         let Some(market) = self.market_index(&new.product_id) else {
             return reject(Reason::InvalidProductId, format!("product {} does not exist", new.product_id));
         };
-        if !self.portfolios.contains_key(&portfolio) {
+        let Some(owner) = self.portfolios.get(&portfolio) else {
             return reject(Reason::InvalidRequest, "portfolio does not exist".into());
-        }
+        };
         let product = &self.markets[market].product;
-        let terms = new.configuration.terms()?;
+        let terms = new.configuration.terms(new.side)?;
         if self.markets[market].is_closed(now.time) {
             return reject(Reason::InvalidFcmTradingSession, format!("the session of {} is closed", product.id));
         }
+        if owner.liquidating && product.is_future() && !new.closing {
+            return reject(Reason::InLiquidation, "the futures account is being liquidated".into());
+        }
         if terms.reduce_only {
             return reject(Reason::ReduceOnlyNotAllowedOnVenue, "reduce_only is not available here".into());
+        }
+        // Known from the venue: fill or kill at the market is for perpetuals that this exchange does not list.
+        if matches!(new.configuration, OrderConfiguration::MarketMarketFok(_)) {
+            return reject(Reason::UnsupportedOrderConfiguration, "market_market_fok is not available here".into());
         }
         if let TimeInForce::GoodUntilDate(end) = terms.time_in_force
             && end <= now.time
@@ -130,9 +157,62 @@ impl Exchange {
         }
         self.check_behaviour(market, &terms)?;
         check_increments(product, new.side, &terms)?;
+        let rungs = new.configuration.rungs(product, &terms)?;
+        if terms.plan == Plan::Scaled {
+            for rung in &rungs {
+                let part = Terms { size: Size::Base(rung.remaining), limit_price: Some(rung.price), ..terms };
+                check_increments(product, new.side, &part)?;
+            }
+        }
+        self.check_plan(market, new.side, &terms)?;
+        self.check_band(market, new.side, &terms)?;
         self.check_book(market, new.side, &terms)?;
-        self.check_funds(market, portfolio, new.side, &terms)?;
-        Ok((market, terms))
+        self.check_funds(market, portfolio, new.side, &terms, &rungs)?;
+        Ok(Checked { market, terms, rungs })
+    }
+
+    /// The prices of a stop or a bracket fit each other and the last trade.
+    fn check_plan(&self, market: usize, side: Side, terms: &Terms) -> Result<(), Rejection> {
+        let (product, last) = (&self.markets[market].product, self.markets[market].last_price);
+        let reject = |reason, message: &str| Err(Rejection::new(reason, message));
+        let limit = terms.limit_price.unwrap_or_default();
+        let (Plan::Stop { price: stop, .. } | Plan::Bracket { stop }) = terms.plan else { return Ok(()) };
+        check_price(product, "stop price", stop)?;
+        match terms.plan {
+            Plan::Stop { direction: StopDirection::Up, .. } if stop <= last => {
+                reject(Reason::StopPriceBelowLastTradePrice, "stop_price of a stop up must be above the last trade")
+            }
+            Plan::Stop { direction: StopDirection::Down, .. } if stop >= last => {
+                reject(Reason::StopPriceAboveLastTradePrice, "stop_price of a stop down must be below the last trade")
+            }
+            Plan::Stop { .. } if side == Side::Buy && stop > limit => {
+                reject(Reason::StopPriceAboveLimitPrice, "limit_price of a buy must not be below stop_price")
+            }
+            Plan::Stop { .. } if side == Side::Sell && stop < limit => {
+                reject(Reason::StopPriceBelowLimitPrice, "limit_price of a sell must not be above stop_price")
+            }
+            Plan::Bracket { .. } if (side == Side::Sell) != (limit > stop) || limit == stop => {
+                reject(Reason::InvalidBracketPrices, "stop_trigger_price must be on the losing side of limit_price")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A price that trades at once must not be far from the market.
+    pub(super) fn check_band(&self, market: usize, side: Side, terms: &Terms) -> Result<(), Rejection> {
+        let (Some(limit), Plan::Direct) = (terms.limit_price, terms.plan) else { return Ok(()) };
+        let mark = self.markets[market].mark();
+        let outside = match side {
+            Side::Buy => limit > mark * (Decimal::ONE + PRICE_BAND),
+            Side::Sell => limit < mark * (Decimal::ONE - PRICE_BAND),
+        };
+        let reason = match (self.markets[market].product.is_future(), side) {
+            (false, _) => Reason::LimitPriceTooFarFromMarket,
+            (true, Side::Buy) => Reason::LimitOrderPriceExceedsPriceBandOnBuy,
+            (true, Side::Sell) => Reason::LimitOrderPriceExceedsPriceBandOnSell,
+        };
+        let message = || format!("limit_price {limit} is more than 10 % beyond the market at {}", mark.round_dp(2));
+        if outside { Err(Rejection::new(reason, message())) } else { Ok(()) }
     }
 
     fn check_book(&self, market: usize, side: Side, terms: &Terms) -> Result<(), Rejection> {
@@ -150,7 +230,14 @@ impl Exchange {
         Ok(())
     }
 
-    fn check_funds(&self, market: usize, owner: Uuid, side: Side, terms: &Terms) -> Result<(), Rejection> {
+    fn check_funds(
+        &self,
+        market: usize,
+        owner: Uuid,
+        side: Side,
+        terms: &Terms,
+        rungs: &[Rung],
+    ) -> Result<(), Rejection> {
         let Some(portfolio) = self.portfolios.get(&owner).filter(|p| !p.participant) else { return Ok(()) };
         let product = &self.markets[market].product;
         let short_of = |what: &str| {
@@ -173,10 +260,29 @@ impl Exchange {
             let Size::Base(size) = terms.size else { return Ok(()) };
             return if size > balance.total - balance.hold { short_of(&product.base) } else { Ok(()) };
         }
-        if self.cost(market, owner, terms) > self.available_usd(portfolio) { short_of(&product.quote) } else { Ok(()) }
+        let cost = self.hold(market, owner, side, terms, rungs);
+        if cost > self.available_usd(portfolio) { short_of(&product.quote) } else { Ok(()) }
     }
 
-    /// Quote currency that a spot buy may cost, fee included.
+    /// What a new order reserves of its spot balance: quote currency with the fee for a buy, base for a sell.
+    pub(super) fn hold(&self, market: usize, owner: Uuid, side: Side, terms: &Terms, rungs: &[Rung]) -> Decimal {
+        match (side, terms.size) {
+            _ if self.markets[market].product.is_future() => Decimal::ZERO,
+            (Side::Sell, Size::Base(size)) => size,
+            _ if rungs.is_empty() => self.cost(market, owner, terms),
+            _ => rungs
+                .iter()
+                .map(|r| self.held_for(r.remaining, worst_price(&self.markets[market].product, terms, r.price)))
+                .sum(),
+        }
+    }
+
+    /// What a spot buy of `size` at `price` reserves.
+    pub(super) fn held_for(&self, size: Decimal, price: Decimal) -> Decimal {
+        size * price * (Decimal::ONE + self.settings.spot_fees.taker)
+    }
+
+    /// Quote currency that a spot buy at the market may cost, fee included.
     fn cost(&self, market: usize, owner: Uuid, terms: &Terms) -> Decimal {
         let with_fee = |value: Decimal| value * (Decimal::ONE + self.settings.spot_fees.taker);
         match (terms.size, terms.limit_price) {
@@ -189,108 +295,9 @@ impl Exchange {
         }
     }
 
-    fn accept(&mut self, now: Now, portfolio: Uuid, market: usize, new: NewOrder, terms: Terms) -> Uuid {
-        let number = self.next_number;
-        self.next_number += 1;
-        let client = self.is_client(portfolio);
-        let id = if client { self.new_uuid() } else { Uuid::from_u128(u128::from(number)) };
-        let product = &self.markets[market].product;
-        let hold = match (product.is_future(), new.side, terms.size) {
-            (true, ..) => Decimal::ZERO,
-            (false, Side::Sell, Size::Base(size)) => size,
-            (false, ..) => self.cost(market, portfolio, &terms),
-        };
-        let held_currency = if new.side == Side::Buy { product.quote.clone() } else { product.base.clone() };
-        let order = Order {
-            number,
-            id,
-            client_order_id: new.client_order_id,
-            portfolio,
-            market,
-            side: new.side,
-            configuration: new.configuration,
-            terms,
-            size: if let Size::Base(size) = terms.size { size } else { Decimal::ZERO },
-            status: Status::Open,
-            created: now.time,
-            last_fill: None,
-            last_update: now.time,
-            filled_size: Decimal::ZERO,
-            filled_value: Decimal::ZERO,
-            fees: Decimal::ZERO,
-            fills: 0,
-            cancel_message: String::new(),
-            hold,
-            resting: false,
-            closing: new.closing,
-        };
-        if let Some(owner) = self.portfolios.get_mut(&portfolio) {
-            owner.balance_mut(&held_currency).hold += hold;
-            owner.open.insert(number);
-            if client {
-                owner.client_order_ids.insert(order.client_order_id.clone(), id);
-                owner.history.push_back(number);
-            }
-        }
-        if client {
-            self.numbers.insert(id, number);
-        }
-        self.orders.insert(number, order);
-        self.record(now, Kind::OrderAccepted, number, "");
-        self.execute(now, number);
-        self.trim_history(portfolio);
-        id
-    }
-
-    /// Matches a new order and rests, cancels or completes what is left of it.
-    fn execute(&mut self, now: Now, number: u64) {
-        let Some(order) = self.orders.get(&number) else { return };
-        let (market, side, owner, terms) = (order.market, order.side, order.portfolio, order.terms);
-        let quantity = match terms.size {
-            Size::Base(size) => Quantity::Base(size),
-            // The amount includes the fee, as on Coinbase.
-            Size::Quote(amount) => Quantity::Quote {
-                budget: amount.checked_div(Decimal::ONE + self.settings.spot_fees.taker).unwrap_or_default(),
-                increment: self.markets[market].product.base_increment,
-            },
-        };
-        let quantity = self.obtainable(owner, market, &terms, quantity);
-        let taker = Taker { side, owner, limit: terms.limit_price, quantity };
-        let book = &mut self.markets[market].book;
-        if terms.time_in_force == TimeInForce::FillOrKill {
-            let available: Decimal = book.preview(taker).iter().map(|(_, size)| size).sum();
-            if Size::Base(available) != terms.size {
-                self.close(now, number, Status::Cancelled, "fill or kill: not enough to fill it at once");
-                return;
-            }
-        }
-        let taken = book.take(taker);
-        if let Size::Quote(_) = terms.size
-            && let Some(order) = self.orders.get_mut(&number)
-        {
-            order.size = taken.matches.iter().map(|m| m.size).sum();
-        }
-        for matched in &taken.matches {
-            self.settle(now, number, *matched);
-        }
-        let Some(order) = self.orders.get_mut(&number).filter(|o| !o.status.is_terminal()) else { return };
-        match (terms.time_in_force, terms.limit_price) {
-            _ if taken.self_trade => self.close(now, number, Status::Cancelled, "self-trade prevention: cancel newest"),
-            (TimeInForce::GoodUntilCancelled | TimeInForce::GoodUntilDate(_), Some(price)) => {
-                order.resting = true;
-                let remaining = order.remaining();
-                self.markets[market].book.add(side, price, number, owner, remaining);
-                if let TimeInForce::GoodUntilDate(end) = terms.time_in_force {
-                    self.expiries.insert((end, number));
-                }
-            }
-            _ => self.close(now, number, Status::Cancelled, "immediate or cancel: the rest was not available"),
-        }
-    }
-
     fn record_rejection(&mut self, now: Now, portfolio: Uuid, new: &NewOrder, rejection: &Rejection) {
         let market = self.market_index(&new.product_id);
-        let terms = new.configuration.terms().ok();
+        let terms = new.configuration.terms(new.side).ok();
         let event = JournalEvent {
             seq: 0,
             monotonic_ns: 0,
@@ -317,17 +324,33 @@ impl Exchange {
     }
 }
 
+/// Price that a spot buy may have to pay for what it wants at `price`: a bracket's stop is worse than its limit.
+pub(super) fn worst_price(product: &Product, terms: &Terms, price: Decimal) -> Decimal {
+    match terms.plan {
+        Plan::Bracket { stop } => {
+            price.max(product.round_price(stop * (Decimal::ONE + STOP_BAND)) + product.price_increment)
+        }
+        _ => price,
+    }
+}
+
+fn check_price(product: &Product, field: &str, price: Decimal) -> Result<(), Rejection> {
+    let reject = |reason, message: String| Err(Rejection::new(reason, message));
+    if price <= Decimal::ZERO || price > MAX_PRICE {
+        return reject(Reason::InvalidLimitPrice, format!("{field} {price} is out of range"));
+    }
+    if !(price % product.price_increment).is_zero() {
+        let message = format!("{field} {price} is not a multiple of {}", product.price_increment);
+        return reject(Reason::InvalidPricePrecision, message);
+    }
+    Ok(())
+}
+
 /// Tick, size increment and minimum rules.
-fn check_increments(product: &Product, side: Side, terms: &Terms) -> Result<(), Rejection> {
+pub(super) fn check_increments(product: &Product, side: Side, terms: &Terms) -> Result<(), Rejection> {
     let reject = |reason, message: String| Err(Rejection::new(reason, message));
     if let Some(price) = terms.limit_price {
-        if price <= Decimal::ZERO || price > MAX_PRICE {
-            return reject(Reason::InvalidLimitPrice, format!("limit_price {price} is out of range"));
-        }
-        if !(price % product.price_increment).is_zero() {
-            let message = format!("limit_price {price} is not a multiple of {}", product.price_increment);
-            return reject(Reason::InvalidPricePrecision, message);
-        }
+        check_price(product, "limit_price", price)?;
     }
     match terms.size {
         Size::Quote(amount) => {

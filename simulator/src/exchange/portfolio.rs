@@ -29,6 +29,23 @@ pub struct Portfolio {
     /// Traded value and fees paid, in quote currency.
     pub volume: Decimal,
     pub fees: Decimal,
+    /// It pays intraday margin in the intraday window, and not the overnight rate all day.
+    pub intraday_margin: bool,
+    /// Its futures are being closed because the equity fell below the maintenance margin.
+    pub liquidating: bool,
+    /// The last request to move money from futures to spot.
+    pub sweep: Option<Sweep>,
+    /// The portfolio whose key created this one; itself for those that exist from the start.
+    pub creator: Uuid,
+}
+
+/// A request to move USD out of the futures account. Spot and futures share one balance here, so it moves nothing.
+#[derive(Debug, Clone)]
+pub struct Sweep {
+    pub id: Uuid,
+    /// Absent to sweep all.
+    pub amount: Option<Decimal>,
+    pub scheduled: Timestamp,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,8 +62,15 @@ pub struct Position {
     pub contracts: Decimal,
     /// Signed entry value in quote currency: Σ contracts × contract size × entry price of what is still open.
     /// Kept instead of an average price so that no rounding creates or destroys money.
+    /// The daily variation margin sets it to the settlement price.
     pub cost: Decimal,
+    /// The same without variation margin, for the average entry price that is shown.
+    pub entry: Decimal,
     pub realized_pnl: Decimal,
+    /// Realised since the last daily settlement.
+    pub daily_realized_pnl: Decimal,
+    /// Profit or loss paid out by daily settlements.
+    pub variation: Decimal,
     pub fees: Decimal,
     /// Funding accrued hourly and not yet paid.
     pub funding_accrued: Decimal,
@@ -83,6 +107,10 @@ impl Portfolio {
             fills: VecDeque::new(),
             volume: Decimal::ZERO,
             fees: Decimal::ZERO,
+            intraday_margin: true,
+            liquidating: false,
+            sweep: None,
+            creator: id,
         }
     }
 
@@ -112,27 +140,41 @@ impl Position {
         if opens {
             self.contracts += signed;
             self.cost += side.sign() * value;
+            self.entry += side.sign() * value;
             return Decimal::ZERO;
         }
         let closing = size.min(self.contracts.abs());
         let closing_value = if closing == size { value } else { round(value * closing / size) };
-        let closing_cost =
-            if closing == self.contracts.abs() { self.cost } else { round(self.cost * closing / self.contracts.abs()) };
+        let share = |whole: Decimal| {
+            if closing == self.contracts.abs() { whole } else { round(whole * closing / self.contracts.abs()) }
+        };
+        let (closing_cost, closing_entry) = (share(self.cost), share(self.entry));
         // Selling a long brings its value and gives up its cost; buying a short back, the reverse.
         let realized = -side.sign() * closing_value - closing_cost;
         self.cost -= closing_cost;
+        self.entry -= closing_entry;
         self.contracts += side.sign() * closing;
         self.realized_pnl += realized;
         if size > closing {
             self.contracts += side.sign() * (size - closing);
             self.cost += side.sign() * (value - closing_value);
+            self.entry += side.sign() * (value - closing_value);
         }
         realized
     }
 
     /// Average entry price per base unit; 0 when flat.
     pub fn average_entry(&self, contract_size: Decimal) -> Decimal {
-        self.cost.checked_div(self.contracts * contract_size).unwrap_or_default()
+        self.entry.checked_div(self.contracts * contract_size).unwrap_or_default()
+    }
+
+    /// Pays out what was gained or lost up to `mark` and goes on from there; returns the amount.
+    pub fn settle_variation(&mut self, contract_size: Decimal, mark: Decimal) -> Decimal {
+        let paid = self.unrealized_pnl(contract_size, mark);
+        self.cost += paid;
+        self.variation += paid;
+        self.daily_realized_pnl = Decimal::ZERO;
+        paid
     }
 
     /// Profit or loss in quote currency if closed at `mark`.

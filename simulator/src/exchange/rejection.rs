@@ -27,6 +27,20 @@ pub enum Reason {
     CannotCloseZeroPosition,
     DuplicateClientOrderId,
     InsufficientLiquidity,
+    OrderEntryDisabled,
+    InvalidLeverage,
+    InvalidMarginType,
+    InLiquidation,
+    FuturesAfterHourInvalidOrderType,
+    LimitPriceTooFarFromMarket,
+    LimitOrderPriceExceedsPriceBandOnBuy,
+    LimitOrderPriceExceedsPriceBandOnSell,
+    StopPriceAboveLimitPrice,
+    StopPriceBelowLimitPrice,
+    StopPriceAboveLastTradePrice,
+    StopPriceBelowLastTradePrice,
+    InvalidBracketPrices,
+    BreachedRiskLimit,
 }
 
 impl Reason {
@@ -34,8 +48,17 @@ impl Reason {
     pub fn preview(self) -> String {
         match self {
             Self::InsufficientFund => "PREVIEW_INSUFFICIENT_FUND".into(),
+            Self::InsufficientLiquidity => "PREVIEW_INVALID_NO_LIQUIDITY".into(),
             other if other.to_string().starts_with("PREVIEW_") => other.to_string(),
             _ => "UNKNOWN_PREVIEW_FAILURE_REASON".into(),
+        }
+    }
+
+    /// The reason as an order preview lists it: every one has a name with `PREVIEW_` there.
+    pub fn in_preview(self) -> String {
+        match self.preview() {
+            unknown if unknown.starts_with("UNKNOWN") => format!("PREVIEW_{self}"),
+            known => known,
         }
     }
 

@@ -5,8 +5,10 @@ use uuid::Uuid;
 
 use super::book::{Match, OrderNumber, Side};
 use super::journal::Kind;
-use super::order::{Order, Status, TimeInForce};
+use super::order::{Order, Rung, Status, TimeInForce};
+use super::place::worst_price;
 use super::portfolio::Fill;
+use super::product::Product;
 use super::{Exchange, Notice, Now, Trade};
 
 impl Exchange {
@@ -21,6 +23,9 @@ impl Exchange {
         m.volume_value += m.product.value(matched.size, matched.price);
         m.low = m.low.min(matched.price);
         m.high = m.high.max(matched.price);
+        let (low, high) = m.traded.unwrap_or((matched.price, matched.price));
+        m.traded = Some((low.min(matched.price), high.max(matched.price)));
+        m.history.record(now.time, trade_id, side, matched.price, matched.size);
         self.notices.push(Notice::Trade(Trade {
             id: trade_id,
             market,
@@ -53,17 +58,24 @@ impl Exchange {
         order.last_fill = Some(now.time);
         order.last_update = now.time;
         let done = order.filled_size == order.size;
+        let rung = if maker { order.rungs.iter().position(|r| r.price == matched.price) } else { Some(order.rung) };
+        if let Some(rung) = rung.and_then(|i| order.rungs.get_mut(i)) {
+            rung.remaining -= matched.size;
+        }
 
         if product.is_future() {
             let position = owner.positions.entry(order.market).or_default();
             let realized = position.apply(order.side, matched.size, value);
+            position.daily_realized_pnl += realized;
             position.fees += fee;
             if position.is_empty() && owner.participant {
                 owner.positions.remove(&order.market);
             }
             owner.balance_mut(&product.quote).total += realized - fee;
         } else {
-            let released = release(order, matched.size, value + fee, done);
+            let keeps = still_held(order, product, value + fee, done, self.settings.spot_fees.taker);
+            let released = order.hold - keeps;
+            order.hold = keeps;
             owner.balance_mut(held_currency(order.side, &product.base, &product.quote)).hold -= released;
             owner.balance_mut(&product.base).total += order.side.sign() * matched.size;
             owner.balance_mut(&product.quote).total -= order.side.sign() * value + fee;
@@ -115,16 +127,15 @@ impl Exchange {
     pub(super) fn close(&mut self, now: Now, number: OrderNumber, status: Status, message: &str) {
         let Some(order) = self.orders.get_mut(&number).filter(|o| !o.status.is_terminal()) else { return };
         let market = &mut self.markets[order.market];
-        if order.resting
-            && let Some(price) = order.terms.limit_price
-        {
-            market.book.remove(order.side, price, number);
+        if std::mem::take(&mut order.resting) {
+            for rung in &order.rungs {
+                market.book.remove(order.side, rung.price, number);
+            }
         }
         if let TimeInForce::GoodUntilDate(end) = order.terms.time_in_force {
             self.expiries.remove(&(end, number));
         }
         order.status = status;
-        order.resting = false;
         order.last_update = now.time;
         order.cancel_message = message.to_owned();
         let released = std::mem::take(&mut order.hold);
@@ -161,21 +172,20 @@ impl Exchange {
     }
 }
 
-/// What a fill frees of an order's hold: its own share, and everything when the order is done.
-fn release(order: &mut Order, size: Decimal, cost: Decimal, done: bool) -> Decimal {
-    let share = match order.side {
-        Side::Sell => size,
-        // A buy holds its limit price plus the taker fee, which is never less than what it pays.
-        Side::Buy => match (order.terms.limit_price, (order.remaining() + size).is_zero()) {
-            (Some(_), false) => order.hold * size / (order.remaining() + size),
-            _ => cost,
-        },
+/// What an order reserves after a fill that cost `cost`, which its rungs already show.
+fn still_held(order: &Order, product: &Product, cost: Decimal, done: bool, taker: Decimal) -> Decimal {
+    let keeps = match order.side {
+        _ if done => Decimal::ZERO,
+        Side::Sell => order.remaining(),
+        Side::Buy if order.rungs.is_empty() => order.hold - cost,
+        Side::Buy => {
+            let price = |r: &Rung| worst_price(product, &order.terms, r.price);
+            order.rungs.iter().map(|r| r.remaining * price(r) * (Decimal::ONE + taker)).sum()
+        }
     };
-    let released = if done { order.hold } else { share.round_dp(10).min(order.hold) };
-    order.hold -= released;
-    released
+    keeps.clamp(Decimal::ZERO, order.hold)
 }
 
-fn held_currency<'a>(side: Side, base: &'a str, quote: &'a str) -> &'a str {
+pub(super) fn held_currency<'a>(side: Side, base: &'a str, quote: &'a str) -> &'a str {
     if side == Side::Buy { quote } else { base }
 }

@@ -3,7 +3,8 @@
 use jiff::SignedDuration;
 use proptest::prelude::*;
 
-use super::order::{Limit, LimitGtc, LimitGtd, Market as MarketOrder, OrderConfiguration, Status};
+use super::order::configuration::{Limit, LimitGtd};
+use super::order::{LimitGtc, Market as MarketOrder, OrderConfiguration, Status};
 use super::product::listings;
 use super::rejection::{Reason, Rejection};
 use super::*;
@@ -394,13 +395,13 @@ fn orders_that_break_a_rule_are_refused_with_its_name() {
         (BTC, Side::Buy, gtc(dec!(0.1), ask, true), Reason::InvalidLimitPricePostOnly),
         (BTC, Side::Sell, market(dec!(0.1)), Reason::InsufficientFund),
         (BTC, Side::Buy, gtc(dec!(20), dec!(60000), false), Reason::InsufficientFund),
-        (BIP, Side::Sell, gtc(dec!(10000), dec!(200000), true), Reason::InvalidRequest),
+        (BIP, Side::Sell, gtc(dec!(4000), dec!(200000), true), Reason::InvalidRequest),
         ("DOGE-USD", Side::Buy, market(dec!(1)), Reason::InvalidProductId),
     ];
     for (product, side, configuration, reason) in cases {
         let refused = world.place(ALICE, product, side, configuration.clone()).map_err(|e| e.reason);
         if reason == Reason::InvalidRequest {
-            // Ten thousand contracts need 700,000 USD of margin: allowed once, not twice.
+            // Four thousand contracts need 857,000 USD of overnight margin: allowed once, not twice.
             assert!(refused.is_ok());
             let again = world.place(ALICE, product, side, configuration).unwrap_err();
             assert_eq!(again.reason, Reason::PreviewInsufficientFundsForFutures);

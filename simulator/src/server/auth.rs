@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use p256::elliptic_curve::sec1::ToEncodedPoint;
 use p256::pkcs8::DecodePublicKey;
 use ring::signature::{self, UnparsedPublicKey};
@@ -123,6 +123,11 @@ impl ApiKey {
                 .to_encoded_point(false)
                 .as_bytes()
                 .to_vec(),
+            Algorithm::EdDsa => STANDARD
+                .decode(&key.public_key)
+                .ok()
+                .filter(|bytes| bytes.len() == 32)
+                .ok_or_else(|| format!("publicKey of {} in accounts.json is not 32 bytes in base64", key.name))?,
         };
         Ok(Self {
             name: key.name.clone(),
@@ -138,6 +143,7 @@ impl ApiKey {
     fn check_signature(&self, algorithm: &str, message: &[u8], signature: &[u8]) -> Result<(), AuthError> {
         let verification: &dyn signature::VerificationAlgorithm = match (self.algorithm, algorithm) {
             (Algorithm::Es256, "ES256") => &signature::ECDSA_P256_SHA256_FIXED,
+            (Algorithm::EdDsa, "EdDSA") => &signature::ED25519,
             _ => return Err(AuthError::Algorithm),
         };
         UnparsedPublicKey::new(verification, &self.public).verify(message, signature).map_err(|_| AuthError::Signature)

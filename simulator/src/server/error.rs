@@ -16,6 +16,8 @@ pub enum ApiError {
     InvalidArgument(String),
     /// The body is not the message: syntax, a wrong type or an unknown field.
     InvalidBody(String),
+    /// The endpoint is no longer served.
+    Gone(String),
     RateLimited,
     Unavailable,
     /// The reply is withheld (a fault) for longer than any client waits.
@@ -59,6 +61,7 @@ impl IntoResponse for ApiError {
             Self::InvalidArgument(message) => {
                 (StatusCode::BAD_REQUEST, Json(body("INVALID_ARGUMENT", &message))).into_response()
             }
+            Self::Gone(message) => (StatusCode::GONE, Json(body("DEPRECATED", &message))).into_response(),
             Self::InvalidBody(message) => (StatusCode::BAD_REQUEST, Json(body("unknown", &message))).into_response(),
             Self::RateLimited => {
                 let body = json!({"errors": [{"id": "rate_limit_exceeded", "message": "Too many requests"}]});

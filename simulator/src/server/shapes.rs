@@ -4,6 +4,7 @@ pub mod account;
 pub mod futures;
 pub mod market_data;
 pub mod order;
+pub mod preview;
 pub mod product;
 pub mod user;
 

@@ -44,13 +44,6 @@ pub async fn get(State(app): State<Arc<App>>, Extension(caller): Extension<Calle
     Ok(Json(json!({"account": account::account(&state.exchange, portfolio, currency)})))
 }
 
-pub async fn portfolios(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>, pairs: Pairs) -> Reply {
-    Parameters::new(pairs, &["portfolio_type"])?;
-    let (state, _) = app.lock();
-    let portfolio = own(&state.exchange.portfolios, &caller)?;
-    Ok(Json(json!({"portfolios": [account::portfolio(portfolio)]})))
-}
-
 pub async fn key_permissions(Extension(caller): Extension<Caller>) -> Json<Value> {
     Json(json!({
         "can_view": caller.can_view,

@@ -1,33 +1,26 @@
-//! Order entry, cancel, and the history of orders and fills.
+//! Order entry and cancel.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::{Extension, Json};
-use jiff::Timestamp;
 use rust_decimal::Decimal;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
-use super::accounts::own;
 use super::body;
-use super::query::{Pairs, Parameters, parse};
+use super::query::parse;
 use crate::exchange::book::Side;
-use crate::exchange::order::{Order, OrderConfiguration};
-use crate::exchange::product::Product;
-use crate::exchange::rejection::Rejection;
+use crate::exchange::order::OrderConfiguration;
+use crate::exchange::rejection::{Reason, Rejection};
 use crate::exchange::{Exchange, NewOrder, Placed};
 use crate::server::App;
 use crate::server::caller::Caller;
 use crate::server::error::ApiError;
 use crate::server::shapes::order as shape;
 
-/// Orders or fills per page when no limit is given, and at most.
-const DEFAULT_PAGE: usize = 100;
-const MAX_PAGE: usize = 1000;
 /// Orders in one batch_cancel.
 const MAX_CANCELS: usize = 100;
 const MAX_CLIENT_ORDER_ID: usize = 128;
@@ -52,6 +45,13 @@ struct CreateOrder {
     /// Deprecated; the key says which portfolio.
     #[serde(default)]
     retail_portfolio_id: String,
+    /// Orders of one portfolio never trade with each other here, whatever this says.
+    #[serde(default, rename = "self_trade_prevention_id")]
+    _self_trade_prevention_id: String,
+    #[serde(default, rename = "preview_id")]
+    _preview_id: String,
+    #[serde(default)]
+    attached_order_configuration: Option<OrderConfiguration>,
 }
 
 #[derive(Deserialize)]
@@ -75,15 +75,14 @@ struct ClosePosition {
 pub async fn create(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>, bytes: Bytes) -> Reply {
     let request: CreateOrder = body(&bytes)?;
     check_ids(&request.client_order_id, &request.product_id)?;
-    if !matches!(request.leverage.as_str(), "" | "1" | "1.0") {
-        return Err(ApiError::InvalidArgument("leverage is not available on this venue".into()));
-    }
-    if !matches!(request.margin_type.as_str(), "" | "CROSS") {
-        return Err(ApiError::InvalidArgument("margin_type must be CROSS".into()));
-    }
     if !request.retail_portfolio_id.is_empty() && request.retail_portfolio_id != caller.portfolio.to_string() {
         return Err(ApiError::MissingScopes);
     }
+    let refused = refused_option(&request.leverage, &request.margin_type)?;
+    let attached = request
+        .attached_order_configuration
+        .map(|_| Rejection::new(Reason::UnsupportedOrderConfiguration, "attached orders are not available here"));
+    let refused = refused.or(attached);
     let new = NewOrder {
         client_order_id: request.client_order_id,
         product_id: request.product_id,
@@ -95,6 +94,10 @@ pub async fn create(State(app): State<Arc<App>>, Extension(caller): Extension<Ca
     let (reply, lost) = app.command(|state, now| {
         let result = match state.faults.rejects(caller.portfolio, &new.product_id, now.time) {
             Some(reason) => Err(state.exchange.refuse(now, caller.portfolio, &new, reason)),
+            None if refused.is_some() => {
+                let rejection = refused.unwrap_or_else(|| Rejection::new(Reason::InvalidRequest, ""));
+                Err(state.exchange.reject(now, caller.portfolio, &new, rejection))
+            }
             None => state.exchange.place(now, caller.portfolio, new).map(|placed| (placed, configuration.clone())),
         };
         let lost = result.is_ok() && state.faults.drops_reply(caller.portfolio, now.time);
@@ -145,110 +148,6 @@ pub async fn batch_cancel(State(app): State<Arc<App>>, Extension(caller): Extens
     Ok(Json(json!({"results": results})))
 }
 
-pub async fn list(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>, pairs: Pairs) -> Reply {
-    let known = [
-        "order_ids",
-        "product_ids",
-        "product_type",
-        "order_status",
-        "order_side",
-        "start_date",
-        "end_date",
-        "limit",
-        "cursor",
-        "retail_portfolio_id",
-        "sort_by",
-    ];
-    let query = Parameters::new(pairs, &known)?;
-    let limit = query.parse::<usize>("limit")?.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
-    let cursor = query.parse::<u64>("cursor")?.unwrap_or(u64::MAX);
-    let start: Option<Timestamp> = query.parse("start_date")?;
-    let end: Option<Timestamp> = query.parse("end_date")?;
-    let (ids, products, states) = (query.all("order_ids"), query.all("product_ids"), query.all("order_status"));
-    let (side, kind) = (query.one("order_side"), query.one("product_type"));
-    let ids: Vec<Uuid> = ids.into_iter().map(|id| parse("order_ids", id)).collect::<Result<_, _>>()?;
-    let fits = |product: &Product, order: &Order| {
-        let type_name = if product.is_future() { "FUTURE" } else { "SPOT" };
-        order.number < cursor
-            && start.is_none_or(|t| order.created >= t)
-            && end.is_none_or(|t| order.created < t)
-            && (ids.is_empty() || ids.contains(&order.id))
-            && (products.is_empty() || products.contains(&product.id.as_str()))
-            && (states.is_empty() || states.contains(&order.status.to_string().as_str()))
-            && side.is_none_or(|s| s == order.side.to_string())
-            && kind.is_none_or(|k| k == type_name)
-    };
-    // Copied under the lock and written after it: a long list must not delay anybody's cancel.
-    let mut found: Vec<(Arc<Product>, Order)> = {
-        let (state, _) = app.lock();
-        let orders = state.exchange.orders_of(caller.portfolio);
-        let with_product = orders.map(|o| (&state.exchange.markets[o.market].product, o));
-        let fitting = with_product.filter(|(product, order)| fits(product, order)).take(limit + 1);
-        fitting.map(|(product, order)| (product.clone(), order.clone())).collect()
-    };
-    let has_next = found.len() > limit;
-    found.truncate(limit);
-    let cursor =
-        if has_next { found.last().map(|(_, o)| o.number.to_string()).unwrap_or_default() } else { String::new() };
-    let orders: Vec<Value> = found.iter().map(|(product, order)| shape::order(product, order)).collect();
-    Ok(Json(json!({"orders": orders, "sequence": "0", "has_next": has_next, "cursor": cursor})))
-}
-
-pub async fn get(
-    State(app): State<Arc<App>>,
-    Extension(caller): Extension<Caller>,
-    Path(order_id): Path<String>,
-) -> Reply {
-    let id: Uuid = parse("order_id", &order_id)?;
-    let (state, _) = app.lock();
-    let order = state.exchange.order(id).filter(|o| o.portfolio == caller.portfolio);
-    let order = order.ok_or_else(|| ApiError::NotFound(format!("order with this orderID {id} not found")))?;
-    Ok(Json(json!({"order": shape::order(&state.exchange.markets[order.market].product, order)})))
-}
-
-pub async fn fills(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>, pairs: Pairs) -> Reply {
-    let known = [
-        "order_ids",
-        "order_id",
-        "trade_ids",
-        "product_ids",
-        "product_id",
-        "start_sequence_timestamp",
-        "end_sequence_timestamp",
-        "retail_portfolio_id",
-        "limit",
-        "cursor",
-        "sort_by",
-    ];
-    let query = Parameters::new(pairs, &known)?;
-    let limit = query.parse::<usize>("limit")?.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
-    // A page starts below the fill that ended the last one, as "<trade>": a trade gives a portfolio one fill.
-    let cursor = query.parse::<u64>("cursor")?.unwrap_or(u64::MAX);
-    let start: Option<Timestamp> = query.parse("start_sequence_timestamp")?;
-    let end: Option<Timestamp> = query.parse("end_sequence_timestamp")?;
-    let both = |one: &str, many: &str| [query.all(one), query.all(many)].concat();
-    let (orders, products, trades) =
-        (both("order_id", "order_ids"), both("product_id", "product_ids"), query.all("trade_ids"));
-    let (state, _) = app.lock();
-    let exchange = &state.exchange;
-    let portfolio = own(&exchange.portfolios, &caller)?;
-    let newest_first = portfolio.fills.iter().rev().filter(|f| {
-        f.trade_id < cursor
-            && start.is_none_or(|t| f.time >= t)
-            && end.is_none_or(|t| f.time < t)
-            && (orders.is_empty() || orders.contains(&f.order.to_string().as_str()))
-            && (trades.is_empty() || trades.contains(&f.trade_id.to_string().as_str()))
-            && (products.is_empty() || products.contains(&exchange.markets[f.market].product.id.as_str()))
-    });
-    let mut found: Vec<_> = newest_first.take(limit + 1).collect();
-    let has_next = found.len() > limit;
-    found.truncate(limit);
-    let cursor =
-        if has_next { found.last().map(|f| f.trade_id.to_string()).unwrap_or_default() } else { String::new() };
-    let fills: Vec<Value> = found.into_iter().map(|f| shape::fill(exchange, portfolio.id, f)).collect();
-    Ok(Json(json!({"fills": fills, "cursor": cursor})))
-}
-
 fn placed_reply(
     exchange: &Exchange,
     result: Result<(Placed, OrderConfiguration), Rejection>,
@@ -271,6 +170,19 @@ async fn deliver(reply: Value, lost: bool) -> Reply {
         return Err(ApiError::GatewayTimeout);
     }
     Ok(Json(reply))
+}
+
+/// Leverage and margin are fixed on this venue: cross margin, and no leverage to choose.
+pub fn refused_option(leverage: &str, margin_type: &str) -> Result<Option<Rejection>, ApiError> {
+    let leverage: Option<Decimal> = if leverage.is_empty() { None } else { Some(parse("leverage", leverage)?) };
+    if leverage.is_some_and(|leverage| leverage != Decimal::ONE) {
+        return Ok(Some(Rejection::new(Reason::InvalidLeverage, "leverage cannot be chosen on this venue")));
+    }
+    match margin_type {
+        "" | "CROSS" | "UNKNOWN_MARGIN_TYPE" => Ok(None),
+        "ISOLATED" => Ok(Some(Rejection::new(Reason::InvalidMarginType, "margin_type must be CROSS"))),
+        _ => Err(ApiError::InvalidArgument("margin_type must be CROSS or ISOLATED".into())),
+    }
 }
 
 fn check_ids(client_order_id: &str, product_id: &str) -> Result<(), ApiError> {

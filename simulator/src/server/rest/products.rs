@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
 use super::query::{Pairs, Parameters};
@@ -72,14 +73,67 @@ pub async fn get(State(app): State<Arc<App>>, Path(product_id): Path<String>) ->
     Ok(Json(shapes::product::product(&state.exchange, index, now.time)))
 }
 
+/// Names and lengths in seconds of the candles that can be asked for.
+const GRANULARITIES: [(&str, i64); 9] = [
+    ("ONE_MINUTE", 60),
+    ("FIVE_MINUTE", 300),
+    ("FIFTEEN_MINUTE", 900),
+    ("THIRTY_MINUTE", 1_800),
+    ("ONE_HOUR", 3_600),
+    ("TWO_HOUR", 7_200),
+    ("FOUR_HOUR", 14_400),
+    ("SIX_HOUR", 21_600),
+    ("ONE_DAY", 86_400),
+];
+/// Candles per reply, and the longest range in candles.
+const MAX_CANDLES: i64 = 350;
+/// Trades per reply.
+const MAX_TRADES: usize = 1_000;
+
+pub async fn candles(State(app): State<Arc<App>>, Path(product_id): Path<String>, pairs: Pairs) -> Reply {
+    let query = Parameters::new(pairs, &["start", "end", "granularity", "limit"])?;
+    let required = |key: &str| ApiError::InvalidArgument(format!("{key} is required"));
+    let start: i64 = query.parse("start")?.ok_or_else(|| required("start"))?;
+    let end: i64 = query.parse("end")?.ok_or_else(|| required("end"))?;
+    let name = query.one("granularity").ok_or_else(|| required("granularity"))?;
+    let seconds = GRANULARITIES.iter().find(|(known, _)| *known == name).map(|(_, seconds)| *seconds);
+    let seconds = seconds.ok_or_else(|| ApiError::InvalidArgument("granularity is unknown".into()))?;
+    let limit = query.parse::<i64>("limit")?.unwrap_or(MAX_CANDLES).clamp(1, MAX_CANDLES);
+    if start < 0 || end < start || end.saturating_sub(start) / seconds > MAX_CANDLES {
+        let message = format!("start and end must span at most {MAX_CANDLES} candles");
+        return Err(ApiError::InvalidArgument(message));
+    }
+    let (state, _) = app.lock();
+    let market = &state.exchange.markets[find(&state.exchange, &product_id)?];
+    let bars = market.history.candles(seconds, start, end, usize::try_from(limit).unwrap_or_default());
+    Ok(Json(json!({"candles": bars.iter().map(shapes::product::candle).collect::<Vec<_>>()})))
+}
+
+/// The endpoint that Coinbase calls ticker: the last trades and the best prices.
+pub async fn trades(State(app): State<Arc<App>>, Path(product_id): Path<String>, pairs: Pairs) -> Reply {
+    let query = Parameters::new(pairs, &["limit", "start", "end"])?;
+    let limit = query.parse::<usize>("limit")?.ok_or_else(|| ApiError::InvalidArgument("limit is required".into()))?;
+    let (start, end) = (query.parse("start")?, query.parse("end")?);
+    let (state, _) = app.lock();
+    let market = &state.exchange.markets[find(&state.exchange, &product_id)?];
+    let trades = market.history.trades(start, end, limit.clamp(1, MAX_TRADES));
+    Ok(Json(shapes::product::market_trades(market, &trades)))
+}
+
 pub async fn book(State(app): State<Arc<App>>, pairs: Pairs) -> Reply {
     let query = Parameters::new(pairs, &["product_id", "limit", "aggregation_price_increment"])?;
     let product_id =
         query.one("product_id").ok_or_else(|| ApiError::InvalidArgument("product_id is required".into()))?;
     let limit = query.parse::<usize>("limit")?.unwrap_or(DEFAULT_DEPTH);
+    let aggregation: Option<Decimal> = query.parse("aggregation_price_increment")?;
     let (state, now) = app.lock();
     let index = find(&state.exchange, product_id)?;
-    Ok(Json(shapes::product::product_book(&state.exchange.markets[index], limit, now.time)))
+    let tick = state.exchange.markets[index].product.price_increment;
+    if aggregation.is_some_and(|step| step < tick || !(step % tick).is_zero()) {
+        let message = format!("aggregation_price_increment must be a multiple of {tick}");
+        return Err(ApiError::InvalidArgument(message));
+    }
+    Ok(Json(shapes::product::product_book(&state.exchange.markets[index], limit, aggregation, now.time)))
 }
 
 pub async fn best_bid_ask(State(app): State<Arc<App>>, pairs: Pairs) -> Reply {

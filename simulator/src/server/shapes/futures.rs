@@ -6,10 +6,8 @@ use uuid::Uuid;
 
 use super::{decimal, usd};
 use crate::exchange::Exchange;
-use crate::exchange::portfolio::{Portfolio, Position};
-
-/// Maintenance margin as a share of initial margin, the same on every product.
-const MAINTENANCE: (i64, i64) = (2, 3);
+use crate::exchange::margin::margin_at;
+use crate::exchange::portfolio::{Portfolio, Position, Sweep};
 
 pub fn balance_summary(exchange: &Exchange, portfolio: &Portfolio) -> Value {
     let total = portfolio.balance("USD").total;
@@ -18,21 +16,25 @@ pub fn balance_summary(exchange: &Exchange, portfolio: &Portfolio) -> Value {
     let with_orders = exchange.initial_margin(portfolio, None);
     let collateral = exchange.collateral(portfolio);
     let available = collateral - with_orders;
-    let maintenance = initial * Decimal::from(MAINTENANCE.0) / Decimal::from(MAINTENANCE.1);
-    let buffer = collateral - maintenance;
-    let percentage = (buffer * Decimal::ONE_HUNDRED).checked_div(collateral).unwrap_or(Decimal::ONE_HUNDRED);
-    let percentage = decimal(percentage.clamp(Decimal::ZERO, Decimal::ONE_HUNDRED).round_dp(2));
+    let maintenance = exchange.maintenance_margin(portfolio);
+    let equity = exchange.equity(portfolio);
+    let buffer = equity - maintenance;
+    let percentage = liquidation_buffer(exchange, portfolio);
     let money = |value: Decimal| usd(value.round_dp(2));
-    let realized: Decimal = portfolio.positions.values().map(|p| p.realized_pnl).sum();
-    let window = |kind: &str| {
+    let realized: Decimal = portfolio.positions.values().map(|p| p.daily_realized_pnl).sum();
+    let window = |overnight: bool| {
+        let at = |market: usize, contracts| margin_at(&exchange.markets[market], contracts, overnight);
+        let initial: Decimal = portfolio.positions.iter().map(|(market, p)| at(*market, p.contracts)).sum();
+        let maintenance = initial * Decimal::TWO / Decimal::from(3);
+        let hold = with_orders - exchange.position_margin(portfolio);
         json!({
-            "margin_window_type": kind,
+            "margin_window_type": window_type(overnight),
             "margin_level": "MARGIN_LEVEL_TYPE_BASE",
             "initial_margin": decimal(initial.round_dp(2)),
             "maintenance_margin": decimal(maintenance.round_dp(2)),
-            "liquidation_buffer_percentage": percentage,
-            "total_hold": decimal((with_orders - initial).round_dp(2)),
-            "futures_buying_power": decimal(available.round_dp(2)),
+            "liquidation_buffer_percentage": buffer_percentage(equity, maintenance),
+            "total_hold": decimal(hold.round_dp(2)),
+            "futures_buying_power": decimal((collateral - initial - hold).round_dp(2)),
         })
     };
     json!({
@@ -49,9 +51,66 @@ pub fn balance_summary(exchange: &Exchange, portfolio: &Portfolio) -> Value {
             "liquidation_threshold": money(maintenance),
             "liquidation_buffer_amount": money(buffer),
             "liquidation_buffer_percentage": percentage,
-            "intraday_margin_window_measure": window("FCM_MARGIN_WINDOW_TYPE_INTRADAY"),
-            "overnight_margin_window_measure": window("FCM_MARGIN_WINDOW_TYPE_OVERNIGHT"),
+            "intraday_margin_window_measure": window(false),
+            "overnight_margin_window_measure": window(true),
         }
+    })
+}
+
+/// Share of the equity in percent that may be lost before a liquidation: 0 is one.
+pub fn liquidation_buffer(exchange: &Exchange, portfolio: &Portfolio) -> String {
+    buffer_percentage(exchange.equity(portfolio), exchange.maintenance_margin(portfolio))
+}
+
+fn buffer_percentage(equity: Decimal, maintenance: Decimal) -> String {
+    let percentage = ((equity - maintenance) * Decimal::ONE_HUNDRED).checked_div(equity);
+    let percentage = if equity.is_sign_negative() { Decimal::ZERO } else { percentage.unwrap_or(Decimal::ONE_HUNDRED) };
+    decimal(percentage.clamp(Decimal::ZERO, Decimal::ONE_HUNDRED).round_dp(2))
+}
+
+fn window_type(overnight: bool) -> &'static str {
+    if overnight { "FCM_MARGIN_WINDOW_TYPE_OVERNIGHT" } else { "FCM_MARGIN_WINDOW_TYPE_INTRADAY" }
+}
+
+/// The reply of `current_margin_window`.
+pub fn margin_window(exchange: &Exchange) -> Value {
+    let window = exchange.calendar.window;
+    json!({
+        "margin_window": {"margin_window_type": window_type(window.overnight), "end_time": window.end},
+        "is_intraday_margin_killswitch_enabled": false,
+        "is_intraday_margin_enrollment_killswitch_enabled": false,
+    })
+}
+
+pub fn sweep(sweep: &Sweep) -> Value {
+    json!({
+        "id": sweep.id,
+        "requested_amount": usd(sweep.amount.unwrap_or_default()),
+        "should_sweep_all": sweep.amount.is_none(),
+        "status": "PENDING",
+        "schedule_time": sweep.scheduled,
+    })
+}
+
+/// A position as the breakdown of a portfolio shows it.
+pub fn breakdown_position(exchange: &Exchange, index: usize, position: &Position) -> Value {
+    let market = &exchange.markets[index];
+    let size = market.product.multiplier();
+    let value = market.product.value(position.contracts.abs(), market.mark());
+    json!({
+        "product_id": market.product.id,
+        "contract_size": decimal(size),
+        "side": if position.contracts.is_sign_negative() { "FUTURES_POSITION_SIDE_SHORT" } else { "FUTURES_POSITION_SIDE_LONG" },
+        "amount": decimal(position.contracts.abs()),
+        "avg_entry_price": decimal(position.average_entry(size)),
+        "current_price": decimal(market.mark().round_dp(2)),
+        "unrealized_pnl": decimal(position.unrealized_pnl(size, market.mark()).round_dp(2)),
+        "expiry": market.product.future.as_ref().map(|f| f.expiry),
+        "underlying_asset": market.product.base,
+        "asset_img_url": "",
+        "product_name": market.product.id,
+        "venue": "FCM",
+        "notional_value": decimal(value.round_dp(2)),
     })
 }
 
@@ -79,7 +138,7 @@ pub fn position(exchange: &Exchange, index: usize, position: &Position) -> Value
         "current_price": decimal(market.mark().round_dp(2)),
         "avg_entry_price": decimal(position.average_entry(size)),
         "unrealized_pnl": decimal(position.unrealized_pnl(size, market.mark()).round_dp(2)),
-        "daily_realized_pnl": decimal(position.realized_pnl.round_dp(2)),
+        "daily_realized_pnl": decimal(position.daily_realized_pnl.round_dp(2)),
         "total_fees": decimal(position.fees),
         "contract_size": decimal(size),
     })

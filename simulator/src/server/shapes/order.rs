@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::decimal;
 use crate::exchange::Exchange;
-use crate::exchange::order::{Order, OrderConfiguration, Size, Status, TimeInForce};
+use crate::exchange::order::{Edit, Order, OrderConfiguration, Plan, Size, Status, TimeInForce};
 use crate::exchange::portfolio::Fill;
 use crate::exchange::product::Product;
 use crate::exchange::rejection::Rejection;
@@ -15,6 +15,9 @@ pub fn order(product: &Product, order: &Order) -> Value {
     let future = product.is_future();
     let buying = order.side == crate::exchange::book::Side::Buy;
     let after_fees = if buying { order.filled_value + order.fees } else { order.filled_value - order.fees };
+    let edit =
+        |e: &Edit| json!({"price": decimal(e.price), "size": decimal(e.size), "replace_accept_timestamp": e.time});
+    let edits: Vec<Value> = order.edits.iter().map(edit).collect();
     json!({
         "order_id": order.id,
         "product_id": product.id,
@@ -36,7 +39,7 @@ pub fn order(product: &Product, order: &Order) -> Value {
         "total_fees": decimal(order.fees),
         "size_inclusive_of_fees": matches!(order.terms.size, Size::Quote(_)),
         "total_value_after_fees": decimal(after_fees),
-        "trigger_status": "INVALID_ORDER_TYPE",
+        "trigger_status": trigger_status(order),
         "order_type": order_type(order),
         "reject_reason": "REJECT_REASON_UNSPECIFIED",
         "settled": order.status.is_terminal(),
@@ -45,9 +48,9 @@ pub fn order(product: &Product, order: &Order) -> Value {
         "cancel_message": order.cancel_message,
         "order_placement_source": "RETAIL_ADVANCED",
         "outstanding_hold_amount": decimal(order.hold),
-        "is_liquidation": false,
+        "is_liquidation": order.liquidation,
         "last_fill_time": order.last_fill,
-        "edit_history": [],
+        "edit_history": edits,
         "leverage": "",
         "margin_type": "UNKNOWN_MARGIN_TYPE",
         "retail_portfolio_id": order.portfolio,
@@ -68,7 +71,23 @@ pub fn time_in_force(order: &Order) -> &'static str {
 }
 
 pub fn order_type(order: &Order) -> &'static str {
-    if order.terms.limit_price.is_some() { "LIMIT" } else { "MARKET" }
+    match order.terms.plan {
+        _ if order.liquidation => "LIQUIDATION",
+        Plan::Stop { .. } => "STOP_LIMIT",
+        Plan::Bracket { .. } => "BRACKET",
+        Plan::Twap { .. } => "TWAP",
+        Plan::Scaled => "SCALED",
+        Plan::Direct if order.terms.limit_price.is_some() => "LIMIT",
+        Plan::Direct => "MARKET",
+    }
+}
+
+pub fn trigger_status(order: &Order) -> &'static str {
+    match order.terms.plan {
+        Plan::Stop { .. } | Plan::Bracket { .. } if order.triggered => "STOP_TRIGGERED",
+        Plan::Stop { .. } | Plan::Bracket { .. } => "STOP_PENDING",
+        _ => "INVALID_ORDER_TYPE",
+    }
 }
 
 /// Filled share in percent.
