@@ -314,8 +314,8 @@ impl Scaled {
             (self.base_size, worst(self.min_price, self.max_price))
         } else {
             let prices = || self.orders.iter().filter_map(|o| o.limit_price);
-            let sizes = self.orders.iter().filter_map(|o| o.base_size);
-            let total = sizes.fold(Some(Decimal::ZERO), |sum, size| sum?.checked_add(size));
+            let mut sizes = self.orders.iter().filter_map(|o| o.base_size);
+            let total = sizes.try_fold(Decimal::ZERO, |sum, size| sum.checked_add(size));
             (total, worst(prices().min(), prices().max()))
         };
         let terms = Terms::limit(size, price, TimeInForce::GoodUntilCancelled)?;
