@@ -1,6 +1,6 @@
 //! What changed on the exchange goes out to those who listen, each channel at its own pace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,13 +44,12 @@ impl Feeds {
 impl State {
     /// Sends order updates and tickers and remembers trades; book changes wait for the next step of the markets.
     pub(super) fn publish(&mut self) {
-        let mut orders = Vec::new();
+        let (mut orders, mut seen) = (Vec::new(), BTreeSet::new());
         let mut traded = Vec::new();
         for notice in self.exchange.take_notices() {
             match notice {
-                Notice::Order { portfolio, order } if !orders.contains(&(portfolio, order)) => {
-                    orders.push((portfolio, order));
-                }
+                // Its state is cumulative, so once is enough.
+                Notice::Order { portfolio, order } if seen.insert(order) => orders.push((portfolio, order)),
                 Notice::Order { .. } => {}
                 Notice::Trade(trade) => {
                     let heard = self.hub.is_heard(Topic::MarketTrades(trade.market));
