@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use exchange_simulator::data_dir::Accounts;
+use exchange_simulator::exchange::portfolio::Portfolio;
 use exchange_simulator::server::clock::Clock;
 use exchange_simulator::server::{Options, Simulator};
 use futures::{SinkExt, StreamExt};
@@ -58,6 +59,14 @@ impl Load {
         self.simulator.app.lock().0.exchange.journal.last()
     }
 
+    /// Whether everything that is kept is as much as it may be.
+    pub fn is_full(&self) -> bool {
+        let (state, _) = self.simulator.app.lock();
+        let (exchange, kept) = (&state.exchange, state.exchange.settings.retention);
+        let full = |p: &Portfolio| p.history.len() >= kept.history && p.fills.len() >= kept.history;
+        exchange.journal.len() == kept.journal && exchange.portfolios.values().filter(|p| !p.participant).all(full)
+    }
+
     /// Places, fills and cancels until there are so many more events, with somebody listening for each account.
     pub async fn run(&self, events: u64) -> Done {
         let (start, before, heard) = (Instant::now(), self.events(), self.frames.load(Ordering::Relaxed));
@@ -106,12 +115,12 @@ impl Load {
                 let order = client.resting();
                 placed.push(id(&client.post("/orders", &order).await));
             }
-            for side in ["BUY", "SELL"] {
+            for side in ["BUY", "SELL", "BUY", "SELL", "BUY", "SELL"] {
                 let order = client.order("BIP-20DEC30-CDE", side, json!({"market_market_ioc": {"base_size": "1"}}));
                 id(&client.post("/orders", &order).await);
             }
             client.cancel(&placed).await;
-            orders += RESTING as u64 + 2;
+            orders += RESTING as u64 + 6;
         }
         orders
     }
