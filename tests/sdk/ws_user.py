@@ -82,6 +82,29 @@ class User(TestCase):
             self.assertEqual(set(position), POSITION)
             self.assertEqual((position["side"].upper(), position["number_of_contracts"]), ("SHORT", "3"))
 
+    def test_a_stop_order_shows_its_stop_price_until_it_is_cancelled(self):
+        with user_feed() as feed:
+            feed.client.user([])
+            feed.channel("user", "snapshot")
+            name, direction = new_id(), "STOP_DIRECTION_STOP_UP"
+            reply = self.rest.stop_limit_order_gtc_buy(name, BTC, "0.01", "91000", "90000", direction)
+            self.assertTrue(reply.success, reply)
+            opened = self.order(feed, name, "OPEN")
+            shown = (opened.order_type, opened.stop_price, opened.limit_price, opened.trigger_status)
+            self.assertEqual(shown, ("Stop Limit", "90000", "91000", "STOP_PENDING"))
+            self.rest.cancel_orders([opened.order_id])
+            self.order(feed, name, "CANCELLED")
+
+    def test_an_ed25519_key_hears_the_same(self):
+        ed25519 = rest("ed25519")
+        with user_feed("ed25519") as feed:
+            feed.client.user([])
+            feed.channel("user", "snapshot")
+            name = new_id()
+            reply = ed25519.limit_order_gtc_buy(name, BTC, "0.01", "50000", post_only=True)
+            self.assertTrue(reply.success, reply)
+            self.assertEqual(self.order(feed, name, "OPEN").order_id, reply.success_response["order_id"])
+
     def test_only_orders_of_the_named_products_are_told(self):
         with user_feed() as feed:
             feed.client.user([BIP])

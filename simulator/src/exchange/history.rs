@@ -23,6 +23,12 @@ pub struct Past {
     pub taker: Side,
 }
 
+impl From<&super::Trade> for Past {
+    fn from(trade: &super::Trade) -> Self {
+        Self { id: trade.id, time: trade.time, price: trade.price, size: trade.size, taker: trade.taker }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bar {
     /// Unix seconds.

@@ -15,6 +15,7 @@ use super::shapes::{futures, market_data, user};
 use super::tape::Tape;
 use super::{App, State};
 use crate::exchange::book::Side;
+use crate::exchange::history::Past;
 use crate::exchange::{Notice, Now};
 
 /// Trades of this long share a message of market_trades.
@@ -112,8 +113,9 @@ impl State {
         for (index, tape) in self.feeds.tapes.iter_mut().enumerate() {
             let trades = tape.take_unsent();
             if !trades.is_empty() {
-                let trades: Vec<_> = trades.iter().collect();
-                let events = || market_data::trades(&self.exchange, "update", &trades);
+                let trades: Vec<Past> = trades.iter().map(Past::from).collect();
+                let product = &self.exchange.markets[index].product.id;
+                let events = || market_data::trades(product, "update", &trades);
                 self.hub.publish(Topic::MarketTrades(index), "market_trades", events);
             }
         }
@@ -121,10 +123,8 @@ impl State {
 
     fn publish_changes(&mut self) {
         for (index, tape) in self.feeds.tapes.iter_mut().enumerate() {
-            let candles = tape.take_changed_candles();
-            if !candles.is_empty() {
-                let product = &self.exchange.markets[index].product.id;
-                let events = || market_data::candles(product, "update", &candles);
+            if let Some(from) = tape.take_traded_from() {
+                let events = || market_data::candles(&self.exchange.markets[index], "update", from);
                 self.hub.publish(Topic::Candles(index), "candles", events);
             }
         }

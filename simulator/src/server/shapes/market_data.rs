@@ -6,8 +6,13 @@ use serde_json::{Value, json};
 
 use super::decimal;
 use crate::exchange::book::Side;
-use crate::exchange::{Exchange, Trade};
-use crate::server::tape::Candle;
+use crate::exchange::history::Past;
+use crate::exchange::{Exchange, Market};
+
+/// Coinbase's candles channel knows only this length.
+const CANDLE_SECONDS: i64 = 300;
+/// Candles in a snapshot, about a day.
+const CANDLES: usize = 300;
 
 /// A level2 event; each change is (side, price, absolute size), 0 meaning the level is gone.
 pub fn level2(product_id: &str, kind: &str, changes: &[(Side, Decimal, Decimal)], time: Timestamp) -> String {
@@ -60,9 +65,12 @@ pub fn ticker(exchange: &Exchange, kind: &str, index: usize) -> String {
     json!([{"type": kind, "tickers": [ticker]}]).to_string()
 }
 
-/// A candles event of one product.
-pub fn candles(product_id: &str, kind: &str, candles: &[Candle]) -> String {
-    let candles: Vec<Value> = candles
+/// A candles event: the candles of five minutes that end after `from` (Unix seconds), newest first.
+pub fn candles(market: &Market, kind: &str, from: i64) -> String {
+    let from = from.saturating_sub(CANDLE_SECONDS - 1);
+    let candles: Vec<Value> = market
+        .history
+        .candles(CANDLE_SECONDS, from, i64::MAX, CANDLES)
         .iter()
         .map(|candle| {
             json!({
@@ -72,7 +80,7 @@ pub fn candles(product_id: &str, kind: &str, candles: &[Candle]) -> String {
                 "open": decimal(candle.open),
                 "close": decimal(candle.close),
                 "volume": decimal(candle.volume),
-                "product_id": product_id,
+                "product_id": market.product.id,
             })
         })
         .collect();
@@ -100,13 +108,13 @@ pub fn status(exchange: &Exchange, kind: &str, index: usize, now: Timestamp) -> 
 }
 
 /// A market_trades event.
-pub fn trades(exchange: &Exchange, kind: &str, trades: &[&Trade]) -> String {
+pub fn trades(product_id: &str, kind: &str, trades: &[Past]) -> String {
     let trades: Vec<Value> = trades
         .iter()
         .map(|t| {
             json!({
                 "trade_id": t.id.to_string(),
-                "product_id": exchange.markets[t.market].product.id,
+                "product_id": product_id,
                 "price": decimal(t.price),
                 "size": decimal(t.size),
                 "side": t.taker,

@@ -1,12 +1,13 @@
 //! Events of the `user` WebSocket channel: cumulative order state and positions.
 
+use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{decimal, order as order_shape};
 use crate::exchange::Exchange;
 use crate::exchange::book::OrderNumber;
-use crate::exchange::order::{Order, TimeInForce};
+use crate::exchange::order::{Order, Plan, TimeInForce};
 
 /// Orders per snapshot message.
 const BATCH: usize = 50;
@@ -45,7 +46,7 @@ fn user_order(exchange: &Exchange, order: &Order) -> Value {
         "product_id": product.id,
         "status": order.status,
         "order_side": order.side,
-        "order_type": if order.terms.limit_price.is_some() { "Limit" } else { "Market" },
+        "order_type": words(order_shape::order_type(order)),
         "time_in_force": order_shape::time_in_force(order),
         "creation_time": order.created,
         "end_time": end_time,
@@ -54,7 +55,7 @@ fn user_order(exchange: &Exchange, order: &Order) -> Value {
         "leaves_quantity": leaves,
         "avg_price": decimal(order_shape::average_price(product, order)),
         "limit_price": order.terms.limit_price.map(decimal).unwrap_or_default(),
-        "stop_price": "",
+        "stop_price": stop_price(order).map(decimal).unwrap_or_default(),
         "total_fees": decimal(order.fees),
         "filled_value": decimal(order.filled_value),
         "total_value_after_fees": decimal(order.filled_value + order.side.sign() * order.fees),
@@ -67,10 +68,23 @@ fn user_order(exchange: &Exchange, order: &Order) -> Value {
         "product_type": if product.is_future() { "FUTURE" } else { "SPOT" },
         "contract_expiry_type": if product.is_future() { "EXPIRING" } else { "UNKNOWN_CONTRACT_EXPIRY_TYPE" },
         "risk_managed_by": if product.is_future() { "MANAGED_BY_FCM" } else { "UNKNOWN_RISK_MANAGEMENT_TYPE" },
-        "trigger_status": "INVALID_ORDER_TYPE",
+        "trigger_status": order_shape::trigger_status(order),
         "retail_portfolio_id": order.portfolio,
         "leverage": "",
     })
+}
+
+/// `STOP_LIMIT` as this channel has it: `Stop Limit`.
+fn words(name: &str) -> String {
+    let word = |word: &str| word.chars().take(1).chain(word.to_lowercase().chars().skip(1)).collect::<String>();
+    name.split('_').map(word).collect::<Vec<_>>().join(" ")
+}
+
+fn stop_price(order: &Order) -> Option<Decimal> {
+    match order.terms.plan {
+        Plan::Stop { price, .. } | Plan::Bracket { stop: price } => Some(price),
+        _ => None,
+    }
 }
 
 fn positions(exchange: &Exchange, portfolio: Uuid) -> Value {

@@ -12,6 +12,8 @@ use crate::server::hub::{Frame, Topic};
 use crate::server::shapes::{futures, market_data, user};
 use crate::server::{App, State};
 
+/// Trades in the snapshot of market_trades.
+const RECENT_TRADES: usize = 100;
 /// Most products in one message.
 const MAX_PRODUCTS: usize = 500;
 
@@ -124,20 +126,17 @@ fn market(exchange: &Exchange, id: &str) -> Result<usize, Refusal> {
 /// What a new subscriber gets first.
 pub fn snapshot(state: &State, topic: Topic, now: Timestamp) -> Vec<Frame> {
     let exchange = &state.exchange;
-    let id = |market: usize| exchange.markets[market].product.id.as_str();
     let one = |channel, events: String| vec![Frame { channel, events: events.into() }];
     match topic {
         Topic::Level2(market) => one("l2_data", market_data::level2_snapshot(exchange, market, now)),
         Topic::Ticker(market) => one("ticker", market_data::ticker(exchange, "snapshot", market)),
         Topic::TickerBatch(market) => one("ticker_batch", market_data::ticker(exchange, "snapshot", market)),
         Topic::MarketTrades(market) => {
-            let recent = state.feeds.tapes[market].recent();
-            one("market_trades", market_data::trades(exchange, "snapshot", &recent))
+            let market = &exchange.markets[market];
+            let recent = market.history.trades(None, None, RECENT_TRADES);
+            one("market_trades", market_data::trades(&market.product.id, "snapshot", &recent))
         }
-        Topic::Candles(market) => {
-            let candles = state.feeds.tapes[market].candles();
-            one("candles", market_data::candles(id(market), "snapshot", &candles))
-        }
+        Topic::Candles(market) => one("candles", market_data::candles(&exchange.markets[market], "snapshot", i64::MIN)),
         Topic::Status(market) => one("status", market_data::status(exchange, "snapshot", market, now)),
         Topic::User(portfolio, market) => {
             let messages = user::snapshot(exchange, portfolio, market).into_iter();
