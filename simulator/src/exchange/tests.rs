@@ -1,5 +1,8 @@
 //! Properties of the whole core: money is conserved, holds are exact, the same seed gives the same exchange.
 
+mod commands;
+mod configurations;
+
 use jiff::SignedDuration;
 use proptest::prelude::*;
 
@@ -79,7 +82,9 @@ impl World {
         let cash: Decimal = exchange.portfolios.values().map(|p| p.balance("USD").total).sum();
         let positions = || exchange.portfolios.values().flat_map(|p| p.positions.values());
         let cost: Decimal = positions().map(|p| p.cost).sum();
-        assert_eq!(cash - cost + exchange.fees_collected, DEPOSIT * dec!(2), "USD is conserved");
+        let clients = exchange.portfolios.values().filter(|p| !p.participant).count();
+        let deposits = DEPOSIT * Decimal::from(clients);
+        assert_eq!(cash - cost + exchange.fees_collected, deposits, "USD is conserved");
         assert_eq!(positions().map(|p| p.funding_accrued).sum::<Decimal>(), Decimal::ZERO, "funding is zero-sum");
         for (index, market) in exchange.markets.iter().enumerate() {
             let contracts: Decimal = exchange.portfolios.values().map(|p| p.contracts(index)).sum();
@@ -93,8 +98,10 @@ impl World {
             let holds: Decimal = portfolio.balances.values().map(|b| b.hold).sum();
             assert_eq!(held, holds, "holds belong to open orders");
             if !portfolio.participant {
+                // A gap in the price can leave a liquidated account with less than nothing.
+                let liquidated = exchange.orders_of(portfolio.id).any(|o| o.liquidation);
                 for balance in portfolio.balances.values() {
-                    assert!(balance.hold >= Decimal::ZERO && balance.total >= Decimal::ZERO);
+                    assert!(balance.hold >= Decimal::ZERO && (balance.total >= Decimal::ZERO || liquidated));
                 }
             }
         }
