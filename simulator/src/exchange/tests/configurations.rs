@@ -214,7 +214,12 @@ fn profit_and_loss_are_paid_every_day_and_equity_does_not_change() {
     let settlement = world.exchange.calendar.next_settlement;
     world.now.time = settlement.checked_sub(SignedDuration::from_secs(1)).unwrap();
     world.exchange.tick(world.now);
-    let (cash, before) = (world.usd(ALICE).total, world.exchange.equity(&world.exchange.portfolios[&ALICE]));
+    // Funding accrues in the same second.
+    let unfunded = |world: &World| {
+        let alice = &world.exchange.portfolios[&ALICE];
+        world.exchange.equity(alice) - alice.positions[&1].funding_accrued
+    };
+    let (cash, before) = (world.usd(ALICE).total, unfunded(&world));
     let entry = world.exchange.portfolios[&ALICE].positions[&1].average_entry(dec!(0.01));
     world.pass(1000);
     world.exchange.tick(world.now);
@@ -222,7 +227,7 @@ fn profit_and_loss_are_paid_every_day_and_equity_does_not_change() {
     let position = &alice.positions[&1];
     assert!(position.variation < dec!(-50), "the short lost about 70 USD: {}", position.variation);
     assert_eq!(alice.balance("USD").total, cash + position.variation);
-    assert_eq!(world.exchange.equity(alice), before);
+    assert_eq!(unfunded(&world), before);
     assert_eq!(position.average_entry(dec!(0.01)), entry);
     world.check();
 }
