@@ -304,7 +304,7 @@ fn a_bot_that_dies_at_any_await_point_of_its_first_orders_places_them_at_most_on
         assert!(turns < 200, "its first orders are never answered");
         // What was on its way when the bot died is lost, or arrives.
         let [first, second] = [true, false].map(|is_lost| {
-            paused(at_a_desk(1, turns % 2 == 0, async |mut desk: Desk<'_>| {
+            paused(at_a_desk(4, turns % 2 == 0, async |mut desk: Desk<'_>| {
                 desk.bot.wait("an intent", |view| view.open_orders > 0).await;
                 for _ in 0..turns {
                     tokio::task::yield_now().await;
