@@ -1,13 +1,15 @@
 //! Writes the bot's part of status by server-side apply: transitions at once, figures that the market moves at most
-//! once a minute and only when they moved, nothing when nothing changed.
+//! once a minute and only when they moved, nothing when nothing changed ([`pace`]).
+
+mod pace;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use arbbot_crds::ArbBotStatus;
 use arbbot_crds::conditions::ConditionType;
 use arbbot_crds::names::MANAGER_BOT;
-use arbbot_crds::{ArbBot, status::BotStatus};
+use arbbot_crds::{ArbBot, ArbBotStatus};
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
@@ -25,14 +27,8 @@ use crate::execution::engine::View;
 use crate::ledger::Ledger;
 use crate::risk::Gate;
 use crate::telemetry::metrics::Metrics;
+use pace::{Next, Pace};
 
-/// Least time between two writes that only move figures.
-const FIGURES_EVERY: Duration = Duration::from_secs(60);
-/// Figures that are back after this long have not moved: a resting order is placed again every other minute.
-const FIGURES_SETTLE: Duration = Duration::from_secs(5);
-/// Longest wait for the engine, which follows the gate within a millisecond unless it is stuck: so that what the gate
-/// obeys and what the engine makes of it are one write.
-const ENGINE_FOLLOWS: Duration = Duration::from_millis(250);
 /// How often time alone is looked at (loss of contact shows without any event).
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -58,39 +54,42 @@ impl StatusTask {
     pub async fn run(mut self, before: Option<ArbBotStatus>, shutdown: CancellationToken) {
         let mut conditions = own_conditions(before);
         let mut logged = Vec::new();
-        let mut written: Option<(ArbBotStatus, Duration)> = None;
-        let (mut moved_since, mut behind_since) = (None, None);
+        let mut pace = Pace::default();
         let mut failures = 0_u32;
         loop {
             let stopping = shutdown.is_cancelled();
             let status = self.compose(&mut conditions);
             log_transitions(&mut logged, &conditions);
-            let now = self.clock.boottime();
-            let moved = written.as_ref().is_some_and(|(last, _)| figures(&status) != figures(last));
-            moved_since = moved.then(|| moved_since.unwrap_or(now));
-            behind_since = self.engine_is_behind().then(|| behind_since.unwrap_or(now));
-            let awaits_engine = behind_since.is_some_and(|since| now < since + ENGINE_FOLLOWS);
-            if !self.awaits_acknowledgement() && !awaits_engine && is_due(&status, written.as_ref(), moved_since, now) {
-                match self.write(&status).await {
-                    Ok(()) => {
-                        failures = 0;
-                        written = Some((status, self.clock.boottime()));
+            let mut pause = LOOK_EVERY;
+            if !self.awaits_acknowledgement() {
+                let next = match stopping {
+                    true => pace.last(&status),
+                    false => pace.next(&status, self.engine_is_behind(), self.clock.boottime()),
+                };
+                match next {
+                    Next::Write(status) => {
+                        match self.write(&status).await {
+                            Ok(()) => {
+                                failures = 0;
+                                pace.wrote(*status, self.clock.boottime());
+                            }
+                            Err(error) => {
+                                failures = failures.saturating_add(1);
+                                tracing::warn!(%error, failures, "status is not written; it is tried again");
+                            }
+                        }
+                        self.metrics.status_write(failures == 0);
                     }
-                    Err(error) => {
-                        failures = failures.saturating_add(1);
-                        tracing::warn!(%error, failures, "status is not written; it is tried again");
-                    }
+                    Next::Look(after) => pause = after,
+                    Next::Rest => {}
                 }
-                self.metrics.status_write(failures == 0);
             }
             if stopping {
                 return;
             }
-            let pause = match failures {
-                0 if awaits_engine => ENGINE_FOLLOWS,
-                0 => LOOK_EVERY,
-                failures => Duration::from_millis(200) * failures.min(10),
-            };
+            if failures > 0 {
+                pause = Duration::from_millis(200) * failures.min(10);
+            }
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 () = tokio::time::sleep(pause) => {}
@@ -174,18 +173,6 @@ fn essential(status: &ArbBotStatus) -> Value {
     json!({"conditions": status.conditions, "killSwitch": status.kill_switch, "bot": bot})
 }
 
-/// Whether status is to be written now. `written` is the last one and when; `moved_since`: since when its figures differ.
-fn is_due(
-    status: &ArbBotStatus,
-    written: Option<&(ArbBotStatus, Duration)>,
-    moved_since: Option<Duration>,
-    now: Duration,
-) -> bool {
-    let Some((last, at)) = written else { return true };
-    let settled = moved_since.is_some_and(|since| now >= since + FIGURES_SETTLE);
-    transitions(status) != transitions(last) || (settled && now >= *at + FIGURES_EVERY)
-}
-
 /// Why status was not written.
 #[derive(Debug, thiserror::Error)]
 enum WriteError {
@@ -221,63 +208,4 @@ fn own_conditions(before: Option<ArbBotStatus>) -> Vec<Condition> {
     let mut conditions = before.map(|status| status.conditions).unwrap_or_default();
     conditions.retain(|condition| known.contains(&condition.type_) && !operators.contains(&condition.type_));
     conditions
-}
-
-/// The figures that a person looks at. The head of the ledger alone is none: it moves whenever a resting order is placed
-/// again, and is anchored with every other write.
-fn figures(status: &ArbBotStatus) -> BotStatus {
-    BotStatus { ledger: None, ..status.bot.clone().unwrap_or_default() }
-}
-
-/// The status without the figures that the market moves.
-fn transitions(status: &ArbBotStatus) -> ArbBotStatus {
-    let mut status = status.clone();
-    if let Some(bot) = &mut status.bot {
-        *bot = BotStatus { open_orders: None, position: None, pnl: None, ledger: None, ..bot.clone() };
-    }
-    status
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use arbbot_crds::status::{LedgerStatus, PnlStatus};
-
-    const WRITTEN: Duration = Duration::from_secs(100);
-
-    fn status(open_orders: u32, entries: i64, total_quote: &str) -> ArbBotStatus {
-        let bot = BotStatus {
-            open_orders: Some(open_orders),
-            ledger: Some(LedgerStatus { entries, head: String::new() }),
-            pnl: Some(PnlStatus { total_quote: total_quote.to_owned(), ..PnlStatus::default() }),
-            ..BotStatus::default()
-        };
-        ArbBotStatus { bot: Some(bot), ..ArbBotStatus::default() }
-    }
-
-    fn due(status_now: &ArbBotStatus, moved_since: Option<u64>, now: u64) -> bool {
-        let written = (status(2, 10, "1.00"), WRITTEN);
-        is_due(status_now, Some(&written), moved_since.map(Duration::from_secs), Duration::from_secs(now))
-    }
-
-    #[test]
-    fn a_figure_is_written_a_minute_after_the_last_write_once_it_has_settled() {
-        let moved = status(2, 12, "2.00");
-        assert!(!due(&moved, Some(101), 159));
-        assert!(due(&moved, Some(101), 160));
-        assert!(!due(&moved, Some(198), 200));
-    }
-
-    #[test]
-    fn a_transition_is_written_at_once() {
-        let mut halted = status(2, 10, "1.00");
-        halted.bot.as_mut().unwrap().applied_generation = Some(2);
-        assert!(due(&halted, Some(101), 101));
-    }
-
-    #[test]
-    fn an_order_that_is_placed_again_is_no_news() {
-        assert_eq!(figures(&status(2, 12, "1.00")), figures(&status(2, 10, "1.00")));
-        assert_ne!(figures(&status(1, 12, "1.00")), figures(&status(2, 10, "1.00")), "but the orders count");
-    }
 }
