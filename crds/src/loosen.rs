@@ -15,6 +15,7 @@ use crate::arbbot::{
 use crate::arbpolicy::{ArbPolicy, ArbPolicySpec, PolicyKillSwitch};
 use crate::control::{Duty, Entry, policy_restriction};
 use crate::limits::{LimitCeilings, RiskLimits};
+use crate::status::EffectiveStatus;
 
 /// One field that a change has loosened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,6 +168,19 @@ fn limits(found: &mut Found, old: &RiskLimits, new: &RiskLimits) {
     found.raised("spec.risk.limits.maxOpenOrders", old.max_open_orders, *max_open_orders);
     found.raised("spec.risk.limits.maxOrdersPerMinute", old.max_orders_per_minute, *max_orders_per_minute);
     found.raised("spec.risk.limits.maxSlippageBps", old.max_slippage_bps, *max_slippage_bps);
+}
+
+/// What of the effective control is looser than it was at an earlier report, whoever has changed it.
+#[must_use]
+pub fn loosenings_of_effective(old: &EffectiveStatus, new: &EffectiveStatus) -> Vec<Loosening> {
+    let mut found = Found::default();
+    found.mode(old.mode, new.mode);
+    limits(&mut found, &old.limits, &new.limits);
+    for loosening in &mut found.0 {
+        let field = loosening.field.trim_start_matches("spec.").trim_start_matches("risk.");
+        loosening.field = format!("status.effective.{field}");
+    }
+    found.0
 }
 
 fn coinbase(found: &mut Found, old: &Coinbase, new: &Coinbase) {

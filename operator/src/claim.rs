@@ -4,7 +4,6 @@
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use arbbot_crds::ArbBot;
 use arbbot_crds::status::ClaimStatus;
@@ -52,8 +51,12 @@ impl Claimant {
     }
 }
 
-/// The bot that keeps `me` from its claim, if any. `others` may contain `me`.
+/// The bot that keeps `me` from its claim, if any; of a bot that holds one, the bot that holds it, too. `others` may
+/// contain `me`.
 fn holder<'a>(me: &'a Claimant, others: &'a [Claimant]) -> Option<&'a Claimant> {
+    if me.granted {
+        return others.iter().find(|other| other.uid != me.uid && other.granted && other.excludes(me));
+    }
     let mut queue: Vec<_> = others.iter().filter(|other| other.uid != me.uid).chain([me]).collect();
     queue.sort_by_key(|claimant| (!claimant.granted, claimant.created, &claimant.uid));
     let mut holders: Vec<&Claimant> = Vec::new();
@@ -72,9 +75,9 @@ fn holder<'a>(me: &'a Claimant, others: &'a [Claimant]) -> Option<&'a Claimant> 
 /// The operator's word on a bot's claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// What is published in status.
-    pub status: ClaimStatus,
-    /// namespace/name of the bot that holds the claim instead.
+    /// What is published in status. None: it was never decided.
+    pub status: Option<ClaimStatus>,
+    /// namespace/name of another bot that holds the claim: instead, or, where two operators have granted it, as well.
     pub held_by: Option<String>,
 }
 
@@ -82,7 +85,19 @@ impl Claim {
     fn held(bot: &ArbBot, by: &str) -> Self {
         let (account, product) = (&bot.spec.venue.coinbase.portfolio, &bot.spec.strategy.funding_carry.future_product);
         let status = ClaimStatus { account: account.clone(), product: product.clone(), granted: false };
-        Self { status, held_by: Some(by.to_owned()) }
+        Self { status: Some(status), held_by: Some(by.to_owned()) }
+    }
+
+    /// What stands in status now.
+    #[must_use]
+    pub fn present(bot: &ArbBot) -> Self {
+        Self { status: bot.status.as_ref().and_then(|status| status.claim.clone()), held_by: None }
+    }
+
+    /// Whether the bot holds the claim.
+    #[must_use]
+    pub fn is_granted(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| status.granted)
     }
 }
 
@@ -94,8 +109,9 @@ fn judge<'a>(bot: &ArbBot, all: impl IntoIterator<Item = &'a ArbBot>, granted: &
         .map(|other| Claimant::new(other, granted))
         .collect();
     let held_by = holder(&me, &rivals).map(|holder| holder.bot.clone());
-    let status = ClaimStatus { account: me.portfolio, product: me.future, granted: held_by.is_none() };
-    Claim { status, held_by }
+    // What was granted stays granted until its bot is gone: a trader that is told to stop would leave its hedge alone.
+    let granted = me.granted || held_by.is_none();
+    Claim { status: Some(ClaimStatus { account: me.portfolio, product: me.future, granted }), held_by }
 }
 
 /// Grants of this process: a grant counts from the moment it is decided, before the watch shows it.
@@ -116,7 +132,7 @@ impl Claims {
         // One decision at a time, or two bots could be granted the same claim.
         let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
         let claim = judge(bot, all, &granted);
-        if claim.status.granted {
+        if claim.is_granted() {
             granted.insert(bot.uid().unwrap_or_default());
         }
         claim
@@ -133,12 +149,23 @@ impl Claims {
     }
 }
 
+/// Why a claim cannot be decided.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// A rival, or the right to look, is out of reach.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// A bot that is not known yet may hold it.
+    #[error("not every ArbBot has been listed yet; the operator's /readyz names the namespace that is missing")]
+    NotAllKnown,
+}
+
 /// Decides on the claim of a bot. A new grant is given only on the rivals' own word, read from the API server: the leader
 /// before this one may have granted theirs a moment ago.
 ///
 /// # Errors
 /// A rival cannot be read, or not every bot is known yet.
-pub async fn decide(fetched: &Fetched, ctx: &Context) -> Result<Claim, ApiError> {
+pub async fn decide(fetched: &Fetched, ctx: &Context) -> Result<Claim, ClaimError> {
     let bot = &fetched.bot;
     let me = store::key_of(&bot.metadata);
     let mut rivals = ctx.caches.bots.on_portfolio(&bot.spec.venue.coinbase.portfolio);
@@ -152,13 +179,13 @@ pub async fn decide(fetched: &Fetched, ctx: &Context) -> Result<Claim, ApiError>
             _ => {}
         }
     }
-    if is_granted(bot) || !ctx.claims.look(bot, &known).status.granted {
+    if is_granted(bot) || !ctx.claims.look(bot, &known).is_granted() {
         return Ok(ctx.claims.decide(bot, &known));
     }
     let action = format!("grant the claim of ArbBot {me}");
     ctx.must_act(&action)?;
     if !ctx.caches.knows_all_bots() {
-        return Err(ApiError::Deadline { action, after: Duration::ZERO });
+        return Err(ClaimError::NotAllKnown);
     }
     known.clear();
     for key in &rivals {
@@ -204,6 +231,21 @@ mod tests {
     fn a_grant_is_kept_even_against_an_older_bot() {
         let all = [claimant("old", 1, "F", "S", false), claimant("new", 2, "F", "S", true)];
         assert_eq!((holder_of(&all, 0), holder_of(&all, 1)), (Some("new"), None));
+    }
+
+    #[test]
+    fn two_grants_are_both_kept_and_each_names_the_other() {
+        // Two operators have granted each one, and become one.
+        let all = [claimant("a", 1, "F", "S", true), claimant("b", 2, "F", "S", true)];
+        assert_eq!((holder_of(&all, 0), holder_of(&all, 1)), (Some("b"), Some("a")));
+        let mut bot = crate::reconcile::fixtures::bot_with_status("claim: {account: a, product: p, granted: true}");
+        let mut rival = bot.clone();
+        rival.metadata.uid = Some("other".to_owned());
+        rival.metadata.name = Some("other".to_owned());
+        let claim = Claims::default().decide(&bot, [&rival]);
+        assert_eq!((claim.is_granted(), claim.held_by.as_deref()), (true, Some("desk/other")));
+        bot.status = None;
+        assert!(!Claims::default().decide(&bot, [&rival]).is_granted(), "a new one gets none");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use arbbot_crds::ArbBot;
 use arbbot_crds::conditions::Reason;
+use arbbot_crds::status::ArbBotStatus;
 use kube::{Client, ResourceExt};
 
 use crate::api::ApiError;
@@ -51,6 +52,10 @@ pub struct Shared {
     pub incidents: Memo<String, Vec<String>>,
     /// Troubles of each bot that people were told of, by uid of the bot.
     pub troubles: Memo<String, Vec<(String, Reason)>>,
+    /// Status of each bot before a write whose answer was lost, by uid of the bot: people were told of that one.
+    pub unanswered: Memo<String, ArbBotStatus>,
+    /// Since when a bot that has spoken has no Lease, by uid of the bot.
+    pub without_lease: Memo<String, Instant>,
     /// What was last seen of each policy, by its uid.
     pub policies: Memo<String, policy::Known>,
 }
@@ -87,6 +92,8 @@ impl Context {
             generations: Memo::default(),
             incidents: Memo::default(),
             troubles: Memo::default(),
+            unanswered: Memo::default(),
+            without_lease: Memo::default(),
             policies: Memo::default(),
         };
         Self { client, is_deciding: false, shared: Arc::new(shared) }
@@ -134,12 +141,27 @@ impl Shared {
         first_seen.elapsed()
     }
 
+    /// Since when the bot has no Lease.
+    pub fn without_lease_since(&self, bot: &ArbBot) -> Instant {
+        let uid = bot.uid().unwrap_or_default();
+        self.without_lease.get(&uid).unwrap_or_else(|| {
+            let now = Instant::now();
+            // Of a bot that has never spoken it means nothing, and is not kept.
+            if bot.status.as_ref().is_some_and(|status| status.bot.is_some()) {
+                self.without_lease.insert(uid, now);
+            }
+            now
+        })
+    }
+
     /// Forgets a bot that is gone.
     pub fn forget(&self, bot_uid: &str) {
         self.claims.release(bot_uid);
         self.incidents.remove(bot_uid);
         self.troubles.remove(bot_uid);
         self.generations.remove(bot_uid);
+        self.unanswered.remove(bot_uid);
+        self.without_lease.remove(bot_uid);
     }
 
     /// Forgets what another leader may have changed meanwhile.
@@ -149,6 +171,7 @@ impl Shared {
         self.backoff.clear();
         self.incidents.clear();
         self.troubles.clear();
+        self.unanswered.clear();
         self.policies.clear();
     }
 }
@@ -169,6 +192,14 @@ impl<K: Hash + Eq, V: Clone> Memo<K, V> {
         K: std::borrow::Borrow<Q>,
     {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// Whether there is a value of this key.
+    pub fn contains<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: std::borrow::Borrow<Q>,
+    {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
     }
 
     /// Sets the value of this key and returns the one before.

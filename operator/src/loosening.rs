@@ -2,8 +2,10 @@
 
 use arbbot_crds::conditions::{Reason, shorten};
 use arbbot_crds::loosen::{
-    Loosening, loosenings_of_bot, loosenings_of_deleted_policy, loosenings_of_policy, manager_of,
+    Loosening, loosenings_of_bot, loosenings_of_deleted_policy, loosenings_of_effective, loosenings_of_policy,
+    manager_of,
 };
+use arbbot_crds::status::ArbBotStatus;
 use arbbot_crds::{ArbBot, ArbPolicy};
 use kube::Resource;
 
@@ -28,6 +30,15 @@ pub fn of_policy(old: &ArbPolicy, new: Option<&ArbPolicy>) -> Vec<Report> {
     }
 }
 
+/// What is looser than the status says that was reported last: it was changed while no operator led. `new` is what is
+/// reported now.
+#[must_use]
+pub fn since_report(bot: &ArbBot, old: &ArbBotStatus, new: &ArbBotStatus) -> Vec<Report> {
+    let (Some(before), Some(now)) = (&old.effective, &new.effective) else { return Vec::new() };
+    let by = " while no operator led; managedFields and the audit log say by whom";
+    loosenings_of_effective(before, now).iter().map(|loosening| told(loosening, bot, by)).collect()
+}
+
 fn report<K: Resource>(loosening: &Loosening, new: &K) -> Report {
     let managed_fields = new.meta().managed_fields.as_deref().unwrap_or_default();
     let manager = manager_of(managed_fields, &loosening.field).unwrap_or("unknown");
@@ -47,6 +58,7 @@ fn told<K: Resource>(loosening: &Loosening, object: &K, by: &str) -> Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reconcile::effective;
     use crate::reconcile::fixtures::{bot, policy};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
     use serde_json::json;
@@ -68,6 +80,23 @@ mod tests {
         );
         assert_eq!((reports[0].reason.as_str(), reports[0].warning), ("Loosened", false));
         assert!(of_bot(&new, &old, &[]).is_empty(), "the way back tightens");
+    }
+
+    #[test]
+    fn what_was_loosened_while_nobody_led_is_told_from_the_last_report() {
+        let report = |bot: &ArbBot, policies: &[&ArbPolicy]| ArbBotStatus {
+            effective: Some(effective::status(bot, policies.iter().copied())),
+            ..ArbBotStatus::default()
+        };
+        let open = bot("");
+        let halted = policy("{mode: Halted, risk: {limits: {maxOpenOrders: 2}}}");
+        let (before, after) = (report(&open, &[&halted]), report(&open, &[]));
+        let notes: Vec<_> = since_report(&open, &before, &after).into_iter().map(|report| report.note).collect();
+        assert_eq!(notes.len(), 2, "{notes:?}");
+        assert!(notes[0].starts_with("status.effective.mode was loosened from Halted to Active while no operator led"));
+        assert!(notes[1].starts_with("status.effective.limits.maxOpenOrders was loosened from 2 to 10"), "{notes:?}");
+        assert!(since_report(&open, &after, &before).is_empty(), "the way back tightens");
+        assert!(since_report(&open, &ArbBotStatus::default(), &after).is_empty(), "it is new");
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub async fn reconcile(policy: &CachedPolicy, ctx: &Context) -> Result<Duration,
     let policy = match policy {
         Ok(policy) => policy,
         Err(undecodable) => {
-            let again = undecodable::report::<ArbPolicy>(undecodable, ctx).await.map_err(ReconcileError::Report)?;
+            let again = undecodable::policy(undecodable, ctx).await.map_err(ReconcileError::Report)?;
             return Ok(again.unwrap_or(RESYNC));
         }
     };

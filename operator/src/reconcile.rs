@@ -4,13 +4,13 @@
 
 use std::time::Duration;
 
-use arbbot_crds::ArbBot;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::cache::store::Key;
+use crate::claim::{self, Claim};
 use crate::context::Context;
-use crate::{claim, fencing};
+use crate::fencing;
 
 pub mod apply;
 pub mod build;
@@ -54,9 +54,7 @@ pub async fn reconcile(key: &Key, ctx: &Context) -> Result<Option<Duration>, Rec
     let cached = match Box::pin(fetch::from_caches(key, &ctx.deciding(), now)).await {
         Ok(Some(cached)) => cached,
         Ok(None) => return Ok(None),
-        Err(FetchError::Undecodable(bot)) => {
-            return undecodable::report::<ArbBot>(&bot, ctx).await.map_err(ReconcileError::Report);
-        }
+        Err(FetchError::Undecodable(bot)) => return Box::pin(undecodable::bot(&bot, now, ctx)).await,
         Err(error) => return Err(error.into()),
     };
     // A deletion asks the API server about every step anyway.
@@ -82,15 +80,22 @@ async fn steps(fetched: &Fetched, now: Timestamp, ctx: &Context) -> Result<Optio
         Deletion::Waits(verdict) => Some(verdict),
         Deletion::TearingDown(None) => return Ok(Some(delete::POLL)),
         Deletion::TearingDown(Some(overdue)) => {
-            let claim = claim::decide(fetched, ctx).await.map_err(ReconcileError::Report)?;
+            let claim = Claim::present(&fetched.bot);
             let told = report::report(fetched, &claim, Some(overdue), &Ok(None), now, ctx).await;
             return told.map(Some).map_err(ReconcileError::Report);
         }
         Deletion::Done => return Ok(None),
     };
-    let claim = claim::decide(fetched, ctx).await.map_err(ReconcileError::Report)?;
+    let (claim, undecided) = match claim::decide(fetched, ctx).await.map_err(ReconcileError::Claim) {
+        Ok(claim) => (claim, None),
+        // The children do not depend on it.
+        Err(error) => (Claim::present(&fetched.bot), Some(error)),
+    };
     // Boxed like the steps above: debug builds keep every local of a future on the stack.
-    let outcome = Box::pin(prepare(fetched, ctx)).await;
+    let outcome = match (Box::pin(prepare(fetched, ctx)).await, undecided) {
+        (Ok(_), Some(error)) => Err(error),
+        (outcome, _) => outcome,
+    };
     if let Err(error) = &outcome
         && (error.is_stale() || error.is_not_leader())
     {
@@ -118,7 +123,7 @@ async fn prepare(fetched: &Fetched, ctx: &Context) -> Result<Option<Deployment>,
 
 async fn build_and_apply(fetched: &Fetched, ctx: &Context) -> Result<Option<Deployment>, ReconcileError> {
     let bot = validate::validate(&fetched.bot, &ctx.bot_image)?;
-    if verdict::is_paused(&fetched.bot) {
+    if verdict::is_paused(&fetched.bot) && !pause::lacks_its_workload(fetched) {
         return Ok(pause::keep_safe(fetched, ctx).await.map_err(ApplyError::Api)?);
     }
     let replicas = replicas::replicas(&fetched.bot, &fetched.policies(), fetched.live_replicas(), fetched.is_ending());

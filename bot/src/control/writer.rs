@@ -58,13 +58,13 @@ impl StatusTask {
         let mut failures = 0_u32;
         loop {
             let stopping = shutdown.is_cancelled();
-            let status = self.compose(&mut conditions);
+            let Composed { status, is_acknowledged, engine_is_behind } = self.compose(&mut conditions);
             log_transitions(&mut logged, &conditions);
             let mut pause = LOOK_EVERY;
-            if !self.awaits_acknowledgement() {
+            if is_acknowledged {
                 let next = match stopping {
                     true => pace.last(&status),
-                    false => pace.next(&status, self.engine_is_behind(), self.clock.boottime()),
+                    false => pace.next(&status, engine_is_behind, self.clock.boottime()),
                 };
                 match next {
                     Next::Write(status) => {
@@ -100,12 +100,13 @@ impl StatusTask {
         }
     }
 
-    fn compose(&mut self, conditions: &mut Vec<Condition>) -> ArbBotStatus {
-        let (in_force, contact) = self.gate.current();
-        let restrictions = self.gate.restrictions();
+    fn compose(&mut self, conditions: &mut Vec<Condition>) -> Composed {
+        // The gate last: what the control task has published was in force there before, never later.
         let control = self.control.borrow_and_update().clone();
         let session = self.session.borrow_and_update().clone();
         let view = self.view.borrow_and_update().clone();
+        let (in_force, contact) = self.gate.current();
+        let restrictions = self.gate.restrictions();
         let facts = Facts {
             control: &control,
             session: &session,
@@ -117,24 +118,12 @@ impl StatusTask {
             pod_uid: &self.pod_uid,
             node: &self.node,
         };
-        compose(facts, conditions, &Time(self.clock.now()))
-    }
-
-    /// Whether the gate is ahead of what the control task has made durable. Its acknowledgement comes within
-    /// milliseconds and is the next write; a write before it would only delay it.
-    fn awaits_acknowledgement(&self) -> bool {
-        let facts = self.control.borrow();
-        let (generation, policies) = self.gate.versions();
-        let applied = facts.policies.iter().map(|policy| (&policy.name, policy.generation));
-        generation.is_some()
-            && (generation != facts.generation
-                || !applied.eq(policies.iter().map(|policy| (&policy.name, policy.generation))))
-    }
-
-    /// Whether the engine does not yet act on the generation that is in force at the gate.
-    fn engine_is_behind(&self) -> bool {
-        let in_force = self.control.borrow().generation;
-        in_force.is_some() && self.view.borrow().generation != in_force
+        let status = compose(facts, conditions, &Time(self.clock.now()));
+        Composed {
+            status,
+            is_acknowledged: is_acknowledged(&control, &self.gate),
+            engine_is_behind: control.generation.is_some() && view.generation != control.generation,
+        }
     }
 
     /// A definition that is older than the bot may not know one of the fields: then the words that a kill and an
@@ -163,6 +152,24 @@ impl StatusTask {
             Err(_) => Err(WriteError::Timeout),
         }
     }
+}
+
+/// A status, and what was true of the very facts that it is made of: later ones belong to the next status.
+struct Composed {
+    status: ArbBotStatus,
+    is_acknowledged: bool,
+    /// The engine does not yet act on the generation that is in force at the gate.
+    engine_is_behind: bool,
+}
+
+/// Whether the control task has made durable what is in force at the gate. Otherwise its acknowledgement comes within
+/// milliseconds and is the next write; a write before it would only delay it.
+fn is_acknowledged(control: &ControlFacts, gate: &Gate) -> bool {
+    let (generation, policies) = gate.versions();
+    let applied = control.policies.iter().map(|policy| (&policy.name, policy.generation));
+    generation.is_none()
+        || (generation == control.generation
+            && applied.eq(policies.iter().map(|policy| (&policy.name, policy.generation))))
 }
 
 /// What every release of the definitions knows: conditions, latches, and what the bot obeys.
@@ -208,4 +215,27 @@ fn own_conditions(before: Option<ArbBotStatus>) -> Vec<Condition> {
     let mut conditions = before.map(|status| status.conditions).unwrap_or_default();
     conditions.retain(|condition| known.contains(&condition.type_) && !operators.contains(&condition.type_));
     conditions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::risk::gate::PolicyVersion;
+    use arbbot_crds::arbbot::ControlTimeouts;
+    use arbbot_crds::limits::RiskLimits;
+    use arbbot_crds::status::AppliedPolicy;
+
+    #[test]
+    fn nothing_is_written_between_the_gate_and_its_acknowledgement() {
+        let gate = Gate::new(Clock::manual());
+        let mut control = ControlFacts::default();
+        assert!(is_acknowledged(&control, &gate), "a bot that has read nothing yet says so");
+        let desk = PolicyVersion { name: "desk".to_owned(), generation: 3 };
+        gate.set_control(&RiskLimits::default(), &ControlTimeouts::default(), Vec::new(), Some(2), vec![desk]);
+        assert!(!is_acknowledged(&control, &gate));
+        control.generation = Some(2);
+        assert!(!is_acknowledged(&control, &gate), "the policy is in force, too");
+        control.policies = vec![AppliedPolicy { name: "desk".to_owned(), uid: "u".to_owned(), generation: 3 }];
+        assert!(is_acknowledged(&control, &gate));
+    }
 }

@@ -43,17 +43,32 @@ pub fn holder(lease: &Lease) -> Option<&str> {
 /// for another's Lease is in contact, so an expired Lease of that other says nothing about it.
 ///
 /// The clocks of bot and operator may differ, and the Lease may have been read long ago: it must also be unchanged for
-/// `controlTimeouts.lease` by this process's own clock.
+/// `controlTimeouts.lease` by this process's own clock. A bot that is in contact makes a Lease that was deleted again at
+/// its next renewal: without one for `controlTimeouts.lost`, it is not.
 #[must_use]
 pub fn lost(fetched: &Fetched, now: Timestamp) -> bool {
     let bot = &fetched.bot;
     let said_by = bot.status.as_ref().and_then(|status| status.bot.as_ref()).and_then(|bot| bot.pod_uid.as_deref());
-    let Some(lease) = &fetched.lease else { return false };
+    let Some(lease) = &fetched.lease else {
+        return said_by.is_some() && fetched.lease_unchanged >= bot.spec.control_timeouts.lost.0;
+    };
     if fetched.lease_unchanged < bot.spec.control_timeouts.lease.0 {
         return false;
     }
     holder(lease).is_some_and(|holder| said_by.is_none_or(|uid| uid == holder))
         && expiry(lease).is_some_and(|at| at < now)
+}
+
+/// How long contact can at least not be lost without another renewal.
+#[must_use]
+pub fn until_lost(fetched: &Fetched, now: Timestamp) -> Option<Duration> {
+    let lost_after = fetched.bot.spec.control_timeouts.lost.0;
+    let wait = match &fetched.lease {
+        Some(lease) => Duration::try_from(expiry(lease)?.duration_since(now)).ok()?,
+        None => lost_after.saturating_sub(fetched.lease_unchanged),
+    };
+    // The next renewal may shorten the Lease to what the spec says by now.
+    Some(wait.min(lost_after) + Duration::from_secs(1))
 }
 
 /// The bot's conditions that the operator must write: while contact is lost all of them, turned to Unknown; after that
@@ -69,7 +84,7 @@ pub fn unknown_conditions(bot: &ArbBot, lost: bool, now: &Time) -> Vec<Condition
                 status: ConditionStatus::Unknown.to_string(),
                 reason: Reason::ContactLost.to_string(),
                 message: format!(
-                    "the bot's Lease has expired; it last said {} ({}). Its resting orders expire by themselves; see the pod's log and node",
+                    "the bot's Lease has expired or is gone; it last said {} ({}). Its resting orders expire by themselves; see the pod's log and node",
                     condition.status, condition.reason
                 ),
                 last_transition_time: if condition.status == "Unknown" {
@@ -108,8 +123,18 @@ conditions:
         assert!(lost(&seen, at(1301)));
         seen.lease = Some(lease("pod-0", at(1000), 300));
         assert!(!lost(&seen, at(9999)), "another pod speaks and waits");
-        seen.lease = None;
+    }
+
+    #[test]
+    fn a_bot_that_does_not_make_its_deleted_lease_again_is_out_of_contact() {
+        let mut seen = fetched(bot_with_status(SAID));
+        seen.lease_unchanged = Duration::from_secs(299);
         assert!(!lost(&seen, at(9999)));
+        assert_eq!(until_lost(&seen, at(9999)), Some(Duration::from_secs(2)));
+        seen.lease_unchanged = Duration::from_secs(300);
+        assert!(lost(&seen, at(9999)));
+        seen.bot.status.as_mut().unwrap().bot = None;
+        assert!(!lost(&seen, at(9999)), "it has never spoken");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::fetch::FetchError;
 use super::validate::Invalid;
 use super::verdict::Verdict;
 use crate::api::ApiError;
+use crate::claim::ClaimError;
 
 /// Why a reconcile did not reach its end: one variant per step.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +18,9 @@ pub enum ReconcileError {
     Invalid(#[from] Invalid),
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// Nothing may be traded before it is decided.
+    #[error("the claim on account and product cannot be decided: {0}")]
+    Claim(ClaimError),
     #[error(transparent)]
     Report(ApiError),
     #[error(transparent)]
@@ -32,6 +36,7 @@ impl ReconcileError {
             Self::Fetch(FetchError::Api(error))
             | Self::Apply(ApplyError::Api(error))
             | Self::Report(error)
+            | Self::Claim(ClaimError::Api(error))
             | Self::Delete(error) => Some(error),
             _ => None,
         }
@@ -69,6 +74,7 @@ impl ReconcileError {
             Self::Invalid(_) => "InvalidSpec",
             Self::Apply(ApplyError::NotOurs { .. }) => "ChildNotOurs",
             Self::Apply(ApplyError::Api(_)) => "ApplyFailed",
+            Self::Claim(_) => "ClaimUndecided",
             Self::Report(_) => "ReportFailed",
             Self::Delete(_) => "DeleteFailed",
             Self::Panicked(_) => "Panicked",
@@ -95,6 +101,7 @@ impl ReconcileError {
                     "{message}; grant it in the operator's Role (chart value watchNamespaces, or manifests/rbac.yaml), or change the policy that denies it"
                 ),
             ),
+            Self::Claim(_) => Verdict::reconciling(Reason::ClaimPending, message),
             Self::Apply(ApplyError::Api(error)) if error.is_invalid() => Verdict::stalled(Reason::InvalidSpec, message),
             _ => Verdict::reconciling(Reason::ApplyFailed, message),
         }

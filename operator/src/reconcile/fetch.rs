@@ -43,7 +43,7 @@ pub struct Fetched {
     pub bot: ArbBot,
     pub children: Children,
     pub lease: Option<Lease>,
-    /// How long this process has seen no renewal of the Lease, by its own clock.
+    /// How long this process has seen no renewal of the Lease, or no Lease, by its own clock.
     pub lease_unchanged: Duration,
     /// Policies that apply to the bot.
     pub policies: Vec<Arc<ArbPolicy>>,
@@ -180,7 +180,13 @@ async fn complete(
         None => Vec::new(),
     };
     let seen = lease(&bot, fresh, ctx, now).await?;
-    let lease_unchanged = seen.as_ref().map(|seen| seen.unchanged).unwrap_or_default();
+    let lease_unchanged = match &seen {
+        Some(seen) => {
+            ctx.without_lease.remove(&bot.uid().unwrap_or_default());
+            seen.unchanged
+        }
+        None => ctx.without_lease_since(&bot).elapsed(),
+    };
     Ok(Fetched {
         bot,
         children,
@@ -218,6 +224,17 @@ async fn lease(bot: &ArbBot, fresh: bool, ctx: &Context, now: Timestamp) -> Resu
         None => ctx.caches.leases.forget(&key),
     }
     Ok(ctx.caches.leases.get(&key))
+}
+
+/// What safety needs of a bot that was decoded only in part.
+///
+/// # Errors
+/// The API server did not answer.
+pub async fn for_safety(bot: ArbBot, ctx: &Context, now: Timestamp) -> Result<Fetched, FetchError> {
+    let (namespace, child) = (bot.namespace().unwrap_or_default(), child_name(&bot.name_any()));
+    let pods = ctx.caches.pods.of_bot(&bot.uid().unwrap_or_default());
+    let children = Children { deployment: get(ctx, &namespace, &child).await?, ..Children::default() };
+    Box::pin(complete(bot, children, pods, true, ctx, now)).await
 }
 
 async fn known_or_read<K: Child>(

@@ -1,5 +1,5 @@
 //! The annotation arbbot.io/paused: the bot's children are left as they are. Safety is not: a kill still starts a bot at
-//! zero, and a drain still ends in zero (I/O).
+//! zero or without a Deployment, and a drain still ends in zero (I/O).
 
 use arbbot_crds::ArbBot;
 use arbbot_crds::names::MANAGER_OPERATOR;
@@ -26,6 +26,13 @@ pub async fn keep_safe(fetched: &Fetched, ctx: &Context) -> Result<Option<Deploy
         }
         _ => Ok(Some(live.clone())),
     }
+}
+
+/// Whether a kill demands a pod and there is no Deployment that could have one: then the children are made in spite of
+/// the pause, because nothing else would close the position.
+#[must_use]
+pub fn lacks_its_workload(fetched: &Fetched) -> bool {
+    fetched.children.deployment.is_none() && is_killed(&fetched.bot, &fetched.policies())
 }
 
 /// The number of pods that safety demands, where it is another than the present one.
@@ -72,6 +79,16 @@ mod tests {
         let mut drained = paused(Mode::Stopped, 1, "{}");
         drained.policies.clear();
         assert_eq!(for_safety(&drained), Some(0));
+    }
+
+    #[test]
+    fn a_kill_makes_the_workload_that_is_gone_in_spite_of_a_pause() {
+        let mut gone = paused(Mode::Active, 1, "killSwitch: {engaged: true}");
+        assert!(!lacks_its_workload(&gone));
+        gone.children.deployment = None;
+        assert!(lacks_its_workload(&gone));
+        gone.policies.clear();
+        assert!(!lacks_its_workload(&gone), "without a kill the pause holds");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::api::{self, ApiError};
 use crate::claim::Claim;
 use crate::context::Context;
 use crate::events::Report;
+use crate::loosening;
 
 /// Everything is looked at again after this long, watch or not.
 const RESYNC: Duration = Duration::from_secs(300);
@@ -45,7 +46,10 @@ pub async fn report(
     let verdict = deletion.unwrap_or_else(|| judge(fetched, claim, outcome));
     // A bot at zero is not out of contact: it stands still, and its last word stays true.
     let lost = !fetched.is_at_rest() && contact::lost(fetched, now);
+    let uid = bot.uid().unwrap_or_default();
     let present = present(bot);
+    // What people were told of last: the answer to a write may have been lost while the write was not.
+    let told = ctx.unanswered.get(&uid).unwrap_or_else(|| present.clone());
     let waited = ctx.generation_age(bot);
     if is_about_to_be_acknowledged(&verdict, &present) && waited < PATIENCE {
         return Ok(PATIENCE - waited);
@@ -53,11 +57,16 @@ pub async fn report(
     let desired = desired(fetched, claim, &verdict, lost, &Time(now));
     if present == desired {
         ctx.metrics.wrote("ArbBotStatus", "noop");
-    } else {
-        write(bot, &desired, ctx).await?;
-        for report in transitions(&present, &desired) {
-            ctx.reports.publish(bot, &report).await;
+    } else if let Err(error) = write(bot, &desired, ctx).await {
+        if !error.is_stale() {
+            ctx.unanswered.insert(uid, told);
         }
+        return Err(error);
+    }
+    ctx.unanswered.remove(&uid);
+    let unseen = (!ctx.incidents.contains(&uid)).then(|| loosening::since_report(bot, &told, &desired));
+    for report in transitions(&told, &desired).into_iter().chain(unseen.into_iter().flatten()) {
+        ctx.reports.publish(bot, &report).await;
     }
     for report in troubles(bot, ctx).into_iter().chain(kills(bot, now, ctx)) {
         ctx.reports.publish(bot, &report).await;
@@ -73,10 +82,16 @@ fn judge(fetched: &Fetched, claim: &Claim, outcome: &Result<Option<Deployment>, 
         Err(error) => return error.verdict(),
     };
     if let Some(holder) = &claim.held_by {
-        let text = format!(
-            "ArbBot {holder} trades the same product on portfolio {}; this bot does not trade. Delete {holder}, or create this bot with another portfolio or other products",
-            claim.status.account
-        );
+        let portfolio = &fetched.bot.spec.venue.coinbase.portfolio;
+        let text = if claim.is_granted() {
+            format!(
+                "ArbBot {holder} holds the claim on portfolio {portfolio}, too: two operators have granted it, and both bots trade. Delete one of them"
+            )
+        } else {
+            format!(
+                "ArbBot {holder} trades the same product on portfolio {portfolio}; this bot does not trade. Delete {holder}, or create this bot with another portfolio or other products"
+            )
+        };
         return Verdict::stalled(Reason::AccountShared, text);
     }
     if deployment.spec.as_ref().and_then(|spec| spec.replicas) == Some(0) {
@@ -150,7 +165,7 @@ pub(super) fn desired(fetched: &Fetched, claim: &Claim, verdict: &Verdict, lost:
         observed_generation: bot.metadata.generation,
         conditions,
         effective: Some(effective::status(bot, fetched.policies())),
-        claim: Some(claim.status.clone()),
+        claim: claim.status.clone(),
         incidents: incidents::history(bot, &all, now),
         ..ArbBotStatus::default()
     }
@@ -262,11 +277,7 @@ fn trouble(condition: &Condition) -> Option<(String, Reason, String)> {
 
 /// When to look again without being told to.
 fn next_look(fetched: &Fetched, verdict: &Verdict, lost: bool, now: Timestamp) -> Duration {
-    let expires = fetched.lease.as_ref().and_then(contact::expiry).filter(|_| !lost && !fetched.is_at_rest());
-    let until_expiry = expires.and_then(|at| Duration::try_from(at.duration_since(now)).ok());
-    // The next renewal may shorten the Lease to what the spec says by now.
-    let until_expiry =
-        until_expiry.map(|wait| wait.min(fetched.bot.spec.control_timeouts.lost.0) + Duration::from_secs(1));
+    let until_expiry = contact::until_lost(fetched, now).filter(|_| !lost && !fetched.is_at_rest());
     let is_deleted = fetched.bot.metadata.deletion_timestamp.is_some();
     let base = match verdict {
         Verdict::Ready | Verdict::Stopped | Verdict::Paused => RESYNC,
@@ -323,9 +334,9 @@ mod tests {
         let mut second = first.clone();
         second.metadata.name = Some("second".to_owned());
         second.metadata.uid = Some("ffffffff".to_owned());
-        assert!(claims.decide(&first, [&second]).status.granted);
+        assert!(claims.decide(&first, [&second]).is_granted());
         let claim = claims.decide(&second, [&first]);
-        assert!(!claim.status.granted);
+        assert!(!claim.is_granted());
         let outcome = Ok(Some(deployment(&second, 1)));
         let Verdict::Stalled(why) = judge(&fetched(second), &claim, &outcome) else { panic!("not stalled") };
         assert_eq!(why.reason, Reason::AccountShared);
