@@ -75,6 +75,9 @@ pub enum Reason {
         message = "`status.effective.sources` names who restricts; set the mode there back when you want to trade."
     )]
     ModeRestricts,
+    /// Nothing halts the bot, but entry is closed for another reason than a mode.
+    #[strum(message = "See `Trading`: its reason and message name the cause.")]
+    EntryClosed,
     /// A kill switch is engaged or latched.
     #[strum(
         message = "Once finished: `engaged: false` and `release: <incident id>` on the source in the message (docs/kill-switch.md)."
@@ -228,6 +231,9 @@ pub enum Reason {
     /// The annotation arbbot.io/paused keeps the operator from changing the bot's children; safety goes on.
     #[strum(message = "Remove the annotation: `kubectl annotate arbbot <bot> arbbot.io/paused-`.")]
     ReconciliationPaused,
+    /// The annotation arbbot.io/paused has another value than "true": nothing is paused.
+    #[strum(message = "To pause: `kubectl annotate arbbot <bot> arbbot.io/paused=true --overwrite`.")]
+    PauseIgnored,
     /// The operator may not do what it must in the bot's namespace.
     #[strum(message = "Grant the operator what the message names in this namespace (chart value `watchNamespaces`).")]
     Forbidden,
@@ -255,6 +261,11 @@ pub enum Reason {
     SelectorInvalid,
 
     // Events only
+    /// A `release` names no open kill of its object: it releases nothing.
+    #[strum(
+        message = "Copy the id from `status.killSwitch.incidents` of the bot, and set it on the object that it is of."
+    )]
+    ReleaseUnknown,
     /// Something was loosened; the message names the field, both values and the field manager.
     #[strum(message = "Check that the change was meant; the message names the field manager.")]
     Loosened,

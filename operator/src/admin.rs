@@ -79,25 +79,28 @@ async fn only_local(ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request
     (StatusCode::FORBIDDEN, how).into_response()
 }
 
-/// Ready once every cache has synced, leader or not: a follower takes over with warm caches.
+/// Ready once every cache has synced, leader or not: a follower takes over with warm caches. What is forbidden is named,
+/// and waited for only where there is nothing else.
 async fn readyz(Extract(state): Extract<State>) -> (StatusCode, String) {
+    let code = if state.caches.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let missing: Vec<_> = state.caches.views().into_iter().filter(|watch| !watch.synced).collect();
     if missing.is_empty() {
-        return (StatusCode::OK, "ok".to_owned());
+        return (code, "ok".to_owned());
     }
     let lines = missing.iter().map(|watch| {
         let namespace = watch.namespace.as_deref().unwrap_or("every namespace");
         let why = watch.last_error.as_deref().unwrap_or("its first list is under way");
         format!("{} in {namespace} has not synced: {why}\n", watch.kind)
     });
-    (StatusCode::SERVICE_UNAVAILABLE, lines.collect())
+    (code, lines.collect())
 }
 
 async fn metrics(Extract(state): Extract<State>) -> Result<String, (StatusCode, String)> {
     let queues = [("ArbBot", state.controller.bots.depth()), ("ArbPolicy", state.controller.policies.depth())];
     let (_, failing) = state.context.backoff.worst(0);
     let metrics = &state.context.metrics;
-    metrics.observe(state.leadership.is_leader(), &state.caches.counts(), &queues, failing);
+    let forbidden = state.caches.views().iter().filter(|watch| watch.forbidden).count();
+    metrics.observe(state.leadership.is_leader(), &state.caches.counts(), &queues, failing, forbidden);
     metrics.render().map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }
 

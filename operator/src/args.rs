@@ -45,6 +45,22 @@ pub struct Args {
     pub identity: Option<String>,
 }
 
+/// What a write that was cut off at the deadline has left to be committed, before another replica may lead.
+const BETWEEN_LEADERS: Duration = Duration::from_secs(2);
+
+/// Why the times of the election contradict each other.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum TimingError {
+    #[error(
+        "--leader-elect-lease-duration ({lease:?}) must exceed --leader-elect-renew-deadline ({deadline:?}) by at least {BETWEEN_LEADERS:?} (chart: leaderElection.leaseDuration, leaderElection.renewDeadline)"
+    )]
+    Lease { lease: Duration, deadline: Duration },
+    #[error(
+        "--leader-elect-renew-deadline ({deadline:?}) must exceed twice --leader-elect-retry-period ({retry:?}) (chart: leaderElection.renewDeadline, leaderElection.retryPeriod)"
+    )]
+    Deadline { deadline: Duration, retry: Duration },
+}
+
 impl Args {
     /// Namespace of the leader's Lease; `fallback` is that of the kubeconfig.
     #[must_use]
@@ -58,16 +74,18 @@ impl Args {
     ///
     /// # Errors
     /// They leave no time for a renewal, or between one leader and the next.
-    pub fn timing(&self) -> anyhow::Result<Timing> {
+    pub fn timing(&self) -> Result<Timing, TimingError> {
         let timing = Timing {
             lease: self.leader_elect_lease_duration,
             deadline: self.leader_elect_renew_deadline,
             retry: self.leader_elect_retry_period,
         };
-        anyhow::ensure!(
-            timing.lease > timing.deadline && timing.deadline > timing.retry * 2,
-            "--leader-elect-lease-duration must exceed --leader-elect-renew-deadline, and that twice --leader-elect-retry-period"
-        );
+        if timing.lease < timing.deadline + BETWEEN_LEADERS {
+            return Err(TimingError::Lease { lease: timing.lease, deadline: timing.deadline });
+        }
+        if timing.deadline <= timing.retry * 2 {
+            return Err(TimingError::Deadline { deadline: timing.deadline, retry: timing.retry });
+        }
         Ok(timing)
     }
 
@@ -106,7 +124,11 @@ mod tests {
         let default = timing(&[]).unwrap();
         assert_eq!((default.lease.as_secs(), default.deadline.as_secs(), default.retry.as_secs()), (15, 10, 2));
         assert_eq!(timing(&["--leader-elect-retry-period=500ms"]).unwrap().retry, Duration::from_millis(500));
-        assert!(timing(&["--leader-elect-renew-deadline=15s"]).is_err());
+        let error = timing(&["--leader-elect-renew-deadline=14s"]).unwrap_err().to_string();
+        assert!(error.contains("(15s) must exceed --leader-elect-renew-deadline (14s) by at least 2s"), "{error}");
+        assert_eq!(error.lines().count(), 1);
+        assert!(timing(&["--leader-elect-renew-deadline=13s"]).is_ok());
+        assert!(timing(&["--leader-elect-renew-deadline=4s"]).is_err(), "two retries do not fit");
         assert!(Args::try_parse_from(["x", "--leader-elect-lease-duration=15"]).is_err(), "without a unit");
     }
 

@@ -162,6 +162,13 @@ impl Caches {
         self.watches().filter(|watch| watch.kind == kind).all(|watch| watch.is_synced_or_forbidden())
     }
 
+    /// Whether everything is known of at least one scope, and of every other that the operator is allowed to look at: one
+    /// namespace without permission takes no replica away from the others.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.synced_scopes().next().is_some() && self.watches().all(|watch| watch.is_synced_or_forbidden())
+    }
+
     /// Becomes true once everything is known.
     #[must_use]
     pub fn synced(&self) -> channel::Receiver<bool> {
@@ -331,4 +338,40 @@ fn on_policy(caches: Weak<Caches>, reactions: Arc<dyn Reactions>) -> Listener<Ar
 fn on_child(reactions: &Arc<dyn Reactions>) -> BotTrigger {
     let reactions = reactions.clone();
     Box::new(move |bot| reactions.bot(bot))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::Controller;
+    use crate::leadership::Leadership;
+
+    #[test]
+    fn one_forbidden_namespace_keeps_no_replica_from_being_ready() {
+        let (controller, _tellings) = Controller::new(Arc::new(Leadership::none()));
+        let reactions: Arc<dyn Reactions> = controller;
+        let caches = Caches::new(&["a".to_owned(), "b".to_owned()], Arc::default(), reactions.clone());
+        assert!(!caches.is_ready());
+        let forbid = |index: usize| {
+            for watch in &caches.scopes[index].watches {
+                watch.set_error("forbidden".to_owned(), true);
+            }
+        };
+        forbid(1);
+        assert!(!caches.is_ready(), "the other has not synced");
+        for watch in &caches.scopes[0].watches {
+            watch.set_synced();
+        }
+        caches.watch_synced(0, &reactions);
+        assert!(caches.is_ready());
+        caches.scopes[1].watches[0].set_error("no answer".to_owned(), false);
+        assert!(!caches.is_ready(), "that one may pass by itself");
+        forbid(0);
+        forbid(1);
+        let alone = Caches::new(&["a".to_owned()], Arc::default(), reactions);
+        for watch in &alone.scopes[0].watches {
+            watch.set_error("forbidden".to_owned(), true);
+        }
+        assert!(!alone.is_ready(), "there is nothing else");
+    }
 }

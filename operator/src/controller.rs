@@ -66,20 +66,26 @@ impl Controller {
         self.leadership.is_leader() && self.context().is_some_and(|context| context.caches.is_synced(split(key).0))
     }
 
-    /// Reconciles while this replica leads, until `shutdown`; then what runs gets [`DRAIN`].
-    pub async fn run(self: &Arc<Self>, context: Arc<Context>, mut tellings: Tellings, shutdown: CancellationToken) {
+    /// Reconciles while this replica leads, until `shutdown`; then what runs gets [`DRAIN`]. Returns whether something was
+    /// cut off: then leadership must not be given back, because a write may still be under way.
+    pub async fn run(
+        self: &Arc<Self>,
+        context: Arc<Context>,
+        mut tellings: Tellings,
+        shutdown: CancellationToken,
+    ) -> bool {
         drop(self.context.set(Arc::downgrade(&context)));
         loop {
             tokio::select! {
                 () = self.leadership.begun() => {}
-                () = shutdown.cancelled() => return,
+                () = shutdown.cancelled() => return false,
             }
             context.begin_to_lead();
             context.caches.synced_scopes().for_each(|scope| self.fill(&context.caches, scope));
             let bots = work(&self.bots, BOTS_AT_ONCE, self.bot_work(&context), shutdown.clone(), DRAIN);
             let policies = work(&self.policies, POLICIES_AT_ONCE, self.policy_work(&context), shutdown.clone(), DRAIN);
             tokio::select! {
-                _ = async { tokio::join!(bots, policies) } => return,
+                (bots, policies) = async { tokio::join!(bots, policies) } => return bots || policies,
                 () = publish(&mut tellings, &context) => {}
                 // Dropping the workers ends what runs; the gate has refused its writes already.
                 () = self.leadership.ended() => {}

@@ -1,30 +1,93 @@
 //! What a change has loosened, as Events: the field, both values and the field manager (pure).
 
 use arbbot_crds::conditions::{Reason, shorten};
+use arbbot_crds::incident::{IncidentId, uid8};
 use arbbot_crds::loosen::{
     Loosening, loosenings_of_bot, loosenings_of_deleted_policy, loosenings_of_effective, loosenings_of_policy,
     manager_of,
 };
 use arbbot_crds::status::ArbBotStatus;
+use arbbot_crds::status::IncidentStatus;
 use arbbot_crds::{ArbBot, ArbPolicy};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::Resource;
 
 use crate::events::Report;
 
+const RELEASE: &str = "spec.killSwitch.release";
 /// Longest value that a note shows; a selector can be long.
 const VALUE_BYTES: usize = 200;
 
 /// What a change of a bot has loosened. `new` has its managedFields; `policies` are those of its namespace.
 #[must_use]
 pub fn of_bot(old: &ArbBot, new: &ArbBot, policies: &[&ArbPolicy]) -> Vec<Report> {
-    loosenings_of_bot(old, new, policies).iter().map(|loosening| report(loosening, new)).collect()
+    let loosenings = loosenings_of_bot(old, new, policies);
+    let told = |loosening: &Loosening| match unknown_release(loosening, new, policies) {
+        Some(note) => unknown(note, new),
+        None => report(loosening, new),
+    };
+    loosenings.iter().map(told).collect()
+}
+
+/// Why the `release` of a bot frees nothing, if it does not.
+fn unknown_release(loosening: &Loosening, bot: &ArbBot, policies: &[&ArbPolicy]) -> Option<String> {
+    let release = (loosening.field == RELEASE).then_some(&bot.spec.kill_switch.release)?;
+    let kills = bot.status.as_ref().and_then(|status| status.kill_switch.as_ref());
+    let open: &[IncidentStatus] = kills.map(|kills| kills.incidents.as_slice()).unwrap_or_default();
+    let named = |open: &&IncidentStatus| match (release.parse::<IncidentId>(), open.id.parse()) {
+        (Ok(release), Ok(open)) => release.releases(&open),
+        _ => false,
+    };
+    let Some(named) = open.iter().find(named) else {
+        let ids: Vec<_> = open.iter().map(|open| format!("{} of {}", open.id, open.source)).collect();
+        let ids = if ids.is_empty() { "none is open".to_owned() } else { format!("open are {}", ids.join(", ")) };
+        return Some(format!("{RELEASE} {release:?} names no open kill of this bot, so it releases nothing; {ids}"));
+    };
+    let id: IncidentId = named.id.parse().ok()?;
+    let source =
+        policies.iter().find(|policy| uid8(policy.metadata.uid.as_deref().unwrap_or_default()) == id.source)?;
+    let policy = source.metadata.name.as_deref().unwrap_or_default();
+    Some(format!("{RELEASE} {release:?} releases nothing here: the kill is of ArbPolicy/{policy}, set it there"))
+}
+
+/// Why the `release` of a policy frees nothing, if it does not.
+#[must_use]
+pub fn unknown_release_of(policy: &ArbPolicy) -> Option<String> {
+    let (release, source) =
+        (&policy.spec.kill_switch.release, uid8(policy.metadata.uid.as_deref().unwrap_or_default()));
+    let is_own = release.parse::<IncidentId>().is_ok_and(|release| release.source == source);
+    (!release.is_empty() && !is_own).then(|| {
+        format!(
+            "{RELEASE} {release:?} names no kill of this policy, so it releases nothing; the ids of its kills begin with {source}- and stand in status.killSwitch.incidents of its bots"
+        )
+    })
+}
+
+fn unknown<K: Resource>(note: String, object: &K) -> Report {
+    let generation = object.meta().generation.unwrap_or_default();
+    // Each change is an action of its own, as below.
+    Report { action: format!("Generation {generation} {RELEASE}"), ..Report::warning(Reason::ReleaseUnknown, note) }
+}
+
+/// Who has engaged a kill switch, for a text.
+#[must_use]
+pub fn engaged_by(managed_fields: &[ManagedFieldsEntry]) -> String {
+    let manager = manager_of(managed_fields, "spec.killSwitch.engaged");
+    manager.map_or_else(String::new, |manager| format!(" engaged by field manager {manager}"))
 }
 
 /// What a change of a policy has loosened, or its deletion (`new` is None). `new` has its managedFields.
 #[must_use]
 pub fn of_policy(old: &ArbPolicy, new: Option<&ArbPolicy>) -> Vec<Report> {
     match new {
-        Some(new) => loosenings_of_policy(old, new).iter().map(|loosening| report(loosening, new)).collect(),
+        Some(new) => {
+            let loosenings = loosenings_of_policy(old, new);
+            let told = |loosening: &Loosening| match unknown_release_of(new).filter(|_| loosening.field == RELEASE) {
+                Some(note) => unknown(note, new),
+                None => report(loosening, new),
+            };
+            loosenings.iter().map(told).collect()
+        }
         // The last state of a deleted object does not say who deleted it.
         None => loosenings_of_deleted_policy(old).iter().map(|loosening| told(loosening, old, "")).collect(),
     }
@@ -59,8 +122,7 @@ fn told<K: Resource>(loosening: &Loosening, object: &K, by: &str) -> Report {
 mod tests {
     use super::*;
     use crate::reconcile::effective;
-    use crate::reconcile::fixtures::{bot, policy};
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+    use crate::reconcile::fixtures::{bot, bot_with_status, policy};
     use serde_json::json;
 
     #[test]
@@ -97,6 +159,34 @@ mod tests {
         assert!(notes[1].starts_with("status.effective.limits.maxOpenOrders was loosened from 2 to 10"), "{notes:?}");
         assert!(since_report(&open, &after, &before).is_empty(), "the way back tightens");
         assert!(since_report(&open, &ArbBotStatus::default(), &after).is_empty(), "it is new");
+    }
+
+    #[test]
+    fn a_release_that_names_nothing_says_which_kills_are_open() {
+        let told = |release: &str, open: &str, policies: &[&ArbPolicy]| {
+            let mut new = bot_with_status(&format!("{{killSwitch: {{incidents: [{open}]}}}}"));
+            new.spec.kill_switch.release = release.to_owned();
+            let reports = of_bot(&bot(""), &new, policies);
+            assert_eq!(reports.len(), 1, "{reports:?}");
+            (reports[0].reason.clone(), reports[0].note.clone())
+        };
+        let open = |id: &str, source: &str| {
+            format!(
+                "{{id: {id}, source: {source}, phase: Finished, action: Flatten, engagedAt: '2026-01-01T00:00:00Z'}}"
+            )
+        };
+        let own = open("0b9d6bcd-2", "ArbBot/carry");
+        assert_eq!(told("0b9d6bcd-2", &own, &[]).0, "Loosened");
+        let (reason, note) = told("0b9d6bcd-1", &own, &[]);
+        assert_eq!(reason, "ReleaseUnknown", "an earlier kill");
+        assert!(note.ends_with("open are 0b9d6bcd-2 of ArbBot/carry"), "{note}");
+        assert!(told("typo", "", &[]).1.ends_with("none is open"));
+        let (desk, of_desk) = (policy("{}"), open("99999999-2", "ArbPolicy/desk"));
+        assert!(told("99999999-2", &of_desk, &[&desk]).1.contains("ArbPolicy/desk, set it there"));
+        assert_eq!(told("99999999-2", &of_desk, &[]).0, "Loosened", "the policy is gone");
+        let wrong = policy("killSwitch: {release: 0b9d6bcd-2}");
+        assert_eq!(of_policy(&desk, Some(&wrong))[0].reason, "ReleaseUnknown");
+        assert_eq!(of_policy(&desk, Some(&policy("killSwitch: {release: 99999999-2}")))[0].reason, "Loosened");
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use arbbot_operator::{args::Args, cache, run::run, telemetry};
-use clap::Parser as _;
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser as _};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +20,8 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let timing = args.timing()?;
+    // As clap says it of one flag: one line, no backtrace.
+    let timing = args.timing().unwrap_or_else(|error| Args::command().error(ErrorKind::ValueValidation, error).exit());
     let log_level = telemetry::start();
     rustls::crypto::ring::default_provider()
         .install_default()

@@ -23,6 +23,7 @@ pub struct Metrics {
     objects: IntGaugeVec,
     queue: IntGaugeVec,
     failing: IntGauge,
+    forbidden: IntGauge,
 }
 
 impl Metrics {
@@ -75,6 +76,10 @@ impl Metrics {
                 opts!("arbbot_operator_failing", "Objects whose last reconcile failed"),
                 registry
             )?,
+            forbidden: register_int_gauge_with_registry!(
+                opts!("arbbot_operator_watches_forbidden", "Watches that the operator is not allowed to make"),
+                registry
+            )?,
             seconds: register_histogram_with_registry!(seconds, registry)?,
             registry,
         })
@@ -102,10 +107,18 @@ impl Metrics {
     }
 
     /// Sets what is measured when somebody asks.
-    pub fn observe(&self, leads: bool, objects: &[(&str, usize)], queues: &[(&str, Depth)], failing: usize) {
+    pub fn observe(
+        &self,
+        leads: bool,
+        objects: &[(&str, usize)],
+        queues: &[(&str, Depth)],
+        failing: usize,
+        forbidden: usize,
+    ) {
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.leader.set(i64::from(leads));
         self.failing.set(number(failing));
+        self.forbidden.set(number(forbidden));
         for (kind, count) in objects {
             self.objects.with_label_values(&[*kind]).set(number(*count));
         }

@@ -16,8 +16,14 @@ use crate::queue::Queue;
 const AFTER_PANIC: Duration = Duration::from_secs(60);
 
 /// Works on what is due, at most `concurrency` at once, until `stop`; then what runs gets `drain`. Dropped, it ends what
-/// runs at once.
-pub async fn work<F, Work>(queue: &Queue, concurrency: usize, reconcile: F, stop: CancellationToken, drain: Duration)
+/// runs at once. Returns whether something was cut off: a write of it may still be under way.
+pub async fn work<F, Work>(
+    queue: &Queue,
+    concurrency: usize,
+    reconcile: F,
+    stop: CancellationToken,
+    drain: Duration,
+) -> bool
 where
     F: Fn(Key) -> Work,
     Work: Future<Output = Option<Duration>> + Send + 'static,
@@ -44,9 +50,11 @@ where
         }
     }
     let all = async { while running.join_next().await.is_some() {} };
-    if tokio::time::timeout(drain, all).await.is_err() {
+    let cut_off = tokio::time::timeout(drain, all).await.is_err();
+    if cut_off {
         tracing::warn!("reconciles did not end in time: they are cut off; every one can be repeated");
     }
+    cut_off
 }
 
 /// Runs work that may panic.
@@ -112,7 +120,11 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(5)).await;
             stop.cancel();
         };
-        tokio::join!(work(&queue, 16, |_| std::future::pending(), stop.clone(), Duration::from_secs(1)), stopper);
+        let stuck = work(&queue, 16, |_| std::future::pending(), stop.clone(), Duration::from_secs(1));
+        let (cut_off, ()) = tokio::join!(stuck, stopper);
         assert_eq!(begun.elapsed(), Duration::from_secs(6));
+        assert!(cut_off, "leadership must not be given back");
+        queue.clear();
+        assert!(!work(&queue, 16, |_| async { None }, stop, Duration::from_secs(1)).await, "nothing was under way");
     }
 }

@@ -28,15 +28,16 @@ async fn a_namespace_without_permission_is_named_and_the_others_go_on() -> Resul
     site.wait_until_exists(ALLOWED, "deployment/arbbot-bot").await?;
     let reported = || async { Ok(!site.get(ALLOWED, "arbbot/bot").await?["status"]["observedGeneration"].is_null()) };
     wait_for("the bot of the allowed namespace is reported", reported).await?;
-    let (ready, says) = operator.readiness().await?;
-    ensure!(!ready && says.contains(FORBIDDEN) && !says.contains(ALLOWED), "/readyz says {says}");
+    wait_for("the operator is ready for the others", || async { Ok(operator.readiness().await?.0) }).await?;
+    let (_, says) = operator.readiness().await?;
+    ensure!(says.contains(FORBIDDEN) && !says.contains(ALLOWED), "/readyz says {says}");
     ensure!(says.contains("arbbots") && says.contains("forbidden"), "/readyz says {says}");
     let named = |line: &str| line.contains(FORBIDDEN) && line.contains("forbidden");
     ensure!(operator.log()?.lines().any(named), "the log does not name {FORBIDDEN}");
 
     grant(&site, FORBIDDEN).await?;
     site.wait_until_exists(FORBIDDEN, "deployment/arbbot-bot").await?;
-    wait_for("the operator is ready", || async { Ok(operator.readiness().await?.0) }).await
+    wait_for("everything is watched", || async { Ok(operator.readiness().await?.1 == "ok") }).await
 }
 
 async fn grant(site: &Site, namespace: &str) -> Result<()> {

@@ -86,7 +86,7 @@ async fn it_may_nothing_elsewhere(desk: &Desk) -> Result<()> {
     Ok(())
 }
 
-/// A replica that cannot read a namespace is not ready and names it.
+/// A replica that cannot read a namespace is ready for the others and names it.
 async fn says_what_it_may_not_read(desk: &Desk) -> Result<()> {
     let client = reqwest::Client::builder().no_proxy().build()?;
     let began = Instant::now();
@@ -107,6 +107,6 @@ async fn says_what_it_may_not_read(desk: &Desk) -> Result<()> {
 
 async fn readiness(client: &reqwest::Client, ip: &str) -> Result<String> {
     let answer = client.get(format!("http://{ip}:8081/readyz")).timeout(Duration::from_secs(2)).send().await?;
-    ensure!(!answer.status().is_success(), "ready");
+    ensure!(answer.status().is_success(), "not ready");
     answer.text().await.context("read the answer")
 }

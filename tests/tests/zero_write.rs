@@ -13,6 +13,7 @@ use arbbot_tests::audit::{Request, user};
 use arbbot_tests::harness::{Bot, Desk, OPERATOR, OPERATOR_NAMESPACE, Room, Setup};
 use arbbot_tests::objects;
 use arbbot_tests::programs::Programs;
+use arbbot_tests::waiting::wait_for;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -91,8 +92,12 @@ async fn six_minutes_without_a_write(desk: &Desk, bots: &[Bot<'_>]) -> Result<()
     // Not because nobody was there.
     desk.check()?;
     for bot in bots {
-        let portfolio = bot.portfolio().await?;
-        ensure!(portfolio.is_carrying() && !portfolio.open_orders.is_empty(), "{} does not trade", bot.name);
+        // Both orders may just be placed again.
+        wait_for(&format!("{} trades", bot.name), || async {
+            let portfolio = bot.portfolio().await?;
+            Ok(portfolio.is_carrying() && !portfolio.open_orders.is_empty())
+        })
+        .await?;
         bot.container()?;
     }
     let leases = desk.audit()?.into_iter().filter(|request| request.is_write() && request.object.resource == "leases");

@@ -200,7 +200,7 @@ impl ControlTask {
         tokio::join!(self.keep(&changed), async { self.tell_engine(&bot, &matching, state) });
         self.release(state, &bot, &all, &matching).await;
         let unreadable = state.observed.unreadable(&matching);
-        self.publish(&bot, &matching, unreadable);
+        self.publish(&bot, &all, &matching, unreadable);
         self.ready.send_replace(true);
         self.spec.send_replace(bot);
     }
@@ -268,7 +268,7 @@ impl ControlTask {
         vec![Restriction::entry("claim", Entry::ReduceOnly, why)]
     }
 
-    fn publish(&mut self, bot: &ArbBot, matching: &[&ArbPolicy], unreadable: Vec<String>) {
+    fn publish(&mut self, bot: &ArbBot, all: &[&ArbPolicy], matching: &[&ArbPolicy], unreadable: Vec<String>) {
         let claim = self.claim(bot);
         if claim == Claim::Granted && self.remembered_claim.is_none() {
             self.remember_claim(bot);
@@ -286,6 +286,7 @@ impl ControlTask {
             unreadable_policies,
             unreadable,
             incidents: self.latches.status(),
+            orphaned: self.latches.orphaned(bot, all),
             claim,
             release: bot.spec.kill_switch.release.clone(),
             standing: self.facts.borrow().standing.clone(),
@@ -341,7 +342,7 @@ impl ControlTask {
         let matching = control::matching(&bot, all.iter().copied());
         self.release(state, &bot, &all, &matching).await;
         let unreadable = state.observed.unreadable(&matching);
-        self.publish(&bot, &matching, unreadable);
+        self.publish(&bot, &all, &matching, unreadable);
     }
 
     /// Follows the saga, and releases what a human has released once its kill is finished.
@@ -374,7 +375,7 @@ impl ControlTask {
         }
         self.release(state, &bot, &all, &matching).await;
         let unreadable = state.observed.unreadable(&matching);
-        self.publish(&bot, &matching, unreadable);
+        self.publish(&bot, &all, &matching, unreadable);
     }
 
     /// Counts the two times of a kill once it is finished.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use arbbot_crds::arbbot::{ArbBot, KillAction};
 use arbbot_crds::arbpolicy::ArbPolicy;
 use arbbot_crds::control::{Engagement, Restriction, is_released};
-use arbbot_crds::incident::IncidentId;
+use arbbot_crds::incident::{IncidentId, uid8};
 use arbbot_crds::status::{IncidentPhase, IncidentStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -151,6 +151,14 @@ impl Latches {
             .values()
             .map(|record| Restriction::kill(format!("incident/{}", record.id), record.action, record.reason.clone()))
             .collect()
+    }
+
+    /// Ids of the open latches whose source is neither the bot nor one of the policies of its namespace.
+    #[must_use]
+    pub fn orphaned(&self, bot: &ArbBot, policies: &[&ArbPolicy]) -> Vec<String> {
+        let uids = policies.iter().map(|policy| &policy.metadata.uid).chain([&bot.metadata.uid]);
+        let sources: Vec<_> = uids.map(|uid| uid8(uid.as_deref().unwrap_or_default())).collect();
+        self.open.keys().filter(|id| !sources.contains(&id.source)).map(ToString::to_string).collect()
     }
 
     /// The open latches, for status.

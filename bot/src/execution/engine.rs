@@ -5,6 +5,7 @@
 
 mod act;
 mod event;
+mod reconcile;
 mod view;
 
 #[cfg(test)]
@@ -25,9 +26,11 @@ use crate::execution::proof::Proof;
 use crate::risk::exposure::Leg;
 use crate::risk::gate::Contact;
 use crate::risk::{Class, Exposure};
+use reconcile::{CONFIRM_AFTER, Mismatch};
 
 pub use event::{Command, ControlChange, Event, Identity, Now, Params, Snapshot};
-pub use view::{DRAIN_TIMEOUT, Reconciliation, View};
+pub use reconcile::Reconciliation;
+pub use view::{DRAIN_TIMEOUT, View};
 
 /// Why a connection is down before it was first opened.
 pub const NOT_YET_CONNECTED: &str = "not yet connected";
@@ -92,7 +95,9 @@ pub struct Engine {
     foreign_orders: u32,
     proof: Proof,
     reconciliation: Reconciliation,
-    mismatched_once: bool,
+    mismatch: Option<Mismatch>,
+    /// When what the bot owns last changed.
+    filled_at: Duration,
     snapshot_asked: Option<Duration>,
     next_snapshot: Duration,
     snapshot_last: Duration,
@@ -140,7 +145,8 @@ impl Engine {
             foreign_orders: 0,
             proof: Proof::default(),
             reconciliation: Reconciliation::Pending,
-            mismatched_once: false,
+            mismatch: None,
+            filled_at: Duration::ZERO,
             snapshot_asked: None,
             next_snapshot: Duration::ZERO,
             snapshot_last: Duration::ZERO,
@@ -243,10 +249,11 @@ impl Engine {
         let filled_before = self.orders.get(&seen.client_order_id).map(|order| order.filled);
         if let Some(id) = self.orders.apply(seen) {
             self.changed(self.orders.get(&id).is_none_or(Order::holds_up_a_halt), now);
-            if filled_before.is_some_and(|before| seen.filled > before)
-                && let Some(leg) = self.leg_mut(&seen.product)
-            {
-                leg.attempts.filled();
+            if filled_before.is_some_and(|before| seen.filled > before) {
+                self.filled_at = now.boot;
+                if let Some(leg) = self.leg_mut(&seen.product) {
+                    leg.attempts.filled();
+                }
             }
             commands.push(Command::Record(id));
         } else if filled_before.is_none()
@@ -261,6 +268,7 @@ impl Engine {
         let Some(id) = parse_id(&seen.client_order_id) else { return };
         self.orders.adopt(seen, id.class, id.epoch, now.boot);
         self.next_sequence = self.next_sequence.max(id.sequence + 1);
+        self.filled_at = now.boot;
         self.owned_since = match (self.owned_since, seen.created_at) {
             (Some(known), Some(created)) => Some(known.min(created)),
             (known, created) => known.or(created),
@@ -368,7 +376,6 @@ impl Engine {
         };
         self.links.insert(Link::Rest, None);
         self.no_product = None;
-        let owned_before = self.owned();
         for seen in &snapshot.orders {
             self.seen(seen, now, commands);
         }
@@ -381,7 +388,7 @@ impl Engine {
             self.session_closed_at = Some(now.boot);
         }
         self.future.product = Some(snapshot.future);
-        self.reconcile(&snapshot.holdings, owned_before == self.owned());
+        let confirming = self.reconcile(&snapshot.holdings, snapshot.started.boot, now.boot);
         self.holdings = Some(snapshot.holdings);
         let holds_up = |id: &str| self.orders.get(id).is_none_or(Order::holds_up_a_halt);
         let shown_working = snapshot.orders.iter().any(|order| {
@@ -392,7 +399,7 @@ impl Engine {
         self.proof.snapshot(snapshot.started.boot, snapshot.started.wall, orders_gone, flat);
         self.snapshots += 1;
         self.orders.settle(now.boot);
-        self.next_snapshot = now.boot + SNAPSHOT_EVERY;
+        self.next_snapshot = now.boot + if confirming { CONFIRM_AFTER } else { SNAPSHOT_EVERY };
     }
 
     fn count_foreign(&self, orders: &[OrderState]) -> u32 {

@@ -72,7 +72,7 @@ impl ConditionType {
             Self::ExchangeConnected => (
                 Writer::Bot,
                 "REST and both WebSockets work.",
-                "A connection is down; nothing raises a leg until all work.",
+                "A connection is down; nothing raises a leg until all work. Or the bot has drained and stopped.",
                 LOST,
             ),
             Self::PositionsReconciled => (
@@ -132,6 +132,8 @@ impl ConditionType {
                 ClaimPending,
                 AccountShared,
                 NotConfirmed,
+                PositionDeficit,
+                PositionExcess,
                 LimitExceeded,
                 LimitBelowOneContract,
                 ProductUnavailable,
@@ -154,8 +156,10 @@ impl ConditionType {
                 OrdersWorking,
                 NotConfirmed,
                 EntryOpen,
+                EntryClosed,
                 ModeRestricts,
                 Draining,
+                Stopped,
                 ContactLost,
                 AllBots,
                 SomeBots,
@@ -192,6 +196,7 @@ impl ConditionType {
             ],
             Self::ExchangeConnected => &[
                 Connected,
+                Stopped,
                 Starting,
                 ExchangeUnreachable,
                 CertificateUntrusted,
@@ -234,6 +239,7 @@ impl ConditionType {
             Self::Reconciling => &[
                 UpToDate,
                 ReconciliationPaused,
+                PauseIgnored,
                 Progressing,
                 PodNotReady,
                 NotAcknowledged,
@@ -257,6 +263,7 @@ impl ConditionType {
                 DeletionWaitsForFlat,
                 DeletionBlockedByHalted,
                 SelectorInvalid,
+                NoBots,
             ],
         }
     }
@@ -330,7 +337,8 @@ mod tests {
 
     #[test]
     fn every_reason_but_those_of_events_belongs_to_a_condition_and_none_is_listed_twice() {
-        for reason in Reason::iter().filter(|reason| *reason != Reason::Loosened) {
+        let of_events = [Reason::Loosened, Reason::ReleaseUnknown];
+        for reason in Reason::iter().filter(|reason| !of_events.contains(reason)) {
             assert!(ConditionType::iter().any(|type_| type_.reasons().contains(&reason)), "{reason}");
         }
         for type_ in ConditionType::iter() {

@@ -104,6 +104,8 @@ pub struct WatchView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     pub synced: bool,
+    /// The operator is not allowed to list it: the namespace is left alone.
+    pub forbidden: bool,
     /// The last error, until the watch works again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
@@ -170,6 +172,7 @@ impl Health {
             kind: self.kind.clone(),
             namespace: self.scope.namespace().map(str::to_owned),
             synced: state.synced,
+            forbidden: state.forbidden,
             last_error: state.error.clone(),
             last_event_age_seconds: state.last_event.map(|at| at.elapsed().as_secs()),
         }

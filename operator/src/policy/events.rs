@@ -8,6 +8,7 @@ use arbbot_crds::incident::IncidentId;
 use kube::ResourceExt;
 
 use crate::events::Report;
+use crate::loosening;
 
 /// What the operator last saw of a policy's kill switch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,12 +37,16 @@ pub fn reports(policy: &ArbPolicy, before: Option<&Seen>, after: &ArbPolicyStatu
     let id = IncidentId::new(&policy.uid().unwrap_or_default(), policy.metadata.generation.unwrap_or_default());
     let bots = after.bots.matched;
     if kill.engaged && before.map_or(!counted, |before| !before.engaged) {
+        let by = loosening::engaged_by(policy.managed_fields());
         let text =
-            format!("kill switch engaged on {bots} bots: {}; action {}; incident {id}", kill.reason, kill.action);
-        reports.push(Report::engaged(&id.to_string(), text));
+            format!("kill switch engaged on {bots} bots{by}: {}; action {}; incident {id}", kill.reason, kill.action);
+        let report = Report::engaged(&id.to_string(), text);
+        // One that stops nobody is a mistake or comes too early: both are worth a look.
+        reports.push(if bots == 0 { Report { warning: true, ..report } } else { report });
     }
     let is_new_release = before.map_or(!counted, |before| before.release != kill.release || before.engaged);
-    if !kill.engaged && !kill.release.is_empty() && is_new_release {
+    let is_own = loosening::unknown_release_of(policy).is_none();
+    if !kill.engaged && !kill.release.is_empty() && is_own && is_new_release {
         reports.push(Report::released_by_policy(&kill.release));
     }
     let demands_halt = kill.engaged || policy.spec.mode == Mode::Halted;
@@ -54,7 +59,8 @@ pub fn reports(policy: &ArbPolicy, before: Option<&Seen>, after: &ArbPolicyStatu
     if let Some(stalled) = find(&after.conditions, ConditionType::Stalled)
         .filter(|c| c.status == "True" && !is_true(&present.conditions, ConditionType::Stalled))
     {
-        reports.push(Report::warning(Reason::SelectorInvalid, &stalled.message));
+        let reason = stalled.reason.parse().unwrap_or(Reason::SelectorInvalid);
+        reports.push(Report::warning(reason, &stalled.message));
     }
     reports
 }
@@ -103,6 +109,18 @@ mod tests {
         released.status = Some(counted);
         assert_eq!(told(&released, Some(&seen), &halted(true)).0, ["Released"]);
         assert_eq!(told(&released, Some(&Seen::of(&released)), &halted(true)).0, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_kill_that_selects_nobody_is_a_warning_and_names_who_engaged_it() {
+        let mut kill = policy("{selector: {matchLabels: {desk: typo}}, killSwitch: {engaged: true}}");
+        let engaged = serde_json::json!({"manager": "arb-incident", "operation": "Update", "fieldsV1": {"f:spec": {"f:killSwitch": {"f:engaged": {}}}}});
+        kill.metadata.managed_fields = Some(vec![serde_json::from_value(engaged).unwrap()]);
+        let after = status(&kill, &[], &Time(Timestamp::UNIX_EPOCH));
+        let told = reports(&kill, Some(&Seen::of(&policy("{}"))), &after);
+        let reasons: Vec<_> = told.iter().map(|report| (report.reason.as_str(), report.warning)).collect();
+        assert_eq!(reasons, [("KillSwitchEngaged", true), ("NoBots", true)]);
+        assert!(told[0].note.contains("on 0 bots engaged by field manager arb-incident"), "{}", told[0].note);
     }
 
     #[test]

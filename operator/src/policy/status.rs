@@ -47,6 +47,10 @@ pub fn status(policy: &ArbPolicy, members: &[Member], now: &Time) -> ArbPolicySt
             );
             ((false, Reason::SelectorInvalid, text.clone()), None, Some((Reason::SelectorInvalid, text)))
         }
+        None if members.is_empty() && stops_nobody(policy) => {
+            let text = format!("the kill switch is engaged and stops nobody: {}", applied.message);
+            ((false, Reason::NoBots, text.clone()), None, Some((Reason::NoBots, text)))
+        }
         None if applied.holds || members.is_empty() => ((true, applied.reason, applied.message), None, None),
         None => ((false, applied.reason, applied.message.clone()), Some((applied.reason, applied.message)), None),
     };
@@ -64,6 +68,11 @@ pub fn status(policy: &ArbPolicy, members: &[Member], now: &Time) -> ArbPolicySt
         flat: count(|member| member.not_flat.is_none()),
     };
     ArbPolicyStatus { observed_generation: generation, conditions, bots }
+}
+
+/// Whether the policy engages a kill on bots that it names: without a selector it is meant for those, too, that come later.
+fn stops_nobody(policy: &ArbPolicy) -> bool {
+    policy.spec.kill_switch.engaged && policy.spec.selector.is_some()
 }
 
 /// The conditions that stand there now, for the times of their transitions.

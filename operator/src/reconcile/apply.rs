@@ -30,9 +30,9 @@ const ANNOTATION_HASH: &str = "arbbot.io/desired-hash";
 pub enum ApplyError {
     /// Somebody else's object has the name. It is neither changed nor deleted.
     #[error(
-        "{kind} {namespace}/{name} exists and does not belong to this bot (label {LABEL_BOT_UID}): delete or rename it, or create the bot under another name"
+        "{kind} {namespace}/{name} exists and does not carry this bot's label {LABEL_BOT_UID}={bot_uid}: if it is this bot's, give the label back (kubectl label {kind} {name} -n {namespace} --overwrite {LABEL_BOT_UID}={bot_uid}); otherwise delete or rename it, or create the bot under another name"
     )]
-    NotOurs { kind: String, namespace: String, name: String },
+    NotOurs { kind: String, namespace: String, name: String, bot_uid: String },
     /// The API server refused or did not answer.
     #[error(transparent)]
     Api(#[from] ApiError),
@@ -48,9 +48,22 @@ impl<K> Child for K where
 {
 }
 
-/// Whether the object carries the bot's uid.
-pub fn is_ours<K: Resource>(object: &K, bot_uid: &str) -> bool {
-    object.labels().get(LABEL_BOT_UID).is_some_and(|uid| uid == bot_uid)
+/// Whether the object carries the bot's uid: as its label or, where that was removed by hand, in the selector of a
+/// Deployment, which nobody can change.
+pub fn is_ours<K: Child>(object: &K, bot_uid: &str) -> bool {
+    match object.labels().get(LABEL_BOT_UID) {
+        Some(uid) => uid == bot_uid,
+        None => {
+            K::kind(&()) == "Deployment"
+                && to_value(object)["spec"]["selector"]["matchLabels"][LABEL_BOT_UID] == bot_uid
+        }
+    }
+}
+
+/// Why an object under the name of a child is left alone.
+pub fn not_ours<K: Child>(object: &K, bot_uid: &str) -> ApplyError {
+    let (kind, namespace) = (K::kind(&()).into_owned(), object.namespace().unwrap_or_default());
+    ApplyError::NotOurs { kind, namespace, name: object.name_any(), bot_uid: bot_uid.to_owned() }
 }
 
 /// Applies the children, the workload last: it needs all others. Returns the workload as it is now.
@@ -91,8 +104,7 @@ fn own<K: Child>(bot: &ValidatedBot, live: Option<&K>) -> Result<(), ApplyError>
     if is_ours(live, bot.uid()) || (kind == "PersistentVolumeClaim" && of_same_name) {
         return Ok(());
     }
-    let (kind, namespace) = (kind.into_owned(), bot.namespace().to_owned());
-    Err(ApplyError::NotOurs { kind, namespace, name: live.name_any() })
+    Err(not_ours(live, bot.uid()))
 }
 
 /// What is to be done with a child.
@@ -270,13 +282,17 @@ fn is_amount(key: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::{bot, validated};
+    use super::super::fixtures::{bot, deployment, validated};
     use super::*;
     use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+    use k8s_openapi::api::core::v1::ServiceAccount;
     use serde_json::json;
 
     fn claim(labels: Value) -> PersistentVolumeClaim {
-        serde_json::from_value(json!({"metadata": {"name": "arbbot-carry-ledger", "labels": labels}})).unwrap()
+        serde_json::from_value(
+            json!({"metadata": {"name": "arbbot-carry-ledger", "namespace": "desk", "labels": labels}}),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -301,6 +317,21 @@ mod tests {
         );
         assert!(own(&bot, Some(&claim(json!({"arbbot.io/bot-uid": "0b9d6bcd-uid"})))).is_ok());
         assert!(own::<PersistentVolumeClaim>(&bot, None).is_ok());
+    }
+
+    #[test]
+    fn a_deployment_without_its_label_is_ours_by_its_selector_and_nothing_else_is() {
+        let mut ours = deployment(&bot(""), 1);
+        ours.metadata.labels = None;
+        assert!(is_ours(&ours, "0b9d6bcd-uid") && !is_ours(&ours, "another-uid"));
+        ours.metadata.labels = Some([(LABEL_BOT_UID.to_owned(), "another-uid".to_owned())].into());
+        assert!(!is_ours(&ours, "0b9d6bcd-uid"), "somebody says that it is another's");
+        let account = json!({"metadata": {"name": "arbbot-carry", "namespace": "desk"}});
+        let account: ServiceAccount = serde_json::from_value(account).unwrap();
+        assert!(!is_ours(&account, "0b9d6bcd-uid"));
+        let message = own(&validated(&bot("")), Some(&account)).unwrap_err().to_string();
+        let back = "kubectl label ServiceAccount arbbot-carry -n desk --overwrite arbbot.io/bot-uid=0b9d6bcd-uid";
+        assert!(message.contains(back), "{message}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
-use super::apply::{Child, is_ours};
+use super::apply::{Child, is_ours, not_ours};
 use super::fetch::{Children, Fetched};
 use super::verdict::{Verdict, is_acknowledged};
 use super::{contact, drain, pods, remedy, replicas};
@@ -153,7 +153,7 @@ fn draining(fetched: &Fetched, has_trouble: bool, is_late: bool) -> Option<Verdi
     let (bot, policies) = (&fetched.bot, fetched.policies());
     // Until the bot has read the deletion it may still turn out to be flat.
     if drain::is_held(bot, &policies) && (is_acknowledged(bot) || is_late) {
-        return Some(blocked(bot, &policies));
+        return Some(blocked(bot, &policies, &fetched.all_policies()));
     }
     let reported = drain::reported(bot).filter(|_| drain::is_demanded(bot, &policies));
     match reported {
@@ -161,18 +161,18 @@ fn draining(fetched: &Fetched, has_trouble: bool, is_late: bool) -> Option<Verdi
             Some(drain::timed_out(bot, &format!("; or delete it as it is: {}", policy_patch(bot, "Orphan"))))
         }
         Some(reported) if !has_trouble => {
-            Some(Verdict::reconciling(Reason::Draining, drain::step(bot, &policies, reported)))
+            Some(Verdict::reconciling(Reason::Draining, drain::step(bot, &policies, &fetched.all_policies(), reported)))
         }
         _ => None,
     }
 }
 
 /// Something holds the bot Halted, and a drain may not trade then: both ways out.
-fn blocked(bot: &ArbBot, policies: &[&ArbPolicy]) -> Verdict {
-    let (who, lift) = remedy::describe(&remedy::holds(bot, policies));
+fn blocked(bot: &ArbBot, policies: &[&ArbPolicy], all: &[&ArbPolicy]) -> Verdict {
+    let (who, lift) = remedy::describe(&remedy::holds(bot, policies, all));
     let lift = if lift.is_empty() { "let the bot reach the exchange".to_owned() } else { lift };
     let text = format!(
-        "the deletion drains the position, but {who} holds the bot Halted. Either end the halt, then the drain goes on: {lift}; or do not wait for it: {} closes the position as a kill does (Orphan instead of Flatten keeps it)",
+        "the deletion drains the position, but {who} holds the bot Halted. Either do not wait, for this bot alone: {} closes the position as a kill does (Orphan instead of Flatten keeps it); or end the halt, then the drain goes on: {lift}",
         policy_patch(bot, "Flatten")
     );
     Verdict::stalled(Reason::DeletionBlockedByHalted, text)
@@ -210,10 +210,11 @@ async fn tear_down(fetched: &Fetched, now: Timestamp, ctx: &Context) -> Result<D
     let Children { service_account, role, role_binding, service, ledger_claim: _, network_policy, deployment } =
         &fetched.children;
     if delete(bot, deployment.as_ref(), ctx).await? || !pods_have_ended(bot, ctx).await? {
-        return Ok(Deletion::TearingDown(overdue(fetched, now)));
+        return Ok(Deletion::TearingDown(overdue(fetched, now).or_else(|| estranged(fetched))));
     }
     // From here on every child is as the API server itself has it.
     ctx.must_act("delete the children")?;
+    let left = left_alone(fetched);
     delete(bot, service.as_ref().and_then(Known::object), ctx).await?;
     delete(bot, network_policy.as_ref().and_then(Known::object), ctx).await?;
     delete(bot, role_binding.as_ref().and_then(Known::object), ctx).await?;
@@ -221,12 +222,45 @@ async fn tear_down(fetched: &Fetched, now: Timestamp, ctx: &Context) -> Result<D
     delete(bot, service_account.as_ref().and_then(Known::object), ctx).await?;
     delete(bot, fetched.lease.as_ref(), ctx).await?;
     let note = format!(
-        "deleted; {}. Its ledger stays in PersistentVolumeClaim {}",
+        "deleted; {}. Its ledger stays in PersistentVolumeClaim {}{left}",
         last_words(bot),
         ledger_claim_name(&bot.name_any())
     );
     ctx.reports.publish(bot, &Report::normal(Reason::Deleting, note)).await;
     release(bot, ctx).await
+}
+
+/// The bot's pods run under a Deployment that is not its own by uid: it is not deleted, and a person must say whose it is.
+fn estranged(fetched: &Fetched) -> Option<Verdict> {
+    let uid = fetched.bot.uid().unwrap_or_default();
+    let deployment = fetched.children.deployment.as_ref().filter(|deployment| !is_ours(*deployment, &uid))?;
+    let text = format!("{}. The deletion goes on when the bot's pods have ended", not_ours(deployment, &uid));
+    Some(Verdict::stalled(Reason::ChildNotOurs, text))
+}
+
+/// Names what stands under the bot's names and is not the bot's by uid: it stays.
+fn left_alone(fetched: &Fetched) -> String {
+    fn name<K: Child>(child: Option<&K>, uid: &str) -> Option<String> {
+        let child = child.filter(|child| !is_ours(*child, uid))?;
+        Some(format!("{} {}", K::kind(&()), child.name_any()))
+    }
+    let uid = fetched.bot.uid().unwrap_or_default();
+    let Children { service_account, role, role_binding, service, ledger_claim: _, network_policy, deployment } =
+        &fetched.children;
+    let left = [
+        name(deployment.as_ref(), &uid),
+        name(service.as_ref().and_then(Known::object), &uid),
+        name(network_policy.as_ref().and_then(Known::object), &uid),
+        name(role_binding.as_ref().and_then(Known::object), &uid),
+        name(role.as_ref().and_then(Known::object), &uid),
+        name(service_account.as_ref().and_then(Known::object), &uid),
+        name(fetched.lease.as_ref(), &uid),
+    ];
+    let left: Vec<_> = left.into_iter().flatten().collect();
+    if left.is_empty() {
+        return String::new();
+    }
+    format!("; left alone without the label {LABEL_BOT_UID}={uid}: {}", left.join(", "))
 }
 
 /// Deletes a child of ours; what is not ours by uid stays. Returns whether there was something to delete.
@@ -421,6 +455,11 @@ conditions:
             assert!(needs_person && reason == Reason::DeletionBlockedByHalted, "{message}");
             assert!(message.contains(r#"arbbot/carry -n desk --type=merge --field-manager=arb-incident -p '{"spec":{"deletionPolicy":"Flatten"}}'"#), "{message}");
             assert!(message.len() < 1024, "it would be cut: {message}");
+            let own = message.find("deletionPolicy").unwrap();
+            assert!(
+                message.find("arbpolicy/").is_none_or(|desk| own < desk),
+                "the bot's own way comes first: {message}"
+            );
             message
         };
         let mut by_policy = drains("HeldByHalt", "");
@@ -462,6 +501,18 @@ conditions:
         at_rest.lease = Some(lease("pod-1", Timestamp::from_second(990).unwrap(), 300));
         at_rest.bot.spec.deletion_policy = DeletionPolicy::Drain;
         assert!(!settled(&at_rest), "somebody holds the Lease");
+    }
+
+    #[test]
+    fn pods_under_a_deployment_that_is_not_ours_are_no_silent_deletion() {
+        let mut torn = drains("Finished", "");
+        torn.children.deployment = Some(deployment(&torn.bot, 1));
+        assert!(estranged(&torn).is_none() && left_alone(&torn).is_empty());
+        let labels = torn.children.deployment.as_mut().unwrap().metadata.labels.as_mut().unwrap();
+        labels.insert(LABEL_BOT_UID.to_owned(), "another-uid".to_owned());
+        let (needs_person, reason, message) = stalled(estranged(&torn).unwrap());
+        assert!(needs_person && reason == Reason::ChildNotOurs && message.contains("kubectl label"), "{message}");
+        assert!(left_alone(&torn).contains("Deployment arbbot-carry"));
     }
 
     #[test]

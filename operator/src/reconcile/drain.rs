@@ -34,8 +34,9 @@ pub fn reported(bot: &ArbBot) -> Option<&DrainStatus> {
 }
 
 /// What `mode: Stopped` of the spec or of a policy amounts to for a bot that runs. None: nothing demands a drain.
+/// `policies` are those that match, `all` those of the namespace.
 #[must_use]
-pub fn verdict(bot: &ArbBot, policies: &[&ArbPolicy]) -> Option<Verdict> {
+pub fn verdict(bot: &ArbBot, policies: &[&ArbPolicy], all: &[&ArbPolicy]) -> Option<Verdict> {
     if !is_demanded(bot, policies) {
         return None;
     }
@@ -45,7 +46,7 @@ pub fn verdict(bot: &ArbBot, policies: &[&ArbPolicy]) -> Option<Verdict> {
     if has_timed_out(bot, drain) {
         return Some(timed_out(bot, ""));
     }
-    Some(Verdict::reconciling(Reason::Draining, step(bot, policies, drain)))
+    Some(Verdict::reconciling(Reason::Draining, step(bot, policies, all, drain)))
 }
 
 /// Whether the time of the drain is over and what is left is held.
@@ -66,12 +67,12 @@ pub fn timed_out(bot: &ArbBot, further: &str) -> Verdict {
     Verdict::stalled(Reason::DrainTimedOut, text)
 }
 
-/// Where a drain is, for people.
+/// Where a drain is, for people. `policies` are those that match, `all` those of the namespace.
 #[must_use]
-pub fn step(bot: &ArbBot, policies: &[&ArbPolicy], drain: &DrainStatus) -> String {
+pub fn step(bot: &ArbBot, policies: &[&ArbPolicy], all: &[&ArbPolicy], drain: &DrainStatus) -> String {
     let text = match drain.phase {
         DrainPhase::HeldByHalt => {
-            let (who, lift) = describe(&holds(bot, policies));
+            let (who, lift) = describe(&holds(bot, policies, all));
             let lift = if lift.is_empty() { lift } else { format!("; it goes on after: {lift}") };
             format!("{who} holds the bot Halted, and drainTimeout stands still{lift}")
         }
@@ -119,10 +120,10 @@ mod tests {
     #[test]
     fn each_step_of_a_drain_is_visible_and_only_a_timeout_needs_a_person() {
         for phase in ["FuturesSessionClosed", "ClosingPosition", "Finished"] {
-            let (stalled, reason, message) = text(verdict(&draining(phase), &[]));
+            let (stalled, reason, message) = text(verdict(&draining(phase), &[], &[]));
             assert!(!stalled && reason == Reason::Draining && message.starts_with(phase), "{message}");
         }
-        let (stalled, reason, message) = text(verdict(&draining("TimedOut"), &[]));
+        let (stalled, reason, message) = text(verdict(&draining("TimedOut"), &[], &[]));
         assert!(stalled && reason == Reason::DrainTimedOut);
         assert!(message.contains(r#"'{"spec":{"onDrainTimeout":"Flatten"}}'"#), "{message}");
         assert!(message.contains(r#"'{"spec":{"drainTimeout":"1h"}}'"#), "{message}");
@@ -132,14 +133,14 @@ mod tests {
     fn a_timeout_that_flattens_is_no_stall() {
         let mut bot = draining("TimedOut");
         bot.spec.on_drain_timeout = OnDrainTimeout::Flatten;
-        let (stalled, _, message) = text(verdict(&bot, &[]));
+        let (stalled, _, message) = text(verdict(&bot, &[], &[]));
         assert!(!stalled && message.contains("as a kill does"), "{message}");
     }
 
     #[test]
     fn a_held_drain_names_who_holds_it_and_how_to_go_on() {
         let halt = policy("mode: Halted");
-        let (_, _, message) = text(verdict(&draining("HeldByHalt"), &[&halt]));
+        let (_, _, message) = text(verdict(&draining("HeldByHalt"), &[&halt], &[&halt]));
         assert!(
             message.contains("ArbPolicy/desk is Halted") && message.contains("kubectl patch arbpolicy/desk"),
             "{message}"
@@ -151,11 +152,11 @@ mod tests {
     fn without_the_word_of_the_bot_the_drain_has_not_begun() {
         let mut bot = draining("Finished");
         bot.metadata.generation = Some(4);
-        assert!(text(verdict(&bot, &[])).2.contains("has not begun"), "it spoke of generation 3");
+        assert!(text(verdict(&bot, &[], &[])).2.contains("has not begun"), "it spoke of generation 3");
         bot.spec.mode = Mode::Active;
-        assert_eq!(verdict(&bot, &[]), None);
+        assert_eq!(verdict(&bot, &[], &[]), None);
         let engaged = policy("killSwitch: {engaged: true}");
         bot.spec.mode = Mode::Stopped;
-        assert_eq!(verdict(&bot, &[&engaged]), None, "a kill flattens: there is nothing to drain");
+        assert_eq!(verdict(&bot, &[&engaged], &[&engaged]), None, "a kill flattens: there is nothing to drain");
     }
 }

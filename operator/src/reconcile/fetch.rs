@@ -62,6 +62,12 @@ impl Fetched {
         self.policies.iter().map(AsRef::as_ref).collect()
     }
 
+    /// All policies of the namespace, as the shared control functions take them.
+    #[must_use]
+    pub fn all_policies(&self) -> Vec<&ArbPolicy> {
+        self.policies_of_namespace.iter().map(AsRef::as_ref).collect()
+    }
+
     /// Replicas that the Deployment asks for now.
     #[must_use]
     pub fn live_replicas(&self) -> Option<i32> {

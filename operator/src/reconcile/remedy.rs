@@ -1,6 +1,7 @@
 //! The exact commands that messages name, and what holds a bot Halted (pure).
 
 use arbbot_crds::arbbot::{KillAction, Mode};
+use arbbot_crds::incident::{IncidentId, uid8};
 use arbbot_crds::names::MANAGER_INCIDENT;
 use arbbot_crds::{ArbBot, ArbPolicy};
 use kube::ResourceExt;
@@ -27,9 +28,9 @@ pub struct Hold {
 }
 
 /// Everything that holds the bot Halted while a drain waits: modes, and kills that only cancel orders.
-/// `policies` are those that match.
+/// `policies` are those that match, `all` those of the namespace.
 #[must_use]
-pub fn holds(bot: &ArbBot, policies: &[&ArbPolicy]) -> Vec<Hold> {
+pub fn holds(bot: &ArbBot, policies: &[&ArbPolicy], all: &[&ArbPolicy]) -> Vec<Hold> {
     let namespace = bot.namespace().unwrap_or_default();
     let mut holds = Vec::new();
     if bot.spec.mode == Mode::Halted {
@@ -40,11 +41,16 @@ pub fn holds(bot: &ArbBot, policies: &[&ArbPolicy]) -> Vec<Hold> {
     let latched: Vec<_> = kills.into_iter().flat_map(|kills| &kills.incidents).collect();
     for incident in latched.iter().filter(|incident| incident.action == KillAction::CancelOrders) {
         let release = format!(r#"{{"killSwitch":{{"engaged":false,"release":"{}"}}}}"#, incident.id);
-        let lift = match incident.source.strip_prefix("ArbPolicy/") {
-            Some(policy) => patch(&format!("arbpolicy/{policy}"), &namespace, &release),
-            None => patch_bot(bot, &release),
+        let id = incident.id.parse::<IncidentId>();
+        let is_source =
+            |policy: &&&ArbPolicy| id.as_ref().is_ok_and(|id| id.source == uid8(&policy.uid().unwrap_or_default()));
+        let (lift, gone) = match all.iter().find(is_source) {
+            Some(policy) => (patch(&format!("arbpolicy/{}", policy.name_any()), &namespace, &release), ""),
+            // The latch outlives its policy: it is released on the bot.
+            None if incident.source.starts_with("ArbPolicy/") => (patch_bot(bot, &release), ", which is gone"),
+            None => (patch_bot(bot, &release), ""),
         };
-        holds.push(Hold { who: format!("the latched kill {} of {}", incident.id, incident.source), lift });
+        holds.push(Hold { who: format!("the latched kill {} of {}{gone}", incident.id, incident.source), lift });
     }
     let is_latched = |source: &str| latched.iter().any(|incident| incident.source == source);
     let cancels_only = |engaged: bool, action: KillAction| engaged && action == KillAction::CancelOrders;
@@ -94,7 +100,7 @@ mod tests {
         let halted = policy("mode: Halted");
         let engaged = policy("killSwitch: {engaged: true, action: CancelOrders}");
         let bot = bot("  mode: Halted\n");
-        let all = holds(&bot, &[&halted, &engaged]);
+        let all = holds(&bot, &[&halted, &engaged], &[&halted, &engaged]);
         let lines: Vec<_> = all.iter().map(|hold| (hold.who.as_str(), hold.lift.as_str())).collect();
         assert_eq!(
             lines,
@@ -121,15 +127,29 @@ mod tests {
             "killSwitch: {incidents: [{id: 99999999-2, source: ArbPolicy/desk, phase: Finished, action: CancelOrders, engagedAt: '2026-01-01T00:00:00Z'}]}",
         );
         let engaged = policy("killSwitch: {engaged: true, action: CancelOrders}");
-        let all = holds(&latched, &[&engaged]);
+        let all = holds(&latched, &[&engaged], &[&engaged]);
         assert_eq!(all.len(), 1, "{all:?}");
         assert!(all[0].lift.contains(r#"arbpolicy/desk -n desk"#) && all[0].lift.contains(r#""release":"99999999-2""#));
     }
 
     #[test]
+    fn a_latch_whose_policy_is_gone_is_released_on_the_bot() {
+        let latched = bot_with_status(
+            "killSwitch: {incidents: [{id: 77777777-2, source: ArbPolicy/desk, phase: Finished, action: CancelOrders, engagedAt: '2026-01-01T00:00:00Z'}]}",
+        );
+        // One of the same name stands there: it is not the source.
+        let namesake = policy("{}");
+        for all in [vec![], vec![&namesake]] {
+            let all = holds(&latched, &[], &all);
+            assert!(all[0].who.ends_with("of ArbPolicy/desk, which is gone"), "{all:?}");
+            assert!(all[0].lift.contains("kubectl patch arbbot/carry"), "{all:?}");
+        }
+    }
+
+    #[test]
     fn a_kill_that_flattens_holds_nothing() {
         let engaged = policy("killSwitch: {engaged: true}");
-        assert_eq!(holds(&bot("  killSwitch: {engaged: true}\n"), &[&engaged]), []);
+        assert_eq!(holds(&bot("  killSwitch: {engaged: true}\n"), &[&engaged], &[&engaged]), []);
     }
 
     #[test]

@@ -12,8 +12,8 @@ use kube::api::Patch;
 use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 
-use super::fetch::Fetched;
-use super::verdict::{Verdict, is_acknowledged, is_available, is_paused, unreadable_to_bot};
+use super::fetch::{self, Fetched};
+use super::verdict::{Pause, Verdict, is_acknowledged, is_available, unreadable_to_bot};
 use super::{ReconcileError, contact, drain, effective, incidents, pods, replicas};
 use crate::api::{self, ApiError};
 use crate::claim::Claim;
@@ -68,7 +68,7 @@ pub async fn report(
     for report in transitions(&told, &desired).into_iter().chain(unseen.into_iter().flatten()) {
         ctx.reports.publish(bot, &report).await;
     }
-    for report in troubles(bot, ctx).into_iter().chain(kills(bot, now, ctx)) {
+    for report in troubles(bot, ctx).into_iter().chain(kills(bot, now, ctx).await) {
         ctx.reports.publish(bot, &report).await;
     }
     Ok(next_look(fetched, &verdict, lost, now))
@@ -111,7 +111,7 @@ fn judge(fetched: &Fetched, claim: &Claim, outcome: &Result<Option<Deployment>, 
             format!("the bot has not yet acknowledged generation {generation}; see its condition ControlApplied");
         return Verdict::reconciling(Reason::NotAcknowledged, text);
     }
-    drain::verdict(&fetched.bot, &fetched.policies()).unwrap_or(Verdict::Ready)
+    drain::verdict(&fetched.bot, &fetched.policies(), &fetched.all_policies()).unwrap_or(Verdict::Ready)
 }
 
 /// The Deployment asks for no pod: because the bot has drained, or because somebody did so by hand during a pause.
@@ -158,9 +158,9 @@ fn present(bot: &ArbBot) -> ArbBotStatus {
 pub(super) fn desired(fetched: &Fetched, claim: &Claim, verdict: &Verdict, lost: bool, now: &Time) -> ArbBotStatus {
     let bot = &fetched.bot;
     let mut conditions: Vec<Condition> = present(bot).conditions.into_iter().filter(contact::is_own).collect();
-    verdict.set(is_paused(bot), &mut conditions, bot.metadata.generation, now);
+    verdict.set(Pause::of(bot), &mut conditions, bot.metadata.generation, now);
     conditions.extend(contact::unknown_conditions(bot, lost, now));
-    let all: Vec<_> = fetched.policies_of_namespace.iter().map(AsRef::as_ref).collect();
+    let all = fetched.all_policies();
     ArbBotStatus {
         observed_generation: bot.metadata.generation,
         conditions,
@@ -199,10 +199,16 @@ fn transitions(before: &ArbBotStatus, after: &ArbBotStatus) -> Vec<Report> {
         let reason = ready.reason.parse().unwrap_or(Reason::Available);
         reports.push(Report::normal(reason, &ready.message));
     }
-    if let Some(paused) = find(&after.conditions, ConditionType::Reconciling)
-        .filter(|c| c.reason == Reason::ReconciliationPaused.to_string() && changed(ConditionType::Reconciling))
+    if let Some(pause) =
+        find(&after.conditions, ConditionType::Reconciling).filter(|_| changed(ConditionType::Reconciling))
     {
-        reports.push(Report::normal(Reason::ReconciliationPaused, &paused.message));
+        match pause.reason.parse() {
+            Ok(Reason::ReconciliationPaused) => {
+                reports.push(Report::normal(Reason::ReconciliationPaused, &pause.message));
+            }
+            Ok(Reason::PauseIgnored) => reports.push(Report::warning(Reason::PauseIgnored, &pause.message)),
+            _ => {}
+        }
     }
     if let Some(step) = drain_step(after).filter(|step| Some(*step) != drain_step(before)) {
         let message = holds(ConditionType::Reconciling).map(|c| c.message.as_str()).unwrap_or(step);
@@ -227,7 +233,7 @@ fn drain_step(status: &ArbBotStatus) -> Option<&str> {
 }
 
 /// What people are told of kills: when the bot first shows one, and when its latch is gone.
-fn kills(bot: &ArbBot, now: Timestamp, ctx: &Context) -> Vec<Report> {
+async fn kills(bot: &ArbBot, now: Timestamp, ctx: &Context) -> Vec<Report> {
     let kills = bot.status.as_ref().and_then(|status| status.kill_switch.as_ref());
     let open: &[IncidentStatus] = kills.map(|kills| kills.incidents.as_slice()).unwrap_or_default();
     let ids = open.iter().map(|incident| incident.id.clone()).collect();
@@ -236,13 +242,29 @@ fn kills(bot: &ArbBot, now: Timestamp, ctx: &Context) -> Vec<Report> {
         Some(before) => !before.contains(&incident.id),
         None => now.duration_since(incident.engaged_at.0) < FRESH_INCIDENT,
     };
-    let engaged = open.iter().filter(is_new).map(|incident| {
-        let text =
-            format!("kill {} of {}: {}; action {}", incident.id, incident.source, incident.reason, incident.action);
-        Report::engaged(&incident.id, text)
-    });
+    let mut reports = Vec::new();
+    for incident in open.iter().filter(is_new) {
+        let by = engaged_by(bot, incident, ctx).await;
+        let IncidentStatus { id, source, reason, action, .. } = incident;
+        reports.push(Report::engaged(id, format!("kill {id} of {source}{by}: {reason}; action {action}")));
+    }
     let closed = before.iter().flatten().filter(|id| open.iter().all(|incident| incident.id != **id));
-    engaged.chain(closed.map(|id| Report::released(id))).collect()
+    reports.extend(closed.map(|id| Report::released(id)));
+    reports
+}
+
+/// Who has engaged the bot's own kill switch; of a policy's the policy's own Event tells.
+async fn engaged_by(bot: &ArbBot, incident: &IncidentStatus, ctx: &Context) -> String {
+    let (name, namespace) = (bot.name_any(), bot.namespace().unwrap_or_default());
+    if incident.source != format!("ArbBot/{name}") {
+        return String::new();
+    }
+    // The caches keep no managedFields.
+    let read = match &bot.metadata.managed_fields {
+        Some(_) => None,
+        None => fetch::get::<ArbBot>(ctx, &namespace, &name).await.ok().flatten(),
+    };
+    loosening::engaged_by(read.as_ref().unwrap_or(bot).managed_fields())
 }
 
 /// What people are told of the bot's own conditions: each trouble once, when it begins or its reason changes.
@@ -271,7 +293,10 @@ const TROUBLES: [ConditionType; 4] = [
 fn trouble(condition: &Condition) -> Option<(String, Reason, String)> {
     let reason: Reason = condition.reason.parse().ok()?;
     let starting = matches!(reason, Reason::Starting | Reason::NotConfirmed | Reason::ContactLost);
-    let fine = matches!(reason, Reason::KeyAccepted | Reason::Connected | Reason::WithinLimits | Reason::Reconciled);
+    let fine = matches!(
+        reason,
+        Reason::KeyAccepted | Reason::Connected | Reason::WithinLimits | Reason::Reconciled | Reason::Stopped
+    );
     (!starting && !fine).then(|| (condition.type_.clone(), reason, condition.message.clone()))
 }
 

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::apply::ApplyError;
 use super::fetch::{self, FetchError};
-use super::verdict::Verdict;
+use super::verdict::{Pause, Verdict};
 use super::{ReconcileError, contact, pause};
 use crate::api::{self, ApiError};
 use crate::cache::bots::Undecodable;
@@ -134,7 +134,7 @@ fn desired(bot: &Undecodable, unknown: &[Condition]) -> Option<Value> {
         }
     }
     let verdict = Verdict::stalled(Reason::InvalidSpec, message(bot));
-    verdict.set(false, &mut own, bot.metadata.generation, &Time(Timestamp::now()));
+    verdict.set(Pause::No, &mut own, bot.metadata.generation, &Time(Timestamp::now()));
     let observed = bot.status.get("observedGeneration").and_then(Value::as_i64);
     if own == before && observed == bot.metadata.generation && find(&own, ConditionType::Stalled).is_some() {
         return None;

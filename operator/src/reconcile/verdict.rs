@@ -1,7 +1,7 @@
 //! Ready, Reconciling and Stalled as kstatus reads them: exactly one of three states (pure).
 
 use arbbot_crds::ArbBot;
-use arbbot_crds::conditions::{ConditionStatus, ConditionType, Reason, find, set_condition};
+use arbbot_crds::conditions::{ConditionStatus, ConditionType, Reason, find, set_condition, shorten};
 use arbbot_crds::names::ANNOTATION_PAUSED;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -50,8 +50,9 @@ impl Verdict {
         }
     }
 
-    /// Writes the three conditions. `paused`: the bot's children are left alone, which is neither work nor trouble.
-    pub fn set(&self, paused: bool, conditions: &mut Vec<Condition>, generation: Option<i64>, now: &Time) {
+    /// Writes the three conditions. While paused the bot's children are left alone, which is neither work nor trouble.
+    pub fn set(&self, pause: Pause<'_>, conditions: &mut Vec<Condition>, generation: Option<i64>, now: &Time) {
+        let paused = pause == Pause::Yes;
         let (ready, stalled) = (matches!(self, Self::Ready | Self::Stopped), matches!(self, Self::Stalled(_)));
         let reconciling = matches!(self, Self::Reconciling(why) if !paused || goes_on_when_paused(why.reason));
         let why = match self {
@@ -61,7 +62,15 @@ impl Verdict {
             Self::Reconciling(why) | Self::Stalled(why) => (why.reason, why.message.as_str()),
         };
         let done = (Reason::UpToDate, "nothing is to be done");
-        let at_rest = if paused { (Reason::ReconciliationPaused, PAUSED) } else { done };
+        let ignored = match pause {
+            Pause::Ignored(value) => ignored(value),
+            Pause::No | Pause::Yes => String::new(),
+        };
+        let at_rest = match pause {
+            Pause::No => done,
+            Pause::Yes => (Reason::ReconciliationPaused, PAUSED),
+            Pause::Ignored(_) => (Reason::PauseIgnored, ignored.as_str()),
+        };
         let rows = [
             (ConditionType::Ready, ready, why),
             (ConditionType::Reconciling, reconciling, if reconciling { why } else { at_rest }),
@@ -85,10 +94,38 @@ fn goes_on_when_paused(reason: Reason) -> bool {
     )
 }
 
-/// Whether the annotation [`ANNOTATION_PAUSED`] is set.
+/// What the annotation [`ANNOTATION_PAUSED`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause<'a> {
+    /// It is not there, or "false".
+    No,
+    /// "true".
+    Yes,
+    /// Something else, which pauses nothing.
+    Ignored(&'a str),
+}
+
+impl<'a> Pause<'a> {
+    /// What it says on this bot.
+    #[must_use]
+    pub fn of(bot: &'a ArbBot) -> Self {
+        match bot.annotations().get(ANNOTATION_PAUSED).map(String::as_str) {
+            None | Some("false") => Self::No,
+            Some("true") => Self::Yes,
+            Some(other) => Self::Ignored(other),
+        }
+    }
+}
+
+fn ignored(value: &str) -> String {
+    let value = shorten(value, 32);
+    format!("the annotation {ANNOTATION_PAUSED} is {value:?}: only \"true\" pauses, so nothing is paused")
+}
+
+/// Whether reconciliation is paused.
 #[must_use]
 pub fn is_paused(bot: &ArbBot) -> bool {
-    bot.annotations().get(ANNOTATION_PAUSED).is_some_and(|value| value == "true")
+    Pause::of(bot) == Pause::Yes
 }
 
 /// Whether the Deployment runs its present template.
@@ -133,7 +170,7 @@ mod tests {
         let types = [ConditionType::Ready, ConditionType::Reconciling, ConditionType::Stalled];
         let mut conditions = Vec::new();
         for (verdict, expected) in verdicts.iter().zip(types) {
-            verdict.set(false, &mut conditions, Some(7), &now);
+            verdict.set(Pause::No, &mut conditions, Some(7), &now);
             for type_ in types {
                 assert_eq!(is_true(&conditions, type_), type_ == expected, "{verdict:?} {type_}");
                 assert_eq!(find(&conditions, type_).unwrap().observed_generation, Some(7));
@@ -147,7 +184,7 @@ mod tests {
         let now = Time(Timestamp::UNIX_EPOCH);
         let paused = |verdict: Verdict| {
             let mut conditions = Vec::new();
-            verdict.set(true, &mut conditions, Some(7), &now);
+            verdict.set(Pause::Yes, &mut conditions, Some(7), &now);
             let shown = |type_| find(&conditions, type_).map(|c| (c.status.clone(), c.reason.clone()));
             (shown(ConditionType::Ready), shown(ConditionType::Reconciling), shown(ConditionType::Stalled))
         };
@@ -159,5 +196,22 @@ mod tests {
         assert_eq!(paused(starting), (is("False", "PodNotReady"), resting, fine));
         let draining = Verdict::reconciling(Reason::Draining, "m");
         assert_eq!(paused(draining).1, is("True", "Draining"));
+    }
+
+    #[test]
+    fn a_value_that_pauses_nothing_is_said() {
+        let with = |value: &str| {
+            let mut bot = crate::reconcile::fixtures::bot("");
+            bot.metadata.annotations = Some([(ANNOTATION_PAUSED.to_owned(), value.to_owned())].into());
+            bot
+        };
+        assert_eq!(Pause::of(&crate::reconcile::fixtures::bot("")), Pause::No);
+        assert!(is_paused(&with("true")) && Pause::of(&with("false")) == Pause::No);
+        let yes = with("yes");
+        let mut conditions = Vec::new();
+        Verdict::Ready.set(Pause::of(&yes), &mut conditions, Some(7), &Time(Timestamp::UNIX_EPOCH));
+        let reconciling = find(&conditions, ConditionType::Reconciling).unwrap();
+        assert_eq!((reconciling.status.as_str(), reconciling.reason.as_str()), ("False", "PauseIgnored"));
+        assert!(reconciling.message.contains(r#""yes": only "true" pauses"#), "{}", reconciling.message);
     }
 }

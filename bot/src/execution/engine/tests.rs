@@ -53,6 +53,58 @@ fn a_tightened_limit_cancels_the_orders_that_no_longer_fit() {
 }
 
 #[test]
+fn fills_on_their_way_through_two_snapshots_are_no_difference() {
+    let mut world = World::with_position();
+    for step in 0..2 {
+        // The exchange's holdings are behind the fill that it has told of, at two snapshots in a row.
+        world.shown = Some((world.position(SPOT), world.position(FUTURE)));
+        let owned = world.view().future_owned_contracts;
+        for pick in 0..4 {
+            world.fill(step + pick, 100, true);
+        }
+        assert_ne!((world.position(SPOT), world.position(FUTURE)), world.shown.unwrap(), "nothing filled: {owned}");
+        let snapshot = world.snapshot();
+        world.give(snapshot);
+        assert_eq!(world.view().reconciliation, Reconciliation::Matches);
+        world.clock.advance(Duration::from_secs(1));
+    }
+    world.shown = None;
+    world.pass(Duration::from_secs(4));
+    assert_eq!(world.view().reconciliation, Reconciliation::Matches);
+}
+
+#[test]
+fn a_difference_that_stays_closes_entry_after_a_second_look() {
+    let mut world = World::with_position();
+    world.shown = Some((world.position(SPOT), world.position(FUTURE) + dec!(1)));
+    world.fill(0, 0, true);
+    let snapshot = world.snapshot();
+    world.give(snapshot);
+    assert_eq!(world.view().reconciliation, Reconciliation::Matches, "seen once");
+    world.pass(Duration::from_secs(10));
+    let view = world.view();
+    assert!(matches!(view.reconciliation, Reconciliation::Differs(_)) && view.has_deficit, "{view:?}");
+    assert_eq!(world.gate.current().0.entry, Entry::ReduceOnly);
+    world.shown = None;
+    world.pass(Duration::from_secs(11));
+    assert_eq!(world.view().reconciliation, Reconciliation::Matches);
+}
+
+#[test]
+fn a_difference_that_every_snapshot_shows_counts_whatever_fills() {
+    let mut world = World::with_position();
+    for second in 0..40 {
+        world.shown = Some((world.position(SPOT) - dec!(0.01), world.position(FUTURE)));
+        world.fill(second, 10, true);
+        let snapshot = world.snapshot();
+        world.give(snapshot);
+        world.clock.advance(Duration::from_secs(1));
+        world.gate.in_contact(world.clock.boottime());
+    }
+    assert!(matches!(world.view().reconciliation, Reconciliation::Differs(_)));
+}
+
+#[test]
 fn a_kill_cancels_flattens_and_proves_it_twice() {
     let mut world = World::with_position();
     world.kill(KillAction::Flatten);

@@ -7,8 +7,8 @@ use arbbot_crds::status::EffectiveMode;
 use k8s_openapi::jiff::Timestamp;
 use rust_decimal::Decimal;
 
-use super::{Engine, Now};
-use crate::exchange::{Holdings, Link};
+use super::{Engine, Now, Reconciliation};
+use crate::exchange::Link;
 use crate::execution::drain::DrainView;
 use crate::execution::kill::is_flat;
 use crate::execution::orders::State;
@@ -16,23 +16,6 @@ use crate::execution::proof::Proof;
 
 /// Source of the restriction that a drain puts in force once it has taken too long.
 pub const DRAIN_TIMEOUT: &str = "drainTimeout";
-
-/// Whether the exchange shows what the bot expects.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reconciliation {
-    /// Not yet compared.
-    Pending,
-    /// The exchange shows what the bot owns.
-    Matches,
-    /// The exchange shows something else; the text names the leg and the figures.
-    Differs(String),
-}
-
-impl Reconciliation {
-    pub(super) fn is_pending(&self) -> bool {
-        *self == Self::Pending
-    }
-}
 
 /// What the engine shows of itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -198,39 +181,6 @@ impl Engine {
         }
     }
 
-    /// Compares what the venue holds with what the bot owns. A difference counts once two snapshots in a row show it,
-    /// because a fill may lie between the two halves of a snapshot.
-    pub(super) fn reconcile(&mut self, holdings: &Holdings, undisturbed: bool) {
-        let (spot_owned, future_owned) = self.owned();
-        let contracts = holdings.contracts.get(&self.id.future_product).copied().unwrap_or_default();
-        let base = self.spot.product.as_ref().map(|product| product.base_currency.clone()).unwrap_or_default();
-        let balance = holdings.balances.get(&base).copied().unwrap_or_default();
-        let future = self.id.future_product.clone();
-        let difference = if contracts != future_owned {
-            Some(format!("{future}: the exchange shows {contracts} contracts, the bot owns {future_owned}"))
-        } else if balance < spot_owned {
-            Some(format!("{base}: the exchange shows a balance of {balance}, the bot owns {spot_owned}"))
-        } else {
-            None
-        };
-        match difference {
-            None => {
-                self.mismatched_once = false;
-                (self.spot.deficit, self.future.deficit) = (Decimal::ZERO, Decimal::ZERO);
-                self.reconciliation = Reconciliation::Matches;
-            }
-            Some(difference) => {
-                // What the venue does not show is not closed, from the first sight on.
-                self.spot.deficit = (spot_owned - balance).max(Decimal::ZERO);
-                self.future.deficit = deficit(future_owned, contracts);
-                if self.mismatched_once && undisturbed {
-                    self.reconciliation = Reconciliation::Differs(difference);
-                }
-                self.mismatched_once = true;
-            }
-        }
-    }
-
     /// Name of the first limit that is exceeded, and the figures.
     fn limit_exceeded(&self, control: &Control, now: Now) -> Option<(&'static str, String)> {
         let exposure = self.exposure(now)?;
@@ -270,10 +220,4 @@ impl Engine {
             .find(|product| !product.tradable)
             .map(|product| format!("{} is not offered for trading now", product.id))
     }
-}
-
-/// What the venue shows less of the same sign.
-fn deficit(owned: Decimal, shown: Decimal) -> Decimal {
-    let same_sign = if (owned * shown).is_sign_positive() { shown.abs() } else { Decimal::ZERO };
-    (owned.abs() - same_sign).max(Decimal::ZERO)
 }

@@ -50,6 +50,17 @@ fn no_bots_are_never_halted_and_yet_the_policy_is_ready() {
 }
 
 #[test]
+fn a_kill_whose_selector_matches_no_bot_is_stalled() {
+    let spec = "{selector: {matchLabels: {desk: typo}}, killSwitch: {engaged: true}}";
+    let none = of(spec, &[]);
+    let stalled = find(&none.conditions, ConditionType::Stalled).unwrap();
+    assert_eq!((stalled.status.as_str(), stalled.reason.as_str()), ("True", "NoBots"));
+    assert!(stalled.message.contains("stops nobody") && stalled.message.contains("--show-labels"));
+    let calm = of("{selector: {matchLabels: {desk: typo}}}", &[]);
+    assert!(is_true(&calm.conditions, ConditionType::Ready), "nothing is engaged");
+}
+
+#[test]
 fn a_few_of_many_missing_bots_are_named_and_the_policy_says_if_it_demands_nothing() {
     let many: Vec<_> = (0..1000).map(|n| member(&format!("bot-{n:03}"), n > 500, false, false)).collect();
     let status = of("{}", &many);

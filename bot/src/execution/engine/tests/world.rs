@@ -47,6 +47,8 @@ pub struct World {
     pub generation: i64,
     pub incidents: u64,
     pub session_open: bool,
+    /// What the exchange shows as base currency and contracts, where that is not what the fills amount to.
+    pub shown: Option<(Decimal, Decimal)>,
     /// Answers to placements are lost, cancels are ignored, or snapshots fail, as long as it is set.
     pub faulty: bool,
     /// How much an order that takes fills, in percent.
@@ -79,6 +81,7 @@ impl World {
             accepted: Vec::new(),
             generation: 0,
             incidents: 0,
+            shown: None,
             session_open: true,
             faulty: false,
             liquidity: 100,
@@ -283,9 +286,10 @@ impl World {
         }
         let mut future = future_product();
         future.future.as_mut().unwrap().session_open = self.session_open;
+        let (spot, contracts) = self.shown.unwrap_or_else(|| (self.position(SPOT), self.position(FUTURE)));
         let holdings = Holdings {
-            contracts: [(FUTURE.to_owned(), self.position(FUTURE))].into(),
-            balances: [("BTC".to_owned(), self.position(SPOT)), ("USD".to_owned(), dec!(1000000))].into(),
+            contracts: [(FUTURE.to_owned(), contracts)].into(),
+            balances: [("BTC".to_owned(), spot), ("USD".to_owned(), dec!(1000000))].into(),
             futures_collateral_quote: dec!(1000000),
         };
         let orders = self.venue.values().map(|at| at.state.clone()).collect();
