@@ -4,6 +4,9 @@
 //! themselves: nothing may refuse a patch that engages a kill or tightens a limit. The rule on the root looks only at
 //! the name, and only when the object is created.
 
+mod strategy;
+mod venue;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
@@ -18,6 +21,8 @@ use crate::decimal::DecimalString;
 use crate::duration::DurationString;
 use crate::limits::RiskLimits;
 use crate::status::ArbBotStatus;
+pub use strategy::{FundingCarry, Orders, Strategy};
+pub use venue::{CaBundle, Coinbase, ConfigMapKeyRef, Endpoint, Venue};
 
 /// ArbBot is one arbitrage bot: it trades one pair of products on one account of one venue.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -34,8 +39,8 @@ use crate::status::ArbBotStatus;
     // `kubectl get arbbot NAME` would mean both kinds.
     category = "arb",
     // Looked at when an object is created, never again: it must not refuse a kill of one that an earlier schema let in.
-    validation = Rule::new("oldSelf.hasValue() || self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
-        .message("metadata.name must be at most 40 lower-case letters, digits or '-', start with a letter and end with a letter or digit: create the bot under another name").optional_old_self(true),
+    validation = Rule::new("oldSelf.hasValue() || self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && !(self.metadata.name in ['operator', 'operator-leader'])")
+        .message("metadata.name must be at most 40 lower-case letters, digits or '-', start with a letter and end with a letter or digit, and not be 'operator' or 'operator-leader': create the bot under another name").optional_old_self(true),
     printcolumn = r#"{"name":"Mode","type":"string","description":"What the spec asks for","jsonPath":".spec.mode"}"#,
     printcolumn = r#"{"name":"Effective","type":"string","description":"What the bot obeys, by its own word","jsonPath":".status.bot.effectiveMode"}"#,
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
@@ -208,139 +213,6 @@ pub struct Risk {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Display)]
 pub enum Execution {
     Live,
-}
-
-/// The exchange. Exactly one of its fields is set; its kind is immutable.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Venue {
-    /// Coinbase Advanced Trade: spot and US perpetual-style futures.
-    pub coinbase: Coinbase,
-}
-
-/// Coinbase Advanced Trade.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Coinbase {
-    /// UUID of the portfolio that is traded. The API key must belong to it. Immutable.
-    #[schemars(regex(pattern = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"), length(max = 36))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("venue.coinbase.portfolio is immutable: create another ArbBot"))]
-    pub portfolio: String,
-    /// Where the exchange is reached, in order of preference: the next is used while those before it fail. Hot: an
-    /// endpoint is used only after key_permissions shows the same portfolio there. Default: production.
-    #[serde(default = "production")]
-    #[schemars(length(min = 1, max = 4))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    pub endpoints: Vec<Endpoint>,
-    /// Certificate authority of the endpoints, where it is not a public one. Its content is hot, the reference is cold.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca_bundle: Option<CaBundle>,
-    /// This bot's share of the user's rate limit; a fifth of it is kept for cancels and closes. Hot. Default 10.
-    #[serde(default = "requests_per_second")]
-    #[schemars(range(min = 5, max = 30), extend("format" = "int32"))]
-    pub requests_per_second: u32,
-}
-
-fn production() -> Vec<Endpoint> {
-    vec![Endpoint {
-        name: "production".to_owned(),
-        rest_url: "https://api.coinbase.com".to_owned(),
-        market_web_socket_url: "wss://advanced-trade-ws.coinbase.com".to_owned(),
-        user_web_socket_url: "wss://advanced-trade-ws-user.coinbase.com".to_owned(),
-    }]
-}
-
-const fn requests_per_second() -> u32 {
-    10
-}
-
-/// One way to reach the exchange.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Endpoint {
-    /// Name of this endpoint in status and logs.
-    #[schemars(length(min = 1, max = 63))]
-    pub name: String,
-    /// Base URL of REST, without a path, for example https://api.coinbase.com.
-    #[schemars(regex(pattern = r"^https://[^\s/?#@]+$"), length(max = 256))]
-    pub rest_url: String,
-    /// URL of the market data WebSocket, for example wss://advanced-trade-ws.coinbase.com.
-    #[schemars(regex(pattern = r"^wss://[^\s?#@]+$"), length(max = 256))]
-    pub market_web_socket_url: String,
-    /// URL of the user WebSocket, for example wss://advanced-trade-ws-user.coinbase.com.
-    #[schemars(regex(pattern = r"^wss://[^\s?#@]+$"), length(max = 256))]
-    pub user_web_socket_url: String,
-}
-
-/// Source of a certificate authority.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct CaBundle {
-    /// ConfigMap in the bot's namespace that holds the PEM certificates.
-    pub config_map_key_ref: ConfigMapKeyRef,
-}
-
-/// A key of a ConfigMap in the bot's namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ConfigMapKeyRef {
-    /// Name of the ConfigMap.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
-    /// Key in it.
-    #[schemars(length(min = 1, max = 253))]
-    pub key: String,
-}
-
-/// What a bot trades. Exactly one of its fields is set.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Strategy {
-    /// Long spot, short perpetual-style future, delta neutral: earns the funding that longs pay.
-    pub funding_carry: FundingCarry,
-}
-
-/// Long spot, short perpetual-style future, delta neutral.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct FundingCarry {
-    /// Spot product of the long leg, for example BTC-USD. Immutable.
-    #[schemars(regex(pattern = r"^[A-Z0-9]{2,10}-[A-Z0-9]{2,10}$"), length(max = 21))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("strategy.fundingCarry.spotProduct is immutable: create another ArbBot"))]
-    pub spot_product: String,
-    /// Futures product of the short leg, for example BIP-20DEC30-CDE. Immutable. INTX perpetuals ended on Advanced
-    /// Trade on 1 October 2026.
-    #[schemars(regex(pattern = r"^[A-Z0-9]{2,10}-[0-9]{1,2}[A-Z]{3}[0-9]{2}-CDE$"), length(max = 40))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("strategy.fundingCarry.futureProduct is immutable: create another ArbBot"))]
-    pub future_product: String,
-    /// Notional of each leg that the bot builds up to, in quote currency, cut to whole contracts. Hot.
-    pub target_notional: DecimalString,
-    /// How its orders are placed. Hot.
-    #[serde(default)]
-    #[x_kube(validation = Rule::new("duration(self.maxRest) >= duration('5s') && duration(self.maxRest) <= duration('10m')")
-        .message("strategy.fundingCarry.orders.maxRest must be between 5s and 10m: it bounds how long an order outlives its bot"))]
-    #[x_kube(validation = Rule::new("duration(self.legTimeout) >= duration('1s')")
-        .message("strategy.fundingCarry.orders.legTimeout must be at least 1s"))]
-    pub orders: Orders,
-}
-
-/// How a strategy's orders are placed. Both legs rest post-only at the touch first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Orders {
-    /// How long one leg may stay ahead of the other before the difference is taken from the book; also how long a
-    /// halted bot may trim an imbalance. Default 20s.
-    pub leg_timeout: DurationString,
-    /// Longest life of a resting order: it expires by itself at the exchange and is renewed while the bot lives.
-    /// Default 120s.
-    pub max_rest: DurationString,
-}
-
-impl Default for Orders {
-    fn default() -> Self {
-        let seconds = |s| DurationString(std::time::Duration::from_secs(s));
-        Self { leg_timeout: seconds(20), max_rest: seconds(120) }
-    }
 }
 
 /// The API key of the account, and another of the same portfolio to change to.

@@ -42,6 +42,10 @@ pub const LEDGER_DIR: &str = "/var/lib/arbbot";
 /// Lease of the operator's leader, in the operator's namespace.
 pub const LEADER_LEASE: &str = "arbbot-operator-leader";
 
+/// Names that no bot may have: in the operator's own namespace its children would have the names of the operator's
+/// ServiceAccount and of its Lease.
+pub const RESERVED: [&str; 2] = ["operator", "operator-leader"];
+
 /// Name of a bot's ServiceAccount, Role, RoleBinding, Deployment, Service and Lease.
 pub fn child_name(bot: &str) -> String {
     format!("arbbot-{bot}")

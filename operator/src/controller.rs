@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use arbbot_crds::conditions::Reason;
 use arbbot_crds::{ArbBot, ArbPolicy};
+use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use tokio::sync::mpsc;
@@ -34,6 +35,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 const WAITING_REPORTS: usize = 1000;
 
 type Told = (ObjectReference, Report);
+type Reconciling = BoxFuture<'static, Result<Option<Duration>, ReconcileError>>;
 
 /// The queues, and what fills them.
 pub struct Controller {
@@ -82,8 +84,13 @@ impl Controller {
             }
             context.begin_to_lead();
             context.caches.synced_scopes().for_each(|scope| self.fill(&context.caches, scope));
-            let bots = work(&self.bots, BOTS_AT_ONCE, self.bot_work(&context), shutdown.clone(), DRAIN);
-            let policies = work(&self.policies, POLICIES_AT_ONCE, self.policy_work(&context), shutdown.clone(), DRAIN);
+            let bot =
+                work_on("ArbBot", &context, |key, context| Box::pin(async move { reconcile(&key, &context).await }));
+            let policy = work_on("ArbPolicy", &context, |key, context| {
+                Box::pin(async move { reconcile_policy(&key, &context).await })
+            });
+            let bots = work(&self.bots, BOTS_AT_ONCE, bot, shutdown.clone(), DRAIN);
+            let policies = work(&self.policies, POLICIES_AT_ONCE, policy, shutdown.clone(), DRAIN);
             tokio::select! {
                 (bots, policies) = async { tokio::join!(bots, policies) } => return bots || policies,
                 () = publish(&mut tellings, &context) => {}
@@ -102,40 +109,6 @@ impl Controller {
         policies.into_iter().for_each(|policy| self.policies.add(policy, DEBOUNCE));
     }
 
-    fn bot_work(
-        &self,
-        context: &Arc<Context>,
-    ) -> impl Fn(Key) -> futures::future::BoxFuture<'static, Option<Duration>> + use<> {
-        let context = context.clone();
-        move |key| {
-            let context = context.clone();
-            Box::pin(async move {
-                let started = Instant::now();
-                let result = catch_panic(reconcile(&key, &context)).await;
-                let result = result.unwrap_or_else(|panic| Err(ReconcileError::Panicked(panic)));
-                context.metrics.reconciled("ArbBot", reason_of(&result), started.elapsed());
-                next_look(&key, result, &context).await
-            })
-        }
-    }
-
-    fn policy_work(
-        &self,
-        context: &Arc<Context>,
-    ) -> impl Fn(Key) -> futures::future::BoxFuture<'static, Option<Duration>> + use<> {
-        let context = context.clone();
-        move |key| {
-            let context = context.clone();
-            Box::pin(async move {
-                let started = Instant::now();
-                let result = catch_panic(reconcile_policy(&key, &context)).await;
-                let result = result.unwrap_or_else(|panic| Err(ReconcileError::Panicked(panic)));
-                context.metrics.reconciled("ArbPolicy", reason_of(&result), started.elapsed());
-                next_look(&key, result, &context).await
-            })
-        }
-    }
-
     fn tell(&self, object: ObjectReference, reports: Vec<Report>) {
         for report in reports {
             if let Err(mpsc::error::TrySendError::Full((_, report))) = self.told.try_send((object.clone(), report)) {
@@ -146,6 +119,25 @@ impl Controller {
                 );
             }
         }
+    }
+}
+
+/// The reconcile of one kind with everything around it: its own panics, its time and result, and when to look again.
+fn work_on(
+    kind: &'static str,
+    context: &Arc<Context>,
+    reconcile: fn(Key, Arc<Context>) -> Reconciling,
+) -> impl Fn(Key) -> BoxFuture<'static, Option<Duration>> + use<> {
+    let context = context.clone();
+    move |key| {
+        let context = context.clone();
+        Box::pin(async move {
+            let started = Instant::now();
+            let result = catch_panic(reconcile(key.clone(), context.clone())).await;
+            let result = result.unwrap_or_else(|panic| Err(ReconcileError::Panicked(panic)));
+            context.metrics.reconciled(kind, reason_of(&result), started.elapsed());
+            next_look(&key, result, &context).await
+        })
     }
 }
 

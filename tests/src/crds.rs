@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::harness::MANIFESTS;
 use crate::kubectl::Kubectl;
+use crate::waiting::wait_for;
 
 /// Name of the definition of ArbBots.
 pub const ARBBOTS: &str = "arbbots.arbbot.io";
@@ -22,8 +23,9 @@ pub async fn install(kubectl: &Kubectl) -> Result<()> {
     let file = format!("{MANIFESTS}/crds.yaml");
     kubectl.run(&["apply", "--server-side", "--force-conflicts", "-f", &file]).await?;
     let crds = ["crd/arbbots.arbbot.io", "crd/arbpolicies.arbbot.io"];
-    kubectl.run(&["wait", "--for=condition=Established", "--timeout=30s", crds[0], crds[1]]).await?;
-    Ok(())
+    let established = ["wait", "--for=condition=Established", "--timeout=30s", crds[0], crds[1]];
+    // kubectl gives up on an object whose status nobody has written yet.
+    wait_for("the definitions are established", || async { Ok(kubectl.output(&established, "").await?.success) }).await
 }
 
 /// Lets the API server store any spec under any name, as an early release might have.

@@ -3,7 +3,7 @@
 mod conditions;
 mod drain;
 
-use arbbot_crds::conditions::{ConditionType, Reason, set_condition};
+use arbbot_crds::conditions::{ConditionType, set_condition};
 use arbbot_crds::control::{Control, Duty, Restriction, effective};
 use arbbot_crds::status::{
     AppliedPolicy, ArbBotStatus, BotStatus, CredentialsStatus, DrainPhase, EffectiveMode, IncidentStatus,

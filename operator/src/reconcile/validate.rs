@@ -1,5 +1,6 @@
 //! Step 2 (pure): what the API server's schema cannot check. Only a [`ValidatedBot`] can be built.
 
+use arbbot_crds::names::RESERVED;
 use arbbot_crds::{ArbBot, ArbBotSpec};
 use kube::ResourceExt;
 
@@ -56,6 +57,11 @@ pub enum Invalid {
         "metadata.name {0:?} is not usable: create the bot under a name of at most 40 lower-case letters, digits or '-' that starts with a letter and ends with a letter or digit"
     )]
     Name(String),
+    /// Its children would have the names of the operator's own objects.
+    #[error(
+        "metadata.name {0:?} is reserved: the bot's objects would have the names of the operator's own. Create the bot under another name"
+    )]
+    Reserved(String),
     /// A label prefix is the operator's own.
     #[error(
         "spec.podTemplate.{field} has the key {key:?}: keys under arbbot.io/ are the operator's, use another prefix"
@@ -71,6 +77,9 @@ pub fn validate(bot: &ArbBot, default_image: &str) -> Result<ValidatedBot, Inval
     let name = bot.name_any();
     if !is_usable(&name) {
         return Err(Invalid::Name(name));
+    }
+    if RESERVED.contains(&name.as_str()) {
+        return Err(Invalid::Reserved(name));
     }
     let template = &bot.spec.pod_template;
     for (field, map) in [("labels", &template.labels), ("annotations", &template.annotations)] {
@@ -100,6 +109,7 @@ fn is_usable(name: &str) -> bool {
 mod tests {
     use super::super::fixtures::bot;
     use super::*;
+    use arbbot_crds::names::{LEADER_LEASE, child_name};
 
     #[test]
     fn the_operators_own_image_is_the_default() {
@@ -115,6 +125,11 @@ mod tests {
         let mut named = bot("");
         named.metadata.name = Some("x".repeat(41));
         assert!(message(&named).contains("metadata.name"));
+        for (reserved, child) in [("operator", "arbbot-operator"), ("operator-leader", LEADER_LEASE)] {
+            named.metadata.name = Some(reserved.to_owned());
+            assert!(message(&named).contains("reserved"));
+            assert_eq!(child_name(reserved), child);
+        }
         let labelled = bot("  podTemplate: {labels: {arbbot.io/bot-uid: stolen}}\n");
         assert!(message(&labelled).contains("spec.podTemplate.labels"));
     }

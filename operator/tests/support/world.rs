@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::api_server::ApiServer;
 
 /// An election that fits into a test.
-pub const LEASE: Duration = Duration::from_secs(3);
+pub const LEASE: Duration = Duration::from_secs(4);
 /// The leader gives up so long after its last renewal.
 pub const DEADLINE: Duration = Duration::from_secs(2);
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -30,7 +30,7 @@ impl Operator {
         let fixed = ["arbbot-operator", "--listen=127.0.0.1:0", "--leader-election-namespace=system"];
         let identity = format!("--identity={name}");
         let times = [
-            "--leader-elect-lease-duration=3s",
+            "--leader-elect-lease-duration=4s",
             "--leader-elect-renew-deadline=2s",
             "--leader-elect-retry-period=200ms",
         ];

@@ -1,0 +1,98 @@
+//! The kill switch, modes and policies on the real API server: real operator, real bots, real kubectl, and the exchange's
+//! own word for what happened.
+
+mod contact;
+mod latch;
+mod modes;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+use arbbot_crds::ArbBot;
+use arbbot_crds::conditions::ConditionType;
+use arbbot_crds::status::EffectiveMode;
+use arbbot_tests::harness::{Bot, Room, condition_is, incidents, run};
+use arbbot_tests::measure::Journal;
+use arbbot_tests::scenarios;
+
+use contact::{
+    a_bot_without_contact_closes_entry_and_then_cancels, a_watch_that_is_silently_dropped_does_not_blind_the_bot,
+    bots_that_were_frozen_while_they_were_killed_wake_up_without_a_wrong_order,
+};
+use latch::{
+    a_kill_is_resumed_after_kill_9, a_latch_outlives_its_policy, only_the_incidents_own_id_releases_it,
+    the_latch_survives_a_bot_restart, the_latch_survives_a_lost_ledger,
+    the_latch_survives_a_revert_by_another_field_manager,
+};
+use modes::{
+    a_bot_becomes_ready_and_every_printer_column_shows, a_kill_with_cancel_orders_keeps_the_position,
+    a_policy_patch_reaches_every_bot_it_matches_and_no_other, a_tightened_limit_cancels_what_no_longer_fits,
+    deletion_with_flatten_ends_flat_and_leaves_only_the_ledgers_claim,
+    deletion_with_orphan_cancels_and_keeps_the_position, halted_cancels_every_order_and_keeps_the_position,
+    one_patch_stops_acknowledges_cancels_and_flattens, reduce_only_never_raises_a_leg,
+};
+
+fn main() -> ExitCode {
+    run(
+        32,
+        scenarios![
+            a_bot_becomes_ready_and_every_printer_column_shows,
+            one_patch_stops_acknowledges_cancels_and_flattens,
+            halted_cancels_every_order_and_keeps_the_position,
+            a_kill_with_cancel_orders_keeps_the_position,
+            the_latch_survives_a_bot_restart,
+            the_latch_survives_a_lost_ledger,
+            the_latch_survives_a_revert_by_another_field_manager,
+            a_kill_is_resumed_after_kill_9,
+            only_the_incidents_own_id_releases_it,
+            reduce_only_never_raises_a_leg,
+            a_tightened_limit_cancels_what_no_longer_fits,
+            a_policy_patch_reaches_every_bot_it_matches_and_no_other,
+            a_latch_outlives_its_policy,
+            deletion_with_flatten_ends_flat_and_leaves_only_the_ledgers_claim,
+            deletion_with_orphan_cancels_and_keeps_the_position,
+            a_watch_that_is_silently_dropped_does_not_blind_the_bot,
+            a_bot_without_contact_closes_entry_and_then_cancels,
+            bots_that_were_frozen_while_they_were_killed_wake_up_without_a_wrong_order,
+        ],
+    )
+}
+
+/// The exchange accepted no order that raises a leg from `from` on.
+async fn nothing_raised_since(bot: &Bot<'_>, from: u64) -> Result<()> {
+    let events = bot.journal().await?;
+    let raising: Vec<_> = Journal(&events).raising(from, u64::MAX).into_iter().cloned().collect();
+    ensure!(raising.is_empty(), "{} raised a leg: {raising:?}", bot.name);
+    Ok(())
+}
+
+async fn wait_applied(bot: &Bot<'_>, generation: i64) -> Result<ArbBot> {
+    let applied = |bot: &ArbBot| {
+        let bot = bot.status.as_ref().and_then(|status| status.bot.as_ref());
+        bot.and_then(|bot| bot.applied_generation) >= Some(generation)
+    };
+    bot.wait(&format!("generation {generation} is acknowledged"), applied).await
+}
+
+fn effective_mode(bot: &ArbBot) -> Option<EffectiveMode> {
+    bot.status.as_ref().and_then(|status| status.bot.as_ref()).and_then(|bot| bot.effective_mode)
+}
+
+/// A bot that was killed and is flat; and when the kill was sent.
+async fn killed_bot<'a>(room: &Room<'a>) -> Result<(Bot<'a>, String, u64)> {
+    let bot = room.trading_bot("bot").await?;
+    let patched = bot.kill().await?;
+    let incident = bot.wait_kill_finished().await?;
+    Ok((bot, incident.id, patched.sent_ns))
+}
+
+/// The incident is still open and the bot still obeys it.
+async fn still_latched(bot: &Bot<'_>, incident: &str) -> Result<()> {
+    let latched = |bot: &ArbBot| {
+        incidents(bot).iter().any(|open| open.id == incident)
+            && effective_mode(bot) == Some(EffectiveMode::Flatten)
+            && condition_is(bot, ConditionType::Halted, "True")
+            && condition_is(bot, ConditionType::Flat, "True")
+    };
+    bot.wait(&format!("incident {incident} is latched, the bot halted and flat"), latched).await.map(|_| ())
+}
