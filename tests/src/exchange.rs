@@ -242,8 +242,9 @@ impl Exchange {
         let parent = Parent::new()?;
         let arguments = ["serve", "--listen", "127.0.0.1:0", "--accounts", &accounts.to_string()];
         let mut arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
-        // All bots of a test share one address, and with it the limit of connections per second.
-        arguments.extend(["--web-socket-rate-limit", "0", "--data-dir"].map(OsString::from));
+        // All bots of a test share one address, and with it the limit of connections per second; and a test must not
+        // depend on the day of the week.
+        arguments.extend(["--web-socket-rate-limit", "0", "--always-open", "--data-dir"].map(OsString::from));
         arguments.push(data.clone().into());
         let program = Program {
             path: program.to_owned(),
