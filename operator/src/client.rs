@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::http::{Method, Request, Response, StatusCode};
 use kube::Client;
 use kube::client::Body;
+use tokio::time::Instant;
 use tower::BoxError;
 
 use crate::leadership::Leadership;
@@ -63,14 +64,19 @@ async fn pass(client: Client, writes: Writes, request: Request<Body>) -> Result<
 }
 
 /// A read. An API server that wants less, stumbles or breaks the connection is asked again a moment later: a reconcile is
-/// many reads, and one that fails makes the whole wait for its backoff.
+/// many reads, and one that fails makes the whole wait for its backoff. A list costs too much for that, a watch has its
+/// own way on, and what took long would take as long again.
 async fn read(client: &Client, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+    if is_list_or_watch(&request) {
+        return Ok(client.send(request).await?);
+    }
     let (parts, _) = request.into_parts(); // a read has no body
     let mut pause = FIRST_PAUSE;
     loop {
-        let answer = read_once(client, Request::from_parts(parts.clone(), Body::empty())).await;
+        let began = Instant::now();
+        let answer = read_whole(client, Request::from_parts(parts.clone(), Body::empty())).await;
         let is_final = answer.as_ref().is_ok_and(|response| !is_passing(response.status()));
-        if is_final || pause > LAST_PAUSE {
+        if is_final || pause > LAST_PAUSE || began.elapsed() > AT_ONCE {
             return answer;
         }
         tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
@@ -78,21 +84,22 @@ async fn read(client: &Client, request: Request<Body>) -> Result<Response<Body>,
     }
 }
 
-/// Reads the whole answer, so that one that breaks in its middle can be asked for again. A watch has no end: it is passed
-/// on as it comes, and resumed by who watches.
-async fn read_once(client: &Client, request: Request<Body>) -> Result<Response<Body>, BoxError> {
-    let is_watch = request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"));
-    let response = client.send(request).await?;
-    if is_watch {
-        return Ok(response);
-    }
-    let (parts, body) = response.into_parts();
+/// Both have parameters; the read of one object has none.
+fn is_list_or_watch(request: &Request<Body>) -> bool {
+    request.uri().query().is_some_and(|query| !query.is_empty())
+}
+
+/// Reads the whole answer, so that one that breaks in its middle can be asked for again.
+async fn read_whole(client: &Client, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+    let (parts, body) = client.send(request).await?.into_parts();
     Ok(Response::from_parts(parts, Body::from(body.collect_bytes().await?)))
 }
 
 /// Pauses between the attempts of a read: two more after the first.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_millis(400);
+/// An answer that took longer is not asked for again.
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 const fn is_passing(status: StatusCode) -> bool {
     matches!(

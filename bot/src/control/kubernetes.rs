@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::control::contact::Round;
 use crate::control::latch::Latches;
-use crate::control::lease::{CALL, Standing};
+use crate::control::lease::Standing;
 use crate::control::observed::{Observed, untyped};
 use crate::control::report::{Claim, ControlFacts};
 use crate::exchange::venue;
@@ -108,9 +108,12 @@ impl ControlTask {
                 event = bots.next() => self.bot_event(&mut state, event),
                 event = policies.next() => self.policy_event(&mut state, event),
                 Some(round) = self.rounds.recv() => {
-                    let changed = self.round(&mut state, round);
+                    if self.round(&mut state, round) {
+                        self.recompute(&mut state).await;
+                    }
+                    // After what is new: a kill waits for no disk that did not answer before.
                     self.try_again(&mut state).await;
-                    changed
+                    false
                 }
                 Ok(()) = self.view.changed() => {
                     self.follow_saga(&mut state).await;
@@ -198,8 +201,12 @@ impl ControlTask {
         self.metrics.control_changes.inc();
         // The latch takes its place at the disk before the orders of the saga do; cancels wait for neither.
         tokio::join!(self.keep(&changed), async { self.tell_engine(&bot, &matching, state) });
-        self.release(state, &bot, &all, &matching).await;
         let unreadable = state.observed.unreadable(&matching);
+        if !changed.is_empty() {
+            // A kill is acknowledged before anything waits for the release of another.
+            self.publish(&bot, &all, &matching, unreadable.clone());
+        }
+        self.release(state, &bot, &all, &matching).await;
         self.publish(&bot, &all, &matching, unreadable);
         self.ready.send_replace(true);
         self.spec.send_replace(bot);
@@ -397,7 +404,7 @@ impl ControlTask {
         let released_before = state.releases;
         for id in &releasable {
             // A release that is not durable would latch again after a restart: it is tried again on the next change.
-            match timeout(CALL, self.ledger.release_incident(id, self.clock.now())).await {
+            match timeout(KILL_DEADLINE, self.ledger.release_incident(id, self.clock.now())).await {
                 Err(_) => tracing::error!(incident = %id, "the disk does not answer: not released"),
                 Ok(Ok(())) => {
                     tracing::info!(incident = %id, "released");

@@ -74,6 +74,8 @@ impl StatusTask {
                                 pace.wrote(*status, self.clock.boottime());
                             }
                             Err(error) => {
+                                // Whether it arrived is not known, nor what has become of the object meanwhile.
+                                pace.forget();
                                 failures = failures.saturating_add(1);
                                 tracing::warn!(%error, failures, "status is not written; it is tried again");
                             }

@@ -98,7 +98,7 @@ impl<K: Child> Children<K> {
         if self.store.is_current(&key, &object.metadata, round) {
             return;
         }
-        let bot = bot_of(&object);
+        let bots = bots_of(&object);
         // Who owns what is kept only where it matters: where somebody else owns what is the operator's business.
         let fields = object.metadata.managed_fields.take().filter(|fields| ownership::is_foreign::<K>(fields));
         object.strip();
@@ -108,9 +108,7 @@ impl<K: Child> Children<K> {
         let metadata = object.metadata.clone();
         object.metadata.resource_version = None;
         self.store.put(key, &metadata, round, ChildFacts::default(), &object.to_json());
-        if let Some(bot) = bot {
-            (self.trigger)(&bot);
-        }
+        bots.iter().for_each(|bot| (self.trigger)(bot));
     }
 }
 
@@ -118,6 +116,17 @@ impl<K: Child> Children<K> {
 pub(super) fn bot_of<K>(object: &Raw<K>) -> Option<Key> {
     let bot = object.metadata.labels.as_ref()?.get(LABEL_BOT)?;
     Some(key(object.metadata.namespace.as_deref()?, bot))
+}
+
+/// The bots that a child concerns: the one in its label, and the one in its name if a person has edited the label.
+fn bots_of<K: Child>(object: &Raw<K>) -> Vec<Key> {
+    let by_name = bot_by_name(&key_of(&object.metadata), is_ledger::<K>());
+    let by_label = bot_of(object).filter(|bot| by_name.as_ref() != Some(bot));
+    by_name.into_iter().chain(by_label).collect()
+}
+
+fn is_ledger<K: Child>() -> bool {
+    K::kind(&()) == "PersistentVolumeClaim"
 }
 
 /// The bot of a child that is known by its name only: see `names::child_name` and `names::ledger_claim_name`.
@@ -140,14 +149,12 @@ impl<K: Child + Send + 'static> Sink for Children<K> {
 
     fn deleted(&self, object: Raw<K>) {
         self.store.remove(&key_of(&object.metadata));
-        if let Some(bot) = bot_of(&object) {
-            (self.trigger)(&bot);
-        }
+        bots_of(&object).iter().for_each(|bot| (self.trigger)(bot));
     }
 
     fn listed(&self, scope: &Scope, round: u32) {
         for (child, _) in self.store.sweep(scope.namespace(), round) {
-            if let Some(bot) = bot_by_name(&child, K::kind(&()) == "PersistentVolumeClaim") {
+            if let Some(bot) = bot_by_name(&child, is_ledger::<K>()) {
                 (self.trigger)(&bot);
             }
         }

@@ -68,6 +68,11 @@ impl Pace {
         if self.written.as_ref().is_none_or(is_news) { Next::Write(Box::new(status.clone())) } else { Next::Rest }
     }
 
+    /// Nothing is known of what stands in status: the next look writes, whatever it is.
+    pub(super) fn forget(&mut self) {
+        self.written = None;
+    }
+
     /// This status was written at `now`.
     pub(super) fn wrote(&mut self, status: ArbBotStatus, now: Duration) {
         self.written = Some((status, now));
