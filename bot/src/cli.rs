@@ -1,3 +1,9 @@
 //! The command line.
 
+pub mod account;
+pub mod connect;
+pub mod orders;
+pub mod output;
+pub mod preflight;
 pub mod run;
+pub mod status;

@@ -1,9 +1,11 @@
 //! Control: how spec, policies and latches reach the gate, and how status proves it.
 
 pub mod contact;
+pub mod file;
 pub mod kubernetes;
 pub mod latch;
 pub mod lease;
 pub mod observed;
 pub mod report;
+pub mod task;
 pub mod writer;

@@ -83,6 +83,8 @@ pub struct FutureDetails {
 pub enum OrderKind {
     /// Rests in the book, never takes, expires by itself at the exchange.
     PostOnly { limit_price: Decimal, expires_at: Timestamp },
+    /// Rests until it is filled or cancelled. Only a person places it: nothing of a bot outlives the bot.
+    GoodTillCancelled { limit_price: Decimal, post_only: bool },
     /// Takes what the book offers up to the limit price; the rest is cancelled.
     ImmediateOrCancel { limit_price: Decimal },
     /// Takes whatever the book offers.
@@ -107,7 +109,9 @@ impl NewOrder {
     #[must_use]
     pub fn limit_price(&self) -> Option<Decimal> {
         match self.kind {
-            OrderKind::PostOnly { limit_price, .. } | OrderKind::ImmediateOrCancel { limit_price } => Some(limit_price),
+            OrderKind::PostOnly { limit_price, .. }
+            | OrderKind::GoodTillCancelled { limit_price, .. }
+            | OrderKind::ImmediateOrCancel { limit_price } => Some(limit_price),
             OrderKind::Market | OrderKind::ClosePosition => None,
         }
     }

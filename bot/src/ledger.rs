@@ -5,6 +5,7 @@
 
 mod chain;
 mod error;
+mod history;
 mod journal;
 mod record;
 mod store;
@@ -24,6 +25,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::time::timeout;
 
 pub use error::LedgerError;
+pub use history::{HistoryEntry, history};
 pub use record::{Binding, IncidentRecord, OrderRecord, OrderUpdate, RecordStatus};
 
 use crate::clock::Clock;
@@ -35,7 +37,10 @@ use store::Store;
 
 /// File of the ledger in its directory.
 pub const FILE: &str = "ledger.db";
-const LOCK: &str = "ledger.lock";
+/// Directory of the ledger inside the state directory of a bot that runs without Kubernetes.
+pub const DIR: &str = "ledger";
+/// Lock in its directory, held as long as a bot has the ledger open.
+pub const LOCK: &str = "ledger.lock";
 
 /// How long the opening of an incident waits for the ledger before it goes to the kill journal.
 pub const KILL_DEADLINE: Duration = Duration::from_millis(250);

@@ -1,6 +1,13 @@
 //! `arb-bot`: the trading bot.
 
+use std::process::ExitCode;
+
+use arb_bot::cli::account::{self, AccountCommand, PositionsArgs};
+use arb_bot::cli::orders::OrdersCommand;
+use arb_bot::cli::preflight::{PreflightArgs, preflight};
 use arb_bot::cli::run::{RunArgs, run};
+use arb_bot::cli::status::{StatusArgs, status};
+use arb_bot::telemetry::logs;
 use clap::{Parser, Subcommand};
 
 /// The trading bot of the ArbBot Operator.
@@ -13,15 +20,49 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Trade for one ArbBot of the cluster.
-    Run(RunArgs),
+    /// Trade for one ArbBot: of the cluster, or with -f of a file.
+    Run(Box<RunArgs>),
+    /// Show what a bot that runs with -f obeys and holds.
+    Status(StatusArgs),
+    /// Check everything that an ArbBot needs before it may trade; ends with an error if something is missing.
+    Preflight(PreflightArgs),
+    /// What the account holds.
+    #[command(subcommand)]
+    Account(AccountCommand),
+    /// List the futures positions.
+    Positions(PositionsArgs),
+    /// List, preview, place, edit, cancel and trace orders by hand.
+    #[command(subcommand)]
+    Orders(OrdersCommand),
 }
 
-fn main() -> anyhow::Result<()> {
-    let Command::Run(args) = Cli::parse().command;
+fn main() -> ExitCode {
+    match start(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(command: Command) -> anyhow::Result<()> {
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         anyhow::bail!("a TLS provider was installed twice");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(run(args))
+    runtime.block_on(async {
+        if let Command::Run(args) = command {
+            return run(*args).await;
+        }
+        logs::for_people()?;
+        match command {
+            Command::Run(_) => Ok(()),
+            Command::Status(args) => status(&args),
+            Command::Preflight(args) => preflight(args).await,
+            Command::Account(command) => command.run().await,
+            Command::Positions(args) => account::positions(args).await,
+            Command::Orders(command) => command.run().await,
+        }
+    })
 }

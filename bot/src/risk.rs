@@ -5,4 +5,4 @@ pub mod gate;
 pub mod limits;
 
 pub use gate::{Class, Cleared, Contact, Denied, Gate, Permit, Slot};
-pub use limits::{Exposure, admit};
+pub use limits::{Exposure, admit, admit_alone};

@@ -75,6 +75,25 @@ pub fn arb_bot(
     Ok(Decoded { object: ArbBot { metadata, spec, status }, unreadable })
 }
 
+/// Reads an ArbBot whose spec somebody refuses for a reason of their own (`refused`): as one that cannot be read as a whole.
+#[must_use]
+pub fn refused_arb_bot(
+    metadata: ObjectMeta,
+    data: &Value,
+    before: &ArbBotSpec,
+    refused: Unreadable,
+) -> Decoded<ArbBot> {
+    let raw = data.get("spec").unwrap_or(&Value::Null);
+    let status = data.get("status").filter(|status| !status.is_null()).map(bot_status);
+    // With a spec to fall back on it never fails.
+    let kept = || (before.clone(), vec![refused.clone()]);
+    let (spec, mut unreadable) = bot_spec(raw, Some(before), refused.clone()).unwrap_or_else(|_| kept());
+    // The reason to refuse it comes first; what follows from the parts that it lacks is no news.
+    unreadable.retain(|unreadable| *unreadable != refused);
+    unreadable.insert(0, refused);
+    Decoded { object: ArbBot { metadata, spec, status }, unreadable }
+}
+
 /// Reads an ArbPolicy. `data` is the object without its metadata; `before` is the spec in force until now. What cannot be
 /// read counts as ReduceOnly, for every bot of the namespace where the selector is not known.
 #[must_use]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arbbot_crds::arbbot::{ArbBot, ControlTimeouts};
 use arbbot_crds::arbpolicy::ArbPolicy;
+use arbbot_crds::decode::Unreadable;
 use kube::Client;
 use kube::api::{DynamicObject, ListParams};
 use rand::RngExt;
@@ -23,6 +24,8 @@ use crate::risk::Gate;
 pub struct Round {
     pub standing: Option<Standing>,
     pub bot: Option<DynamicObject>,
+    /// Why this bot does not count as it is, though it may be readable: only a file can be wrong in this way.
+    pub refused: Option<Unreadable>,
     /// All policies of the namespace, and the resourceVersion of the list.
     pub policies: Option<(Vec<DynamicObject>, Option<String>)>,
 }
@@ -86,7 +89,7 @@ impl ContactTask {
         }
         let ok = complete && standing.is_some();
         // The control task ends only with the program.
-        self.rounds.send(Round { standing, bot, policies }).await.ok();
+        self.rounds.send(Round { standing, bot, refused: None, policies }).await.ok();
         ok
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use arbbot_crds::arbbot::ArbBot;
 use arbbot_crds::arbpolicy::ArbPolicy;
-use arbbot_crds::decode::{self, DecodeError, Decoded};
+use arbbot_crds::decode::{self, DecodeError, Decoded, Unreadable};
 use kube::api::{ApiResource, DynamicObject};
 use kube::{Api, Client, Resource, ResourceExt};
 
@@ -46,11 +46,15 @@ impl Observed {
     }
 
     /// The own ArbBot, from the watch or from a read. Returns whether it is newer than what was known. A bot of
-    /// another uid is ignored: it is not the one that this process trades for.
-    pub fn bot_seen(&mut self, bot: DynamicObject) -> bool {
+    /// another uid is ignored: it is not the one that this process trades for. `refused`: why it does not count as it is.
+    pub fn bot_seen(&mut self, bot: DynamicObject, refused: Option<Unreadable>) -> bool {
         let known = &self.bot.object;
         if known.metadata.uid != bot.metadata.uid || version(&known.metadata) >= version(&bot.metadata) {
             return false;
+        }
+        if let Some(refused) = refused {
+            self.bot = decode::refused_arb_bot(bot.metadata, &bot.data, &known.spec, refused);
+            return true;
         }
         // It fails only for a bot that was never read before.
         let Ok(decoded) = decode::arb_bot(bot.metadata, &bot.data, Some(&known.spec)) else { return false };
@@ -157,8 +161,8 @@ mod tests {
     #[test]
     fn late_news_changes_nothing() {
         let mut observed = observed();
-        assert!(!observed.bot_seen(bot(19, "a")));
-        assert!(!observed.bot_seen(bot(30, "b")), "another bot of the same name");
+        assert!(!observed.bot_seen(bot(19, "a"), None));
+        assert!(!observed.bot_seen(bot(30, "b"), None), "another bot of the same name");
         assert_eq!(observed.bot.object.metadata.resource_version.as_deref(), Some("20"));
     }
 
@@ -184,11 +188,11 @@ mod tests {
     fn an_unreadable_bot_keeps_its_last_good_spec_and_a_mended_one_counts_as_it_is() {
         let mut observed = observed();
         observed.policies_listed(vec![], Some("1"));
-        assert!(observed.bot_seen(bot_with(21, "a", &json!({"mode": "Halted", "venue": 5}))));
+        assert!(observed.bot_seen(bot_with(21, "a", &json!({"mode": "Halted", "venue": 5})), None));
         let (seen, _) = observed.complete().unwrap();
         assert_eq!((seen.spec.mode, seen.spec.venue.coinbase.portfolio.as_str()), (Mode::Halted, "p"));
         assert_eq!(observed.unreadable(&[]).len(), 1);
-        assert!(observed.bot_seen(bot(22, "a")));
+        assert!(observed.bot_seen(bot(22, "a"), None));
         assert_eq!((observed.complete().unwrap().0.spec.mode, observed.unreadable(&[]).len()), (Mode::Active, 0));
     }
 

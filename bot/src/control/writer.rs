@@ -1,5 +1,5 @@
-//! Writes the bot's part of status by server-side apply: transitions at once, figures that the market moves at most
-//! once a minute and only when they moved, nothing when nothing changed ([`pace`]).
+//! Writes the bot's part of status, by server-side apply or into a file: transitions at once, figures that the market
+//! moves at most once a minute and only when they moved, nothing when nothing changed ([`pace`]).
 
 mod pace;
 
@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::control::file::state::{StateError, StatusFile};
 use crate::control::lease::CALL;
 use crate::control::report::{ControlFacts, Facts, compose};
 use crate::exchange::SessionFacts;
@@ -32,11 +33,20 @@ use pace::{Next, Pace};
 /// How often time alone is looked at (loss of contact shows without any event).
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// Where status goes to.
+pub enum StatusSink {
+    Kubernetes {
+        client: Client,
+        namespace: String,
+        name: String,
+    },
+    /// The state directory of a bot that runs without Kubernetes.
+    File(StatusFile),
+}
+
 /// The status task.
 pub struct StatusTask {
-    pub client: Client,
-    pub namespace: String,
-    pub name: String,
+    pub sink: StatusSink,
     pub pod_uid: String,
     pub node: String,
     pub clock: Clock,
@@ -128,31 +138,38 @@ impl StatusTask {
         }
     }
 
-    /// A definition that is older than the bot may not know one of the fields: then the words that a kill and an
-    /// acknowledgement are proven by are written alone.
     async fn write(&self, status: &ArbBotStatus) -> Result<(), WriteError> {
-        match self.apply(&json!(status)).await {
-            Err(error) if error.is_unknown_field() => {
-                tracing::warn!(%error, "the installed CustomResourceDefinition is older than this bot: status is shortened");
-                self.apply(&essential(status)).await
-            }
-            written => written,
+        match &self.sink {
+            StatusSink::Kubernetes { client, namespace, name } => apply_known(client, namespace, name, status).await,
+            StatusSink::File(file) => Ok(file.write(status).await?),
         }
     }
+}
 
-    async fn apply(&self, status: &Value) -> Result<(), WriteError> {
-        let api: Api<ArbBot> = Api::namespaced(self.client.clone(), &self.namespace);
-        let body = json!({
-            "apiVersion": "arbbot.io/v1alpha1",
-            "kind": "ArbBot",
-            "metadata": {"name": self.name},
-            "status": status,
-        });
-        let params = PatchParams::apply(MANAGER_BOT).force();
-        match timeout(CALL, api.patch_status(&self.name, &params, &Patch::Apply(&body))).await {
-            Ok(result) => result.map(|_| ()).map_err(|error| WriteError::Api(Box::new(error))),
-            Err(_) => Err(WriteError::Timeout),
+/// A definition that is older than the bot may not know one of the fields: then the words that a kill and an
+/// acknowledgement are proven by are written alone.
+async fn apply_known(client: &Client, namespace: &str, name: &str, status: &ArbBotStatus) -> Result<(), WriteError> {
+    match apply(client, namespace, name, &json!(status)).await {
+        Err(error) if error.is_unknown_field() => {
+            tracing::warn!(%error, "the installed CustomResourceDefinition is older than this bot: status is shortened");
+            apply(client, namespace, name, &essential(status)).await
         }
+        written => written,
+    }
+}
+
+async fn apply(client: &Client, namespace: &str, name: &str, status: &Value) -> Result<(), WriteError> {
+    let api: Api<ArbBot> = Api::namespaced(client.clone(), namespace);
+    let body = json!({
+        "apiVersion": "arbbot.io/v1alpha1",
+        "kind": "ArbBot",
+        "metadata": {"name": name},
+        "status": status,
+    });
+    let params = PatchParams::apply(MANAGER_BOT).force();
+    match timeout(CALL, api.patch_status(name, &params, &Patch::Apply(&body))).await {
+        Ok(result) => result.map(|_| ()).map_err(|error| WriteError::Api(Box::new(error))),
+        Err(_) => Err(WriteError::Timeout),
     }
 }
 
@@ -189,6 +206,8 @@ enum WriteError {
     Api(Box<kube::Error>),
     #[error("no answer to the status write within {} s", CALL.as_secs())]
     Timeout,
+    #[error(transparent)]
+    File(#[from] StateError),
 }
 
 impl WriteError {

@@ -19,7 +19,9 @@ mod wire;
 mod tests;
 
 pub use key::{ApiKey, KeyError};
-pub use rest::Coinbase;
+/// The REST client, by the name that commands know it under.
+pub use rest::Coinbase as Client;
+pub use rest::{Coinbase, manual};
 pub use session::{Connector, Session, SessionError, Settings};
 pub use task::SessionTask;
 pub use transport::{Dial, Transport};

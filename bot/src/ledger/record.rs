@@ -145,6 +145,7 @@ impl OrderRecord {
     pub fn intended(order: &NewOrder, class: Class, epoch: i64, now: Timestamp) -> Self {
         let (kind, expires_at) = match order.kind {
             OrderKind::PostOnly { expires_at, .. } => ("PostOnly", Some(expires_at)),
+            OrderKind::GoodTillCancelled { .. } => ("GoodTillCancelled", None),
             OrderKind::ImmediateOrCancel { .. } => ("ImmediateOrCancel", None),
             OrderKind::Market => ("Market", None),
             OrderKind::ClosePosition => ("ClosePosition", None),

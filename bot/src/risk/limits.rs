@@ -73,6 +73,16 @@ pub fn admit(
     Ok(Permit { order, class })
 }
 
+/// Admits an order that a person gives outside of any bot: only the product's own rules bind it.
+///
+/// # Errors
+/// It breaks one of them.
+pub fn admit_alone(order: NewOrder, leg: &Leg) -> Result<Permit, Denied> {
+    valid(&order, leg)?;
+    let class = if order.size <= leg.reducible(order.side) { Class::Reduce } else { Class::Enter };
+    Ok(Permit { order, class })
+}
+
 /// Whether what works of a product still fits the limits, should it fill: a limit may have been lowered, or the price
 /// risen, since it was admitted. Without a fresh price nothing is said.
 #[must_use]

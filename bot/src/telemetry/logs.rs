@@ -46,6 +46,18 @@ pub fn init() -> Result<LogHandle, LogError> {
     Ok(LogHandle { filter: variable.is_none().then_some(handle) })
 }
 
+/// Warnings as lines on stderr, for commands whose output is on stdout; or what RUST_LOG says.
+///
+/// # Errors
+/// RUST_LOG cannot be read, or logging was already started.
+pub fn for_people() -> Result<(), LogError> {
+    let variable = std::env::var(VARIABLE).ok().filter(|value| !value.is_empty());
+    let value = variable.unwrap_or_else(|| "warn".to_owned());
+    let filter = EnvFilter::try_new(&value).map_err(|cause| LogError::Filter { value, cause })?;
+    let lines = fmt::layer().with_writer(io::stderr).without_time().with_target(false);
+    Ok(tracing_subscriber::registry().with(filter).with(lines).try_init()?)
+}
+
 impl LogHandle {
     /// Changes the level of the bot's own logs. Without effect where RUST_LOG is set.
     ///

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arb_bot::clock::Clock;
-use arb_bot::control::kubernetes::params;
+use arb_bot::control::task::params;
 use arb_bot::exchange::SessionFacts;
 use arb_bot::exchange::venue::{Connector, Dial, SessionTask, Transport};
 use arb_bot::execution::drain::Demand;

@@ -62,7 +62,12 @@ fn trading(facts: Facts<'_>) -> Said {
         return say(type_, false, Reason::Starting, "the bot has not yet read its ArbBot and every ArbPolicy");
     }
     if facts.contact() > Contact::Fresh {
-        return say(type_, false, Reason::ContactLost, "contact with the API server is lost: nothing raises a leg");
+        return say(
+            type_,
+            false,
+            Reason::ContactLost,
+            "contact with the API server, or with the control file, is lost: nothing raises a leg",
+        );
     }
     if facts.in_force.entry == Entry::Active && facts.in_force.duty == Duty::Hold {
         return say(type_, true, Reason::EntryOpen, "entry is open");
@@ -362,7 +367,7 @@ mod tests {
         fn new(restrictions: Vec<Restriction>) -> Self {
             let clock = Clock::manual();
             let identity = Identity { uid8: "0b9d6bcd".into(), spot_product: "S".into(), future_product: "F".into() };
-            let params = crate::control::kubernetes::params(&bot());
+            let params = crate::control::task::params(&bot());
             let engine = Engine::new(identity, params, Default::default(), None);
             let now = Now { boot: clock.boottime(), wall: clock.now() };
             let control = effective(&RiskLimits::default(), restrictions.iter());

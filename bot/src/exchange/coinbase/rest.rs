@@ -1,6 +1,7 @@
 //! The REST client.
 
 mod calls;
+pub mod manual;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -53,7 +53,7 @@ fn time_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Tim
 }
 
 /// null is the same as absent.
-fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+pub fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
@@ -91,7 +91,7 @@ impl From<Permissions> for KeyPermissions {
 #[derive(Deserialize)]
 pub struct Page<T> {
     /// `orders` of GET /orders/historical/batch, `accounts` of GET /accounts.
-    #[serde(alias = "orders", alias = "accounts")]
+    #[serde(alias = "orders", alias = "accounts", alias = "fills")]
     pub items: Vec<T>,
     #[serde(default, deserialize_with = "nullable")]
     pub has_next: bool,

@@ -88,7 +88,7 @@ impl Exchange for Coinbase {
         }
         let (path, body) = wire::new_order(&order, expires);
         let priority = match order.kind {
-            OrderKind::PostOnly { .. } => Priority::Normal,
+            OrderKind::PostOnly { .. } | OrderKind::GoodTillCancelled { .. } => Priority::Normal,
             OrderKind::ImmediateOrCancel { .. } | OrderKind::Market | OrderKind::ClosePosition => Priority::Reserved,
         };
         let call = Call {

@@ -29,6 +29,11 @@ pub fn new_order(order: &NewOrder, expires: bool) -> (&'static [&'static str], V
             "end_time": expires_at.to_string(),
             "post_only": true,
         }}),
+        OrderKind::GoodTillCancelled { limit_price, post_only } => json!({"limit_limit_gtc": {
+            "base_size": size,
+            "limit_price": plain(limit_price),
+            "post_only": post_only,
+        }}),
         OrderKind::ImmediateOrCancel { limit_price } => {
             json!({"sor_limit_ioc": {"base_size": size, "limit_price": plain(limit_price)}})
         }

@@ -1,0 +1,200 @@
+//! `arb-bot preflight`: a checklist of what an ArbBot needs before it may trade.
+
+use anyhow::{Context, bail};
+use arbbot_crds::ArbBot;
+use clap::Args;
+use k8s_openapi::jiff::SignedDuration;
+use rust_decimal::Decimal;
+
+use crate::cli::connect::Connection;
+use crate::cli::output::Rows;
+use crate::clock::Clock;
+use crate::exchange::venue::Client;
+use crate::exchange::{Exchange, ExchangeError, Holdings, Product};
+
+/// Clock error from which a person should look at it, and from which it is refused. The bot itself uses the venue's time.
+const SKEW_NOTED: SignedDuration = SignedDuration::from_secs(2);
+const SKEW_REFUSED: SignedDuration = SignedDuration::from_secs(30);
+
+/// Flags of `arb-bot preflight`; needs -f.
+#[derive(Debug, Args)]
+pub struct PreflightArgs {
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Result of one check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
+enum Verdict {
+    #[strum(serialize = "ok")]
+    Ok,
+    /// A person should know; the bot can trade.
+    #[strum(serialize = "warn")]
+    Warn,
+    #[strum(serialize = "FAIL")]
+    Fail,
+}
+
+/// The checklist so far.
+struct Checklist {
+    rows: Rows,
+    failed: usize,
+}
+
+impl Checklist {
+    fn note(&mut self, check: &str, verdict: Verdict, detail: impl Into<String>) {
+        self.failed += usize::from(verdict == Verdict::Fail);
+        self.rows.push([check.to_owned(), verdict.to_string(), detail.into()]);
+    }
+
+    /// Ok or Fail.
+    fn require(&mut self, check: &str, holds: bool, detail: impl Into<String>) {
+        self.note(check, if holds { Verdict::Ok } else { Verdict::Fail }, detail);
+    }
+
+    /// The value, or its error as a failed check.
+    fn take<T>(&mut self, check: &str, result: Result<T, ExchangeError>) -> Option<T> {
+        result.map_err(|error| self.note(check, Verdict::Fail, error.to_string())).ok()
+    }
+}
+
+/// Prints the checklist.
+///
+/// # Errors
+/// A check failed, or there is no ArbBot or key to check.
+pub async fn preflight(args: PreflightArgs) -> anyhow::Result<()> {
+    let bot = args.connection.bot()?.context("preflight checks an ArbBot: give its file with -f")?;
+    let client = args.connection.client()?;
+    let mut list = Checklist { rows: Rows::new(&["check", "result", "detail"]), failed: 0 };
+    list.note("key files", Verdict::Ok, format!("fingerprint {}", client.fingerprint()));
+    if time(&mut list, &client).await && key(&mut list, &client, &bot).await {
+        account(&mut list, &client, &bot).await;
+    }
+    list.rows.print(args.connection.output)?;
+    match list.failed {
+        0 => Ok(()),
+        failed => bail!("{failed} of the checks failed: mend what their details say, then run preflight again"),
+    }
+}
+
+/// Returns whether the exchange answers at all.
+async fn time(list: &mut Checklist, client: &Client) -> bool {
+    if list.take("exchange", client.measure_time().await).is_none() {
+        return false;
+    }
+    let skew = client.venue_clock().skew();
+    let verdict = match skew.abs() {
+        skew if skew > SKEW_REFUSED => Verdict::Fail,
+        skew if skew > SKEW_NOTED => Verdict::Warn,
+        _ => Verdict::Ok,
+    };
+    let advice = if verdict == Verdict::Ok { "" } else { ": set the machine's clock, for example with chrony" };
+    let ahead = skew.as_secs_f64();
+    list.note("clock", verdict, format!("{ahead:.1} s ahead of the exchange at {}{advice}", Clock::system().now()));
+    true
+}
+
+/// Returns whether the key is accepted.
+async fn key(list: &mut Checklist, client: &Client, bot: &ArbBot) -> bool {
+    let Some(permissions) = list.take("key", client.key_permissions().await) else { return false };
+    let may = permissions.can_view && permissions.can_trade;
+    let advice = if may { "" } else { ": create a key with both permissions" };
+    let shown = format!("view {}, trade {}{advice}", permissions.can_view, permissions.can_trade);
+    list.require("key may view and trade", may, shown);
+    let advice = if permissions.can_transfer { "it may: create a key without this permission" } else { "it may not" };
+    list.require("key may not transfer", !permissions.can_transfer, advice);
+    let expected = &bot.spec.venue.coinbase.portfolio;
+    let matches = permissions.portfolio.eq_ignore_ascii_case(expected);
+    let actual = permissions.portfolio;
+    let detail = if matches {
+        actual
+    } else {
+        format!("the key is of {actual}, spec.venue.coinbase.portfolio is {expected}: use a key of that portfolio")
+    };
+    list.require("key is of the portfolio", matches, detail);
+    true
+}
+
+async fn account(list: &mut Checklist, client: &Client, bot: &ArbBot) {
+    let carry = &bot.spec.strategy.funding_carry;
+    let spot = list.take("spot product", client.product(&carry.spot_product).await);
+    // An INTX product is refused by the client, with the date on which it ended.
+    let future = list.take("future product", client.product(&carry.future_product).await);
+    for (check, product) in [("spot product", &spot), ("future product", &future)] {
+        if let Some(product) = product {
+            tradable(list, check, product);
+        }
+    }
+    if let (Some(spot), Some(future)) = (&spot, &future) {
+        let same = spot.base_currency == future.base_currency;
+        let detail = format!("{} is of {}, {} of {}", spot.id, spot.base_currency, future.id, future.base_currency);
+        list.require("the legs hedge each other", same, detail);
+        let best = client.best_bid_ask(&future.id).await;
+        if let Some((bid, ask)) = list.take("futures prices", best) {
+            contract(list, bot, future, &bid, &ask);
+        }
+        if let Some(holdings) = list.take("balances", client.holdings().await) {
+            balances(list, bot, spot, &holdings);
+        }
+    }
+    for (check, futures) in [("spot fees", false), ("futures fees", true)] {
+        if let Some(fees) = list.take(check, client.fees(futures).await) {
+            let detail = format!("maker {}, taker {} of value", fees.maker_fee_rate, fees.taker_fee_rate);
+            list.note(check, Verdict::Ok, detail);
+        }
+    }
+}
+
+fn tradable(list: &mut Checklist, check: &str, product: &Product) {
+    if !product.tradable {
+        list.note(check, Verdict::Fail, format!("{} takes no orders now: choose another product", product.id));
+        return;
+    }
+    match &product.future {
+        Some(future) if !future.session_open => {
+            let reopens = future.reopens_at.map_or_else(String::new, |at| format!(" until {at}"));
+            list.note(check, Verdict::Warn, format!("{}: its session is closed{reopens}", product.id));
+        }
+        _ => list.note(check, Verdict::Ok, product.id.clone()),
+    }
+}
+
+/// Limits below one contract make a bot that never trades.
+fn contract(list: &mut Checklist, bot: &ArbBot, future: &Product, bid: &str, ask: &str) {
+    let Some((bid, ask)) = bid.parse::<Decimal>().ok().zip(ask.parse::<Decimal>().ok()) else {
+        let detail = format!("the book of {} is empty: limits cannot be compared with a contract", future.id);
+        return list.note("futures prices", Verdict::Warn, detail);
+    };
+    let one = ((bid + ask) / Decimal::TWO * future.unit_base).round_dp(2);
+    let limits = &bot.spec.risk.limits;
+    for (field, value) in [
+        ("maxPositionNotional", limits.max_position_notional.0),
+        ("maxOrderNotional", limits.max_order_notional.0),
+        ("maxDeltaNotional", limits.max_delta_notional.0),
+        ("maxLegImbalanceNotional", limits.max_leg_imbalance_notional.0),
+        ("targetNotional", bot.spec.strategy.funding_carry.target_notional.0),
+    ] {
+        let holds = value >= one;
+        let advice = if holds { "" } else { ": raise it" };
+        list.require(field, holds, format!("{value}; one contract is {one}{advice}"));
+    }
+}
+
+fn balances(list: &mut Checklist, bot: &ArbBot, spot: &Product, holdings: &Holdings) {
+    let target = bot.spec.strategy.funding_carry.target_notional.0;
+    let of = |currency: &str| holdings.balances.get(currency).copied().unwrap_or_default();
+    let (quote, base) = (of(&spot.quote_currency), of(&spot.base_currency));
+    let detail = format!(
+        "{quote} {}, {base} {}; the spot leg costs {target}, and futures collateral comes on top",
+        spot.quote_currency, spot.base_currency
+    );
+    let verdict = match () {
+        () if quote >= target || base > Decimal::ZERO => Verdict::Ok,
+        () if quote > Decimal::ZERO => Verdict::Warn,
+        () => Verdict::Fail,
+    };
+    list.note("balances", verdict, detail);
+    let collateral = holdings.futures_collateral_quote;
+    let enough = collateral > Decimal::ZERO;
+    list.require("futures collateral", enough, format!("{} {}", collateral.round_dp(2), spot.quote_currency));
+}

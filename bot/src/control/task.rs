@@ -1,0 +1,460 @@
+//! The control task: takes in what is seen of the bot's own ArbBot and of the ArbPolicies, closes or opens the gate, and
+//! makes latches durable. Where the news comes from, a cluster or a file, makes no difference here.
+//!
+//! The gate changes first, in memory; everything that waits (ledger, engine, status) comes after it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arbbot_crds::arbbot::ArbBot;
+use arbbot_crds::arbpolicy::ArbPolicy;
+use arbbot_crds::control::{self, Entry, Restriction};
+use arbbot_crds::decode::Decoded;
+use arbbot_crds::status::{AppliedPolicy, IncidentPhase};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use kube::api::DynamicObject;
+use kube::runtime::watcher;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::control::contact::Round;
+use crate::control::latch::Latches;
+use crate::control::lease::Standing;
+use crate::control::observed::Observed;
+use crate::control::report::{Claim, ControlFacts};
+use crate::exchange::venue;
+use crate::execution::drain::{Demand, Terms};
+use crate::execution::engine::{ControlChange, Event, Params, View};
+use crate::ledger::{IncidentRecord, KILL_DEADLINE, Ledger};
+use crate::risk::Gate;
+use crate::risk::gate::{PolicyVersion, Slot};
+use crate::telemetry::metrics::Metrics;
+
+/// What of the seen objects decides the control; as long as it is equal, nothing is computed again.
+#[derive(Debug, PartialEq)]
+struct Key {
+    generation: Option<i64>,
+    deletion: Option<Time>,
+    labels: BTreeMap<String, String>,
+    claim: Option<(String, String, bool)>,
+    policies: Vec<(Option<String>, Option<i64>)>,
+}
+
+/// An event of a watch.
+type Seen = Option<Result<watcher::Event<DynamicObject>, watcher::Error>>;
+
+/// A watch of one kind.
+pub type Watch = BoxStream<'static, Result<watcher::Event<DynamicObject>, watcher::Error>>;
+
+/// News beside the rounds of a contact.
+pub struct Watches {
+    /// The own ArbBot.
+    pub bots: Watch,
+    pub policies: Watch,
+}
+
+impl Watches {
+    /// Never any news.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { bots: futures::stream::pending().boxed(), policies: futures::stream::pending().boxed() }
+    }
+}
+
+/// The control task.
+pub struct ControlTask {
+    pub clock: Clock,
+    pub gate: Arc<Gate>,
+    pub ledger: Ledger,
+    pub latches: Latches,
+    /// Account and product of the claim that the ledger remembers.
+    pub remembered_claim: Option<(String, String)>,
+    pub engine: mpsc::Sender<Event>,
+    pub view: watch::Receiver<View>,
+    pub rounds: mpsc::Receiver<Round>,
+    pub facts: watch::Sender<ControlFacts>,
+    /// The spec in force, for the parts that other tasks follow (endpoints, log level, timeouts).
+    pub spec: watch::Sender<ArbBot>,
+    pub ready: watch::Sender<bool>,
+    pub metrics: Metrics,
+    /// Whether a latch is open that no disk took.
+    pub unkept: AtomicBool,
+}
+
+/// What changes while the task runs.
+struct State {
+    observed: Observed,
+    key: Option<Key>,
+    standing: Option<Standing>,
+    releases: u64,
+    /// A release that the engine has not yet heard of.
+    release_unheard: bool,
+    /// A release that the disk did not take; tried again with every contact.
+    release_failed: bool,
+}
+
+impl ControlTask {
+    /// Runs until it is told to stop.
+    pub async fn run(mut self, first: Decoded<ArbBot>, watches: Watches, shutdown: CancellationToken) {
+        let Watches { mut bots, mut policies } = watches;
+        let mut state = State {
+            observed: Observed::new(first),
+            key: None,
+            standing: None,
+            releases: 0,
+            release_unheard: false,
+            release_failed: false,
+        };
+        loop {
+            let changed = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                event = bots.next() => self.bot_event(&mut state, event),
+                event = policies.next() => self.policy_event(&mut state, event),
+                Some(round) = self.rounds.recv() => {
+                    if self.round(&mut state, round) {
+                        self.recompute(&mut state).await;
+                    }
+                    // After what is new: a kill waits for no disk that did not answer before.
+                    self.try_again(&mut state).await;
+                    false
+                }
+                Ok(()) = self.view.changed() => {
+                    self.follow_saga(&mut state).await;
+                    false
+                }
+            };
+            if changed {
+                self.recompute(&mut state).await;
+            }
+        }
+    }
+
+    fn bot_event(&self, state: &mut State, event: Seen) -> bool {
+        match event {
+            Some(Ok(watcher::Event::Apply(bot) | watcher::Event::InitApply(bot))) => state.observed.bot_seen(bot, None),
+            Some(Ok(_)) => false,
+            Some(Err(error)) => self.watch_failed("ArbBot", &error),
+            None => false,
+        }
+    }
+
+    fn policy_event(&self, state: &mut State, event: Seen) -> bool {
+        match event {
+            Some(Ok(watcher::Event::Apply(policy) | watcher::Event::InitApply(policy))) => {
+                state.observed.policy_seen(policy)
+            }
+            Some(Ok(watcher::Event::Delete(policy))) => state.observed.policy_gone(&policy),
+            Some(Ok(watcher::Event::InitDone)) => state.observed.policies_synced(),
+            Some(Ok(watcher::Event::Init)) | None => false,
+            Some(Err(error)) => self.watch_failed("ArbPolicy", &error),
+        }
+    }
+
+    /// The watch starts again by itself, with backoff; until then the reads of each contact carry the news.
+    fn watch_failed(&self, kind: &'static str, error: &watcher::Error) -> bool {
+        self.metrics.watch_restarts.inc();
+        tracing::warn!(kind, %error, "the watch failed; it is started again");
+        false
+    }
+
+    fn round(&self, state: &mut State, round: Round) -> bool {
+        let mut changed = false;
+        if let Some(bot) = round.bot {
+            changed |= state.observed.bot_seen(bot, round.refused);
+        }
+        if let Some((policies, version)) = round.policies {
+            changed |= state.observed.policies_listed(policies, version.as_deref());
+        }
+        if let Some(standing) = round.standing
+            && state.standing.as_ref() != Some(&standing)
+        {
+            if let Standing::Trader { epoch } = standing {
+                self.tell(Event::Lease { epoch });
+            }
+            state.standing = Some(standing.clone());
+            self.facts.send_modify(|facts| facts.standing = Some(standing));
+        }
+        changed
+    }
+
+    fn tell(&self, event: Event) {
+        let engine = self.engine.clone();
+        // The engine drains its queue within milliseconds; where it is full for an instant, the order is kept by
+        // the engine reading the gate itself on every event.
+        if let Err(mpsc::error::TrySendError::Full(event)) = engine.try_send(event) {
+            tokio::spawn(async move { engine.send(event).await });
+        }
+    }
+
+    /// Puts what was seen in force.
+    async fn recompute(&mut self, state: &mut State) {
+        let Some((bot, policies)) = state.observed.complete() else { return };
+        let (bot, policies): (ArbBot, Vec<ArbPolicy>) = (bot.clone(), policies.into_iter().cloned().collect());
+        let key = key(&bot, &policies);
+        if state.key.as_ref() == Some(&key) {
+            return;
+        }
+        state.key = Some(key);
+        let began = std::time::Instant::now();
+        let all: Vec<&ArbPolicy> = policies.iter().collect();
+        let matching = control::matching(&bot, all.iter().copied());
+        let changed = self.latches.observe(&control::engagements(&bot, &matching), self.clock.now());
+        self.set_gate(&bot, &matching, state.releases);
+        self.metrics.control_apply.observe(began.elapsed().as_secs_f64());
+        self.metrics.control_changes.inc();
+        // The latch takes its place at the disk before the orders of the saga do; cancels wait for neither.
+        tokio::join!(self.keep(&changed), async { self.tell_engine(&bot, &matching, state) });
+        let unreadable = state.observed.unreadable(&matching);
+        if !changed.is_empty() {
+            // A kill is acknowledged before anything waits for the release of another.
+            self.publish(&bot, &all, &matching, unreadable.clone());
+        }
+        self.release(state, &bot, &all, &matching).await;
+        self.publish(&bot, &all, &matching, unreadable);
+        self.ready.send_replace(true);
+        self.spec.send_replace(bot);
+    }
+
+    /// `releases`: how many incidents were released. Until the engine has heard of the last one, and keeps entry closed
+    /// by itself until positions are compared, it is closed here.
+    fn set_gate(&self, bot: &ArbBot, matching: &[&ArbPolicy], releases: u64) {
+        let mut restrictions = self.restrictions(bot, matching);
+        if self.view.borrow().releases != releases {
+            let why = "released; positions are compared before entry opens";
+            restrictions.push(Restriction::entry("reconciliation", Entry::ReduceOnly, why));
+        }
+        let spec = &bot.spec;
+        let versions = matching
+            .iter()
+            .map(|policy| PolicyVersion {
+                name: policy.name_any(),
+                generation: policy.metadata.generation.unwrap_or_default(),
+            })
+            .collect();
+        let generation = bot.metadata.generation;
+        self.gate.set_control(&spec.risk.limits, &spec.control_timeouts, restrictions, generation, versions);
+        self.gate.set(Slot::Claim, self.claim_restriction(bot));
+    }
+
+    /// What spec, policies and open latches demand.
+    fn restrictions(&self, bot: &ArbBot, matching: &[&ArbPolicy]) -> Vec<Restriction> {
+        let mut restrictions = control::spec_restrictions(bot);
+        restrictions.extend(matching.iter().map(|policy| control::policy_restriction(policy)));
+        restrictions.extend(self.latches.restrictions());
+        restrictions
+    }
+
+    fn tell_engine(&self, bot: &ArbBot, matching: &[&ArbPolicy], state: &State) {
+        self.tell(Event::Control(ControlChange {
+            generation: bot.metadata.generation,
+            params: params(bot),
+            incidents: self.latches.began(),
+            releases: state.releases,
+            kill_began: self.latches.oldest(),
+            drain: Demand::of(&self.restrictions(bot, matching)),
+        }));
+    }
+
+    fn claim(&self, bot: &ArbBot) -> Claim {
+        let account = venue::account(bot);
+        let product = &bot.spec.strategy.funding_carry.future_product;
+        let ours = |a: &str, p: &String| a == account && p == product;
+        match bot.status.as_ref().and_then(|status| status.claim.as_ref()) {
+            Some(claim) if ours(&claim.account, &claim.product) && claim.granted => Claim::Granted,
+            Some(claim) if ours(&claim.account, &claim.product) => Claim::Refused,
+            _ if self.remembered_claim.as_ref().is_some_and(|(a, p)| ours(a, p)) => Claim::Granted,
+            _ => Claim::Pending,
+        }
+    }
+
+    fn claim_restriction(&self, bot: &ArbBot) -> Vec<Restriction> {
+        let why = match self.claim(bot) {
+            Claim::Granted => return Vec::new(),
+            Claim::Pending => "the operator has not yet granted the claim on the account: is it running?",
+            Claim::Refused => {
+                "another ArbBot holds the claim on this account and product: delete that bot, or use another portfolio"
+            }
+        };
+        vec![Restriction::entry("claim", Entry::ReduceOnly, why)]
+    }
+
+    fn publish(&mut self, bot: &ArbBot, all: &[&ArbPolicy], matching: &[&ArbPolicy], unreadable: Vec<String>) {
+        let claim = self.claim(bot);
+        if claim == Claim::Granted && self.remembered_claim.is_none() {
+            self.remember_claim(bot);
+        }
+        let applied = |policy: &&ArbPolicy| AppliedPolicy {
+            name: policy.name_any(),
+            uid: policy.uid().unwrap_or_default(),
+            generation: policy.metadata.generation.unwrap_or_default(),
+        };
+        let selectors = matching.iter().filter(|policy| policy.selects(bot).is_err());
+        let unreadable_policies = selectors.map(|policy| policy.name_any()).collect();
+        let facts = ControlFacts {
+            generation: bot.metadata.generation,
+            policies: matching.iter().map(applied).collect(),
+            unreadable_policies,
+            unreadable,
+            incidents: self.latches.status(),
+            orphaned: self.latches.orphaned(bot, all),
+            claim,
+            release: bot.spec.kill_switch.release.clone(),
+            standing: self.facts.borrow().standing.clone(),
+        };
+        if facts.unreadable != self.facts.borrow().unreadable {
+            let unreadable = facts.unreadable.join("; ");
+            tracing::error!(unreadable, "what can be read is in force, and everything else as it was before");
+        }
+        let open = i64::try_from(facts.incidents.len()).unwrap_or(i64::MAX);
+        self.metrics.incidents_open.set(open);
+        self.facts.send_if_modified(|old| {
+            let changed = *old != facts;
+            *old = facts;
+            changed
+        });
+    }
+
+    fn remember_claim(&mut self, bot: &ArbBot) {
+        let account = venue::account(bot).to_owned();
+        let product = bot.spec.strategy.funding_carry.future_product.clone();
+        self.remembered_claim = Some((account.clone(), product.clone()));
+        let ledger = self.ledger.clone();
+        tokio::spawn(async move {
+            if let Err(error) = ledger.remember_claim(&account, &product).await {
+                tracing::warn!(reason = error.reason(), %error, "the claim is not remembered; it is asked for again");
+            }
+        });
+    }
+
+    /// Makes latches durable. A kill never waits for the disk longer than the ledger's own deadline; what no disk took
+    /// is tried again with every contact.
+    async fn keep(&self, changed: &[IncidentRecord]) {
+        for incident in changed {
+            if let Err(error) = self.ledger.open_incident(incident).await {
+                self.unkept.store(true, Ordering::Relaxed);
+                tracing::error!(incident = %incident.id, reason = error.reason(), %error,
+                    "the latch is not durable; it holds in memory and in status");
+            }
+        }
+    }
+
+    /// What the disk refused before: latches that are not durable, releases that were not written.
+    async fn try_again(&mut self, state: &mut State) {
+        if self.unkept.swap(false, Ordering::Relaxed) {
+            self.keep(&self.latches.records()).await;
+        }
+        if !state.release_failed {
+            return;
+        }
+        let Some((bot, policies)) = state.observed.complete() else { return };
+        let (bot, policies): (ArbBot, Vec<ArbPolicy>) = (bot.clone(), policies.into_iter().cloned().collect());
+        let all: Vec<&ArbPolicy> = policies.iter().collect();
+        let matching = control::matching(&bot, all.iter().copied());
+        self.release(state, &bot, &all, &matching).await;
+        let unreadable = state.observed.unreadable(&matching);
+        self.publish(&bot, &all, &matching, unreadable);
+    }
+
+    /// Follows the saga, and releases what a human has released once its kill is finished.
+    async fn follow_saga(&mut self, state: &mut State) {
+        let view = self.view.borrow_and_update().clone();
+        let heard_of_release = view.releases == state.releases && std::mem::take(&mut state.release_unheard);
+        // A proof from before the last incident began says nothing of it.
+        let current = view.incidents == self.latches.began();
+        let changed = if current { self.latches.progress(&view.proof) } else { Vec::new() };
+        if changed.is_empty() && !heard_of_release {
+            return;
+        }
+        for incident in &changed {
+            // A hung disk must not hold up the next kill.
+            match timeout(KILL_DEADLINE, self.ledger.update_incident(incident)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(incident = %incident.id, reason = error.reason(), %error, "progress is not durable");
+                }
+                Err(_) => tracing::warn!(incident = %incident.id, "the disk does not answer; progress is not durable"),
+            }
+            self.measure(incident);
+        }
+        let Some((bot, policies)) = state.observed.complete() else { return };
+        let (bot, policies): (ArbBot, Vec<ArbPolicy>) = (bot.clone(), policies.into_iter().cloned().collect());
+        let all: Vec<&ArbPolicy> = policies.iter().collect();
+        let matching = control::matching(&bot, all.iter().copied());
+        if heard_of_release {
+            self.set_gate(&bot, &matching, state.releases);
+        }
+        self.release(state, &bot, &all, &matching).await;
+        let unreadable = state.observed.unreadable(&matching);
+        self.publish(&bot, &all, &matching, unreadable);
+    }
+
+    /// Counts the two times of a kill once it is finished.
+    fn measure(&self, incident: &IncidentRecord) {
+        let since = |at: k8s_openapi::jiff::Timestamp| at.duration_since(incident.engaged_at).as_secs_f64();
+        if incident.phase != IncidentPhase::Finished {
+            return;
+        }
+        if let Some(gone) = incident.orders_cancelled_at {
+            self.metrics.kill_orders_gone.observe(since(gone));
+        }
+        if let Some(flat) = incident.flat_at {
+            self.metrics.kill_flat.observe(since(flat));
+        }
+    }
+
+    async fn release(&mut self, state: &mut State, bot: &ArbBot, all: &[&ArbPolicy], matching: &[&ArbPolicy]) {
+        let releasable = self.latches.releasable(bot, all);
+        let released_before = state.releases;
+        for id in &releasable {
+            // A release that is not durable would latch again after a restart: it is tried again on the next change.
+            match timeout(KILL_DEADLINE, self.ledger.release_incident(id, self.clock.now())).await {
+                Err(_) => tracing::error!(incident = %id, "the disk does not answer: not released"),
+                Ok(Ok(())) => {
+                    tracing::info!(incident = %id, "released");
+                    self.latches.release(id);
+                    state.releases += 1;
+                    state.release_unheard = true;
+                }
+                Ok(Err(error)) => tracing::error!(incident = %id, reason = error.reason(), %error, "not released"),
+            }
+        }
+        state.release_failed = state.releases - released_before < releasable.len() as u64;
+        if !releasable.is_empty() {
+            self.set_gate(bot, matching, state.releases);
+            self.tell_engine(bot, matching, state);
+        }
+    }
+}
+
+fn key(bot: &ArbBot, policies: &[ArbPolicy]) -> Key {
+    let claim = bot.status.as_ref().and_then(|status| status.claim.clone());
+    Key {
+        generation: bot.metadata.generation,
+        deletion: bot.metadata.deletion_timestamp.clone(),
+        labels: bot.labels().clone(),
+        claim: claim.map(|claim| (claim.account, claim.product, claim.granted)),
+        policies: policies.iter().map(|policy| (policy.uid(), policy.metadata.generation)).collect(),
+    }
+}
+
+/// What of the spec the engine needs.
+#[must_use]
+pub fn params(bot: &ArbBot) -> Params {
+    let carry = &bot.spec.strategy.funding_carry;
+    Params {
+        target_notional: carry.target_notional.0,
+        leg_timeout: carry.orders.leg_timeout.0,
+        max_rest: carry.orders.max_rest.0.max(Duration::from_secs(1)),
+        kill_slippage_bps: bot.spec.kill_switch.slippage_bps.0,
+        kill_deadline: bot.spec.kill_switch.deadline.0,
+        drain: Terms { timeout: bot.spec.drain_timeout.0, on_timeout: bot.spec.on_drain_timeout },
+    }
+}

@@ -1,0 +1,42 @@
+//! `docs/cli.md` does what it says.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::desk::stderr;
+
+/// The blocks to be run, one after the other as a reader would.
+fn blocks(page: &str) -> String {
+    let mut script = "set -euo pipefail\ntrap 'kill $(jobs -p)' EXIT\n".to_owned();
+    let mut inside = false;
+    for line in page.lines() {
+        match (inside, line) {
+            (false, "```sh") => inside = true,
+            (true, "```") => inside = false,
+            (true, line) => script += &format!("{line}\n"),
+            (false, _) => {}
+        }
+    }
+    script
+}
+
+#[test]
+fn every_block_of_the_page_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/cli.md")).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let programs = super::desk::simulator().parent().unwrap().to_owned();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let script = blocks(&page).replace("8443", &port.to_string());
+    let output = Command::new("timeout")
+        .args(["240", "bash", "-c", &script])
+        .env("PATH", path)
+        .env_remove("RUST_LOG")
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let log = std::fs::read_to_string(dir.path().join("bot.log")).unwrap_or_default();
+    assert!(output.status.success(), "{}\n{said}\n{}\n{log}", output.status, stderr(&output));
+    assert!(said.contains("CANCELLED"), "the last block was reached: {said}");
+}
