@@ -64,17 +64,13 @@ async fn pass(client: Client, writes: Writes, request: Request<Body>) -> Result<
 }
 
 /// A read. An API server that wants less, stumbles or breaks the connection is asked again a moment later: a reconcile is
-/// many reads, and one that fails makes the whole wait for its backoff. A list costs too much for that, a watch has its
-/// own way on, and what took long would take as long again.
+/// many reads, and one that fails makes the whole wait for its backoff. What took long would take as long again: it is not.
 async fn read(client: &Client, request: Request<Body>) -> Result<Response<Body>, BoxError> {
-    if is_list_or_watch(&request) {
-        return Ok(client.send(request).await?);
-    }
     let (parts, _) = request.into_parts(); // a read has no body
     let mut pause = FIRST_PAUSE;
     loop {
         let began = Instant::now();
-        let answer = read_whole(client, Request::from_parts(parts.clone(), Body::empty())).await;
+        let answer = read_once(client, Request::from_parts(parts.clone(), Body::empty())).await;
         let is_final = answer.as_ref().is_ok_and(|response| !is_passing(response.status()));
         if is_final || pause > LAST_PAUSE || began.elapsed() > AT_ONCE {
             return answer;
@@ -84,14 +80,15 @@ async fn read(client: &Client, request: Request<Body>) -> Result<Response<Body>,
     }
 }
 
-/// Both have parameters; the read of one object has none.
-fn is_list_or_watch(request: &Request<Body>) -> bool {
-    request.uri().query().is_some_and(|query| !query.is_empty())
-}
-
-/// Reads the whole answer, so that one that breaks in its middle can be asked for again.
-async fn read_whole(client: &Client, request: Request<Body>) -> Result<Response<Body>, BoxError> {
-    let (parts, body) = client.send(request).await?.into_parts();
+/// Reads the whole answer, so that one that breaks in its middle can be asked for again. A watch has no end: it is passed
+/// on as it comes, and resumed by who watches.
+async fn read_once(client: &Client, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+    let is_watch = request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"));
+    let response = client.send(request).await?;
+    if is_watch {
+        return Ok(response);
+    }
+    let (parts, body) = response.into_parts();
     Ok(Response::from_parts(parts, Body::from(body.collect_bytes().await?)))
 }
 
