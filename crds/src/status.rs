@@ -96,7 +96,7 @@ pub struct BotStatus {
     /// The drain under way: under `mode: Stopped` of spec or policy, or a deletion with `deletionPolicy: Drain`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<DrainStatus>,
-    /// The Lease that makes this pod the one trader.
+    /// The Lease that makes one pod the trader: this one, or the one that it waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<LeaseStatus>,
     /// Head of the ledger.
@@ -209,7 +209,7 @@ pub enum LinkState {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LeaseStatus {
-    /// uid of the pod that holds it.
+    /// uid of the pod that held it last.
     pub holder: String,
     /// Counts the holders; part of every order id.
     pub epoch: i64,

@@ -119,7 +119,7 @@ async fn debug_state(Extract(state): Extract<State>) -> Json<Value> {
         "queues": {"arbbots": state.controller.bots.depth(), "arbpolicies": state.controller.policies.depth()},
         "failing": {
             "count": failing,
-            "worst": worst.iter().map(|(key, failures)| json!({"object": key.as_ref(), "failures": failures})).collect::<Vec<_>>(),
+            "worst": worst.iter().map(|((kind, key), failures)| json!({"kind": kind, "object": &**key, "failures": failures})).collect::<Vec<_>>(),
         },
         "logLevel": state.log_level.get(),
     }))

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::header::RETRY_AFTER;
 use axum::http::{Method, Request, Response, StatusCode};
 use kube::Client;
 use kube::client::Body;
@@ -54,12 +55,14 @@ async fn pass(client: Client, writes: Writes, request: Request<Body>) -> Result<
     match writes {
         _ if *request.method() == Method::GET => read(&client, request).await,
         Writes::Never => Err(Refused::Stale.into()),
-        Writes::WhileLeader(leadership) if leadership.is_leader() => tokio::select! {
-            biased;
-            () = leadership.ended() => Err(Refused::NotLeader.into()),
-            response = client.send(request) => Ok(response?),
-        },
-        Writes::WhileLeader(_) => Err(Refused::NotLeader.into()),
+        Writes::WhileLeader(leadership) => {
+            let Some(_under_way) = leadership.write() else { return Err(Refused::NotLeader.into()) };
+            tokio::select! {
+                biased;
+                () = leadership.ended() => Err(Refused::NotLeader.into()),
+                response = client.send(request) => Ok(response?),
+            }
+        }
     }
 }
 
@@ -75,7 +78,12 @@ async fn read(client: &Client, request: Request<Body>) -> Result<Response<Body>,
         if is_final || pause > LAST_PAUSE || began.elapsed() > AT_ONCE {
             return answer;
         }
-        tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
+        let jittered = pause.mul_f64(0.5 + rand::random::<f64>() / 2.0);
+        match answer.ok().as_ref().and_then(retry_after) {
+            // A server that is full says for how long; no single read of ours waits longer than this.
+            Some(wished) => tokio::time::sleep(wished.min(AT_ONCE).max(jittered)).await,
+            None => tokio::time::sleep(jittered).await,
+        }
         pause *= 4;
     }
 }
@@ -97,6 +105,12 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_millis(400);
 /// An answer that took longer is not asked for again.
 const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// What the server wishes, in whole seconds (RFC 9110 §10.2.3; the API server sends no date).
+fn retry_after(response: &Response<Body>) -> Option<Duration> {
+    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
 
 const fn is_passing(status: StatusCode) -> bool {
     matches!(
@@ -174,7 +188,10 @@ mod tests {
                         r#"{"apiVersion":"v1","kind":"Status","code":429,"reason":"TooManyRequests","message":"less"}"#,
                     )
                 };
-                let response = Response::builder().status(code).body(Body::from(body.as_bytes().to_vec()));
+                let response = Response::builder()
+                    .status(code)
+                    .header(RETRY_AFTER, "1")
+                    .body(Body::from(body.as_bytes().to_vec()));
                 async move { response }
             });
             (asked, maps(read_only(Client::new(service, "default"))))
@@ -183,8 +200,10 @@ mod tests {
         assert!(api.get("a").await.is_ok());
         assert_eq!(asked.load(Ordering::SeqCst), 3);
         let (asked, api) = refuse(9);
+        let began = Instant::now();
         assert!(api.get("a").await.is_err());
         assert_eq!(asked.load(Ordering::SeqCst), 3, "no storm");
+        assert!(began.elapsed() >= Duration::from_secs(2), "the server has asked for a second each time");
     }
 
     #[tokio::test]

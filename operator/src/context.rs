@@ -172,6 +172,7 @@ impl Shared {
         self.incidents.clear();
         self.troubles.clear();
         self.unanswered.clear();
+        self.without_lease.clear();
         self.policies.clear();
     }
 }

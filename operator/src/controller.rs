@@ -30,7 +30,9 @@ const POLICIES_AT_ONCE: usize = 4;
 /// a bot watches its own spec.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 /// How long running reconciles get on SIGTERM: another replica waits for the Lease.
-const DRAIN: Duration = Duration::from_secs(1);
+const DRAIN: Duration = Duration::from_millis(500);
+/// How long what they have sent until then gets to be answered.
+const LAST_WRITES: Duration = Duration::from_millis(500);
 /// Loosenings that wait to be published.
 const WAITING_REPORTS: usize = 1000;
 
@@ -68,8 +70,8 @@ impl Controller {
         self.leadership.is_leader() && self.context().is_some_and(|context| context.caches.is_synced(split(key).0))
     }
 
-    /// Reconciles while this replica leads, until `shutdown`; then what runs gets [`DRAIN`]. Returns whether something was
-    /// cut off: then leadership must not be given back, because a write may still be under way.
+    /// Reconciles while this replica leads, until `shutdown`; then what runs gets [`DRAIN`]. Returns whether every write has
+    /// been answered: otherwise leadership must not be given back, because one may still be under way.
     pub async fn run(
         self: &Arc<Self>,
         context: Arc<Context>,
@@ -80,7 +82,7 @@ impl Controller {
         loop {
             tokio::select! {
                 () = self.leadership.begun() => {}
-                () = shutdown.cancelled() => return false,
+                () = shutdown.cancelled() => return true,
             }
             context.begin_to_lead();
             context.caches.synced_scopes().for_each(|scope| self.fill(&context.caches, scope));
@@ -89,10 +91,11 @@ impl Controller {
             let policy = work_on("ArbPolicy", &context, |key, context| {
                 Box::pin(async move { reconcile_policy(&key, &context).await })
             });
-            let bots = work(&self.bots, BOTS_AT_ONCE, bot, shutdown.clone(), DRAIN);
-            let policies = work(&self.policies, POLICIES_AT_ONCE, policy, shutdown.clone(), DRAIN);
+            let bots = work(&self.bots, BOTS_AT_ONCE, bot, shutdown.clone());
+            let policies = work(&self.policies, POLICIES_AT_ONCE, policy, shutdown.clone());
             tokio::select! {
-                (bots, policies) = async { tokio::join!(bots, policies) } => return bots || policies,
+                ((), ()) = async { tokio::join!(bots, policies) } => return true,
+                are_answered = self.last_writes(&shutdown) => return are_answered,
                 () = publish(&mut tellings, &context) => {}
                 // Dropping the workers ends what runs; the gate has refused its writes already.
                 () = self.leadership.ended() => {}
@@ -100,6 +103,14 @@ impl Controller {
             self.bots.clear();
             self.policies.clear();
         }
+    }
+
+    /// After the shutdown: cuts off what only reads by then, and waits for the answers to what has been written.
+    async fn last_writes(&self, shutdown: &CancellationToken) -> bool {
+        shutdown.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+        tracing::warn!("reconciles have not ended in time: they are cut off before their next write");
+        self.leadership.finish_writes(LAST_WRITES).await
     }
 
     /// Looks at everything of a scope.
@@ -136,7 +147,7 @@ fn work_on(
             let result = catch_panic(reconcile(key.clone(), context.clone())).await;
             let result = result.unwrap_or_else(|panic| Err(ReconcileError::Panicked(panic)));
             context.metrics.reconciled(kind, reason_of(&result), started.elapsed());
-            next_look(&key, result, &context).await
+            next_look(kind, &key, result, &context).await
         })
     }
 }
@@ -164,10 +175,15 @@ fn reason_of<T>(result: &Result<T, ReconcileError>) -> &'static str {
 }
 
 /// When to look again, after a success or an error.
-async fn next_look(key: &Key, result: Result<Option<Duration>, ReconcileError>, context: &Context) -> Option<Duration> {
+async fn next_look(
+    kind: &'static str,
+    key: &Key,
+    result: Result<Option<Duration>, ReconcileError>,
+    context: &Context,
+) -> Option<Duration> {
     let error = match result {
         Ok(again) => {
-            context.backoff.reset(key);
+            context.backoff.reset(kind, key);
             return again;
         }
         Err(error) => error,
@@ -175,9 +191,10 @@ async fn next_look(key: &Key, result: Result<Option<Duration>, ReconcileError>, 
     if error.is_not_leader() {
         return None; // another replica goes on
     }
-    let wait = context.backoff.next(key, error.reason(), rand::random());
-    tracing::warn!(object = %key, reason = error.reason(), retry_ms = wait.as_millis(), "{error}");
-    if error.is_crd_outdated()
+    let wait = context.backoff.next(kind, key, error.reason(), rand::random());
+    tracing::warn!(kind, object = %key, reason = error.reason(), retry_ms = wait.as_millis(), "{error}");
+    if kind == "ArbBot"
+        && error.is_crd_outdated()
         && let Some(Ok(bot)) = context.caches.bots.get(key)
     {
         let note = format!(
@@ -212,7 +229,7 @@ impl Reactions for Controller {
         self.bots.forget(bot);
         if let Some(context) = self.context() {
             context.forget(uid);
-            context.backoff.reset(bot);
+            context.backoff.reset("ArbBot", bot);
         }
     }
 
@@ -226,6 +243,7 @@ impl Reactions for Controller {
     fn policy_wish(&self, old: &ArbPolicy, new: Option<&ArbPolicy>) {
         if let (None, Some(context)) = (new, self.context()) {
             context.policies.remove(old.metadata.uid.as_deref().unwrap_or_default());
+            context.backoff.reset("ArbPolicy", &key_of(&old.metadata));
         }
         if self.works_on(&key_of(&old.metadata)) {
             self.tell(new.unwrap_or(old).object_ref(&()), caught(|| loosening::of_policy(old, new)));

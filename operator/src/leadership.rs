@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// Time since the machine started, also while it was suspended: another leader may have come meanwhile.
 fn now() -> Duration {
@@ -35,25 +37,42 @@ pub struct Leadership {
     /// Microseconds on the clock of [`now`]. 0: not the leader.
     until: AtomicU64,
     leads: watch::Sender<bool>,
+    /// Writes that are under way.
+    writes: TaskTracker,
 }
 
 impl Leadership {
     /// Of a process that does not lead yet.
     #[must_use]
     pub fn none() -> Self {
-        Self { until: AtomicU64::new(0), leads: watch::Sender::new(false) }
+        Self { until: AtomicU64::new(0), leads: watch::Sender::new(false), writes: TaskTracker::new() }
     }
 
     /// Of a process that is alone.
     #[must_use]
     pub fn always() -> Self {
-        Self { until: AtomicU64::new(u64::MAX), leads: watch::Sender::new(true) }
+        Self { until: AtomicU64::new(u64::MAX), leads: watch::Sender::new(true), writes: TaskTracker::new() }
     }
 
     /// Whether it leads at this moment.
     #[must_use]
     pub fn is_leader(&self) -> bool {
         self.remaining().is_some()
+    }
+
+    /// The right to one write, to be held while it is under way. None: it does not lead, or is about to end.
+    #[must_use]
+    pub fn write(&self) -> Option<TaskTrackerToken> {
+        // Counted before the question, so that the last wait misses none.
+        let write = self.writes.token();
+        (self.is_leader() && !self.writes.is_closed()).then_some(write)
+    }
+
+    /// From here on no write begins, although it still leads. Waits for those under way, and returns whether all of them
+    /// have ended `within` this time.
+    pub async fn finish_writes(&self, within: Duration) -> bool {
+        self.writes.close();
+        tokio::time::timeout(within, self.writes.wait()).await.is_ok()
     }
 
     /// How long it leads without another renewal. None: it does not.
@@ -110,6 +129,18 @@ mod tests {
         assert!(leadership.is_leader());
         tokio::time::timeout(Duration::from_secs(5), leadership.ended()).await.expect("it goes on for ever");
         assert!(!leadership.is_leader());
+    }
+
+    #[tokio::test]
+    async fn the_last_write_is_waited_for_and_none_begins_after_it() {
+        let leadership = Leadership::none();
+        assert!(leadership.write().is_none(), "it does not lead");
+        leadership.extend(Moment::now(), Duration::from_secs(60));
+        let write = leadership.write().unwrap();
+        assert!(!leadership.finish_writes(Duration::from_millis(20)).await, "one is under way");
+        assert!(leadership.write().is_none() && leadership.is_leader());
+        drop(write);
+        assert!(leadership.finish_writes(Duration::from_secs(5)).await);
     }
 
     #[tokio::test]

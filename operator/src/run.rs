@@ -63,17 +63,17 @@ pub async fn run(
         .into();
     let mut election = std::pin::pin!(election);
     // Joined, never detached: if a part ends by itself the process ends and Kubernetes starts it again.
-    let cut_off = tokio::select! {
+    let are_answered = tokio::select! {
         result = admin.serve() => return result.context("the admin server ended"),
         result = caches.run(&writer, &metrics, &reactions) => return result.context("the watches ended"),
         Some(()) = &mut election => anyhow::bail!("the election of the leader ended by itself"),
-        cut_off = controller.run(context, tellings, shutdown.clone()) => {
+        are_answered = controller.run(context, tellings, shutdown.clone()) => {
             anyhow::ensure!(shutdown.is_cancelled(), "the controller ended by itself");
-            cut_off
+            are_answered
         }
     };
-    if cut_off {
-        // A webhook may hold a write that was cut off here: nobody else may lead before the Lease has expired.
+    if !are_answered {
+        // A webhook may hold a write that nobody has answered: nobody else may lead before the Lease has expired.
         tracing::warn!("the Lease is not given back, because a write may still be under way: it expires by itself");
         return Ok(());
     }

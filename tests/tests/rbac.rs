@@ -141,6 +141,8 @@ async fn a_desk_is_halted_by_a_policy(desk: &Desk) -> Result<()> {
     room.apply(&objects::policy("desk")).await?;
     room.kubectl(&["patch", "arbpolicy/desk", "--type=merge", "-p", r#"{"spec":{"mode":"Halted"}}"#]).await?;
     bot.wait_condition(ConditionType::Halted, "True").await?;
+    // The bot obeys before the operator has counted it.
+    room.kubectl(&["wait", "arbpolicy/desk", "--for=jsonpath={.status.bots.halted}=1", "--timeout=30s"]).await?;
     room.kubectl(&["delete", "arbpolicy/desk"]).await?;
     bot.wait_condition(ConditionType::Halted, "False").await?;
     Ok(())

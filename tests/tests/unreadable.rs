@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         scenarios![
             a_kill_inside_an_unreadable_bot_is_obeyed_latched_and_survives_a_restart,
             an_unreadable_policy_restricts_its_bots_and_blinds_none,
+            an_unreadable_bot_is_deleted_once_its_position_is_closed,
         ],
     )
 }
@@ -146,5 +147,21 @@ async fn an_unreadable_policy_restricts_its_bots_and_blinds_none(desk: Arc<Desk>
     store(&room, &desk, &policies, "broken", &json!({"spec": {"killSwitch": {"engaged": true}}})).await?;
     wait_seen(&bot, "its kill is a kill", |bot| is(bot, ConditionType::Flat, "True") && !incidents(bot).is_empty())
         .await?;
+    Ok(())
+}
+
+async fn an_unreadable_bot_is_deleted_once_its_position_is_closed(desk: Arc<Desk>) -> Result<()> {
+    let room = desk.room("unreadable-end").await?;
+    let bot = room.trading_bot("bot").await?;
+    lax_schema(&desk).await?;
+    store(&room, &desk, &bots(), "bot", &json!({"spec": {"logLevel": {"of": "tomorrow"}}})).await?;
+    wait_seen(&bot, "Stalled", |bot| is(bot, ConditionType::Stalled, "True")).await?;
+    ensure!(!bot.portfolio().await?.is_flat(), "there is nothing to close");
+    room.kubectl(&["delete", "arbbot/bot", "--timeout=60s"]).await?;
+    ensure!(bot.portfolio().await?.is_flat(), "{:?}", bot.portfolio().await?);
+    let left =
+        room.kubectl(&["get", "deployment,service,serviceaccount,role,rolebinding", "-o=name", "-l=arbbot.io/bot=bot"]);
+    let left = left.await?;
+    ensure!(left.trim().is_empty(), "{left}");
     Ok(())
 }

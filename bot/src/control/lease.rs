@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arbbot_crds::arbbot::ArbBot;
 use arbbot_crds::names::{ANNOTATION_TERMINATED, LABEL_BOT, LABEL_BOT_UID, child_name};
+use arbbot_crds::status::LeaseStatus;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, ObjectMeta, PostParams};
@@ -38,8 +39,8 @@ pub enum LeaseError {
 pub enum Standing {
     /// It is, under this epoch.
     Trader { epoch: i64 },
-    /// Another pod may still be; the text says which and until when it is waited for.
-    Waiting { why: String },
+    /// Another pod may still be: `last`, until the time that the text says.
+    Waiting { why: String, last: LeaseStatus },
 }
 
 /// The Lease of one bot.
@@ -52,6 +53,8 @@ pub struct BotLease {
     holder: String,
     clock: Clock,
     held: Option<i64>,
+    /// Holder and epoch as they were last known, also after somebody has deleted the Lease.
+    last: Option<LeaseStatus>,
     /// Another holder, its last renewal, and since when both were seen unchanged here.
     other: Option<(String, Option<MicroTime>, Duration)>,
 }
@@ -68,6 +71,7 @@ impl BotLease {
             holder: pod_uid.to_owned(),
             clock,
             held: None,
+            last: bot.status.as_ref().and_then(|status| status.bot.as_ref()).and_then(|said| said.lease.clone()),
             other: None,
         }
     }
@@ -78,27 +82,20 @@ impl BotLease {
     /// The API server did not answer, or refused.
     pub async fn renew(&mut self, lost: Duration) -> Result<Standing, LeaseError> {
         let current = self.call("get", self.api.get_opt(&self.name)).await?;
-        let Some(mut lease) = current else {
-            let created = self.taken(None, lost);
-            self.call("create", self.api.create(&PostParams::default(), &created)).await?;
-            return Ok(self.standing(&created));
-        };
+        let Some(mut lease) = current else { return self.create(lost).await };
         let spec = lease.spec.clone().unwrap_or_default();
         let holder = spec.holder_identity.clone().unwrap_or_default();
-        if holder != self.holder && !holder.is_empty() && !self.may_follow(&lease, &holder, lost) {
-            self.held = None;
-            let why = format!(
-                "pod {holder} held the Lease {} last; it is waited for until the operator shows it terminated or {} s \
-                 have passed without a renewal",
-                self.name,
-                (lost + TOKEN_LIFE).as_secs()
-            );
-            return Ok(Standing::Waiting { why });
+        if holder != self.holder && !holder.is_empty() {
+            let last = LeaseStatus { holder: holder.clone(), epoch: spec.lease_transitions.unwrap_or(0).into() };
+            self.last = Some(last.clone());
+            if !self.may_follow(&lease, &holder, lost) {
+                return Ok(self.waiting(last, lost));
+            }
         }
         let next = if self.held.is_some() && holder == self.holder {
             self.renewed(&spec, lost)
         } else {
-            self.taken(spec.lease_transitions, lost).spec.unwrap_or_default()
+            self.taken(spec.lease_transitions.max(self.last_epoch()), lost).spec.unwrap_or_default()
         };
         lease.spec = Some(next);
         if let Some(annotations) = &mut lease.metadata.annotations {
@@ -106,6 +103,36 @@ impl BotLease {
         }
         self.call("update", self.api.replace(&self.name, &PostParams::default(), &lease)).await?;
         Ok(self.standing(&lease))
+    }
+
+    /// There is no Lease: this is the bot's first pod, or somebody has deleted it. Then who held it last may still run, and
+    /// its epoch is used.
+    async fn create(&mut self, lost: Duration) -> Result<Standing, LeaseError> {
+        let last = self.last.clone().filter(|last| last.holder != self.holder && self.held.is_none());
+        if let Some(last) = last
+            && !self.has_waited_for(&last.holder, None, lost)
+        {
+            return Ok(self.waiting(last, lost));
+        }
+        let created = self.taken(self.last_epoch(), lost);
+        self.call("create", self.api.create(&PostParams::default(), &created)).await?;
+        Ok(self.standing(&created))
+    }
+
+    fn last_epoch(&self) -> Option<i32> {
+        self.last.as_ref().and_then(|last| i32::try_from(last.epoch).ok())
+    }
+
+    fn waiting(&mut self, last: LeaseStatus, lost: Duration) -> Standing {
+        self.held = None;
+        let why = format!(
+            "pod {} held the Lease {} last; it is waited for until the operator shows it terminated or {} s have passed \
+             without a renewal",
+            last.holder,
+            self.name,
+            (lost + TOKEN_LIFE).as_secs()
+        );
+        Standing::Waiting { why, last }
     }
 
     /// Gives the Lease up, so that the next pod takes over at once.
@@ -135,6 +162,11 @@ impl BotLease {
         // The holder's own fence counts, if it is longer than ours.
         let theirs = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds).unwrap_or(0);
         let fence = lost.max(Duration::from_secs(theirs.unsigned_abs().into()));
+        self.has_waited_for(holder, renewed, fence)
+    }
+
+    /// Whether this holder was seen without another renewal for as long as its fence and the life of its last token.
+    fn has_waited_for(&mut self, holder: &str, renewed: Option<MicroTime>, fence: Duration) -> bool {
         let now = self.clock.boottime();
         match &self.other {
             Some((seen, at, since)) if seen == holder && *at == renewed => now >= *since + fence + TOKEN_LIFE,
@@ -148,6 +180,7 @@ impl BotLease {
     fn standing(&mut self, lease: &Lease) -> Standing {
         let epoch = lease.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or(1).into();
         self.held = Some(epoch);
+        self.last = Some(LeaseStatus { holder: self.holder.clone(), epoch });
         self.other = None;
         Standing::Trader { epoch }
     }
@@ -202,4 +235,122 @@ impl BotLease {
 
 fn whole_seconds(duration: Duration) -> i32 {
     i32::try_from(duration.as_secs().max(1)).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arbbot_crds::status::{ArbBotStatus, BotStatus};
+    use http_body_util::BodyExt as _;
+    use kube::client::Body;
+    use kube::core::Status;
+    use serde_json::{from_slice, json, to_vec};
+    use std::convert::Infallible;
+    use std::sync::{Arc, Mutex};
+
+    const LOST: Duration = Duration::from_secs(30);
+
+    /// An API server that knows one Lease.
+    #[derive(Clone, Default)]
+    struct Server(Arc<Mutex<Option<Lease>>>);
+
+    impl Server {
+        fn client(&self) -> Client {
+            let kept = self.0.clone();
+            let service = tower::service_fn(move |request: axum::http::Request<Body>| {
+                let kept = kept.clone();
+                async move {
+                    let is_write = request.method() != "GET";
+                    let sent = request.into_body().collect().await.unwrap().to_bytes();
+                    let mut lease = kept.lock().unwrap();
+                    if is_write {
+                        *lease = Some(from_slice(&sent).unwrap());
+                    }
+                    let (code, body) = match &*lease {
+                        Some(lease) => (200, to_vec(lease).unwrap()),
+                        None => (404, to_vec(&Status::failure("none", "NotFound").with_code(404)).unwrap()),
+                    };
+                    let answer = axum::http::Response::builder().status(code).body(Body::from(body)).unwrap();
+                    Ok::<_, Infallible>(answer)
+                }
+            });
+            Client::new(service, "desk")
+        }
+
+        fn delete(&self) {
+            *self.0.lock().unwrap() = None;
+        }
+
+        fn epoch(&self) -> Option<i32> {
+            self.0.lock().unwrap().as_ref()?.spec.as_ref()?.lease_transitions
+        }
+
+        fn lease(&self, pod: &str, clock: &Clock, before: Option<LeaseStatus>) -> BotLease {
+            let carry = json!({"spotProduct": "BTC-USD", "futureProduct": "BIP-20DEC30-CDE", "targetNotional": "1"});
+            let spec = json!({
+                "execution": "Live", "venue": {"coinbase": {"portfolio": "p"}}, "strategy": {"fundingCarry": carry},
+                "credentials": {"secretRef": {"name": "s"}},
+            });
+            let mut bot = ArbBot::new("carry", serde_json::from_value(spec).unwrap());
+            let said = BotStatus { lease: before, ..BotStatus::default() };
+            bot.status = Some(ArbBotStatus { bot: Some(said), ..ArbBotStatus::default() });
+            BotLease::new(self.client(), &bot, pod, clock.clone())
+        }
+    }
+
+    fn trader(epoch: i64) -> Standing {
+        Standing::Trader { epoch }
+    }
+
+    #[tokio::test]
+    async fn a_lease_that_is_deleted_by_hand_leaves_the_fence_and_the_epoch() {
+        let (server, clock) = (Server::default(), Clock::manual());
+        let mut first = server.lease("a", &clock, None);
+        assert_eq!(first.renew(LOST).await.unwrap(), trader(1), "a bot's first pod waits for nobody");
+        server.delete();
+        let last = LeaseStatus { holder: "a".to_owned(), epoch: 1 };
+        let mut second = server.lease("b", &clock, Some(last.clone()));
+        for _ in 0..2 {
+            assert!(matches!(second.renew(LOST).await.unwrap(), Standing::Waiting { last: said, .. } if said == last));
+            clock.advance(LOST);
+        }
+        assert_eq!(second.renew(LOST).await.unwrap(), trader(2), "no two processes mint the same order id");
+        assert!(matches!(first.renew(LOST).await.unwrap(), Standing::Waiting { .. }));
+    }
+
+    #[tokio::test]
+    async fn a_trader_whose_lease_is_deleted_goes_on_under_another_epoch() {
+        let (server, clock) = (Server::default(), Clock::manual());
+        let mut lease = server.lease("a", &clock, None);
+        lease.renew(LOST).await.unwrap();
+        server.delete();
+        assert_eq!(lease.renew(LOST).await.unwrap(), trader(2));
+        assert_eq!(lease.renew(LOST).await.unwrap(), trader(2), "a renewal");
+        let mut restarted = server.lease("a", &clock, Some(LeaseStatus { holder: "a".to_owned(), epoch: 2 }));
+        server.delete();
+        assert_eq!(restarted.renew(LOST).await.unwrap(), trader(3), "the same pod, another process");
+        assert_eq!(server.epoch(), Some(3));
+    }
+
+    #[tokio::test]
+    async fn a_holder_is_followed_when_it_has_released_is_terminated_or_was_silent_for_long() {
+        let (server, clock) = (Server::default(), Clock::manual());
+        let mut first = server.lease("a", &clock, None);
+        first.renew(LOST).await.unwrap();
+        let mut second = server.lease("b", &clock, None);
+        for _ in 0..4 {
+            first.renew(LOST).await.unwrap();
+            assert!(matches!(second.renew(LOST).await.unwrap(), Standing::Waiting { .. }), "it is renewed");
+            clock.advance(LOST);
+        }
+        second.renew(LOST).await.unwrap();
+        clock.advance(LOST + TOKEN_LIFE);
+        assert_eq!(second.renew(LOST).await.unwrap(), trader(2));
+        second.release().await.unwrap();
+        let mut third = server.lease("c", &clock, None);
+        assert_eq!(third.renew(LOST).await.unwrap(), trader(3));
+        let terminated = Some([(ANNOTATION_TERMINATED.to_owned(), "c".to_owned())].into());
+        server.0.lock().unwrap().as_mut().unwrap().metadata.annotations = terminated;
+        assert_eq!(server.lease("d", &clock, None).renew(LOST).await.unwrap(), trader(4));
+    }
 }

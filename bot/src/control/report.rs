@@ -143,7 +143,8 @@ fn bot_status(facts: Facts<'_>) -> BotStatus {
         drain: view.drain.as_ref().map(drain::status),
         lease: match &control.standing {
             Some(Standing::Trader { epoch }) => Some(LeaseStatus { holder: pod_uid.to_owned(), epoch: *epoch }),
-            _ => None,
+            Some(Standing::Waiting { last, .. }) => Some(last.clone()),
+            None => None,
         },
         ledger: Some(ledger.clone()),
         owned_since: view.owned_since.map(Time),

@@ -33,6 +33,9 @@ use pace::{Next, Pace};
 /// How often time alone is looked at (loss of contact shows without any event).
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How often the last status is tried: the last word on a bot's orders is worth a moment of its end.
+const LAST_ATTEMPTS: u32 = 4;
+
 /// Where status goes to.
 pub enum StatusSink {
     Kubernetes {
@@ -66,12 +69,13 @@ impl StatusTask {
         let mut logged = Vec::new();
         let mut pace = Pace::default();
         let mut failures = 0_u32;
+        let mut last_attempts = LAST_ATTEMPTS;
         loop {
             let stopping = shutdown.is_cancelled();
             let Composed { status, is_acknowledged, engine_is_behind } = self.compose(&mut conditions);
             log_transitions(&mut logged, &conditions);
             let mut pause = LOOK_EVERY;
-            if is_acknowledged {
+            if is_acknowledged || stopping {
                 let next = match stopping {
                     true => pace.last(&status),
                     false => pace.next(&status, engine_is_behind, self.clock.boottime()),
@@ -97,13 +101,16 @@ impl StatusTask {
                 }
             }
             if stopping {
-                return;
+                last_attempts -= 1;
+                if failures == 0 || last_attempts == 0 {
+                    return;
+                }
             }
             if failures > 0 {
                 pause = Duration::from_millis(200) * failures.min(10);
             }
             tokio::select! {
-                () = shutdown.cancelled() => {}
+                () = shutdown.cancelled(), if !stopping => {}
                 () = tokio::time::sleep(pause) => {}
                 Ok(()) = self.control.changed(), if failures == 0 => {}
                 Ok(()) = self.session.changed(), if failures == 0 => {}

@@ -146,25 +146,29 @@ pub async fn from_api_server(cached: Fetched, ctx: &Context, now: Timestamp) -> 
     let bot = get::<ArbBot>(ctx, &namespace, &name).await?;
     let Some(bot) = bot.filter(|bot| bot.uid() == cached.bot.uid()) else { return Ok(None) };
     let known = if bot.metadata.deletion_timestamp.is_some() { Children::default() } else { cached.children };
-    let child = child_name(&name);
-    let claim = ledger_claim_name(&name);
+    let children = Box::pin(read_missing(known, &name, &namespace, ctx)).await?;
+    Box::pin(complete(bot, children, pods, true, ctx, now)).await.map(Some)
+}
+
+/// Asks for the children that are not known, and for the Deployment always: the number of pods is decided from the number
+/// that there is.
+async fn read_missing(known: Children, bot: &str, namespace: &str, ctx: &Context) -> Result<Children, ApiError> {
+    let (child, claim) = (child_name(bot), ledger_claim_name(bot));
     let (service_account, role, role_binding, service, ledger_claim, network_policy, deployment) = tokio::try_join!(
-        Box::pin(known_or_read(known.service_account, ctx, &namespace, &child)),
-        Box::pin(known_or_read(known.role, ctx, &namespace, &child)),
-        Box::pin(known_or_read(known.role_binding, ctx, &namespace, &child)),
-        Box::pin(known_or_read(known.service, ctx, &namespace, &child)),
+        Box::pin(known_or_read(known.service_account, ctx, namespace, &child)),
+        Box::pin(known_or_read(known.role, ctx, namespace, &child)),
+        Box::pin(known_or_read(known.role_binding, ctx, namespace, &child)),
+        Box::pin(known_or_read(known.service, ctx, namespace, &child)),
         Box::pin(async {
             match known.ledger_claim {
                 Some(known) => Ok(Some(known)),
-                None => get(ctx, &namespace, &claim).await,
+                None => get(ctx, namespace, &claim).await,
             }
         }),
-        Box::pin(known_or_read(known.network_policy, ctx, &namespace, &child)),
-        // Always: the number of pods is decided from the number that there is.
-        Box::pin(get(ctx, &namespace, &child)),
+        Box::pin(known_or_read(known.network_policy, ctx, namespace, &child)),
+        Box::pin(get(ctx, namespace, &child)),
     )?;
-    let children = Children { service_account, role, role_binding, service, ledger_claim, network_policy, deployment };
-    Box::pin(complete(bot, children, pods, true, ctx, now)).await.map(Some)
+    Ok(Children { service_account, role, role_binding, service, ledger_claim, network_policy, deployment })
 }
 
 /// Adds what is not a child.
@@ -232,14 +236,18 @@ async fn lease(bot: &ArbBot, fresh: bool, ctx: &Context, now: Timestamp) -> Resu
     Ok(ctx.caches.leases.get(&key))
 }
 
-/// What safety needs of a bot that was decoded only in part.
+/// What safety needs of a bot that was decoded only in part; for a deletion, every child.
 ///
 /// # Errors
 /// The API server did not answer.
 pub async fn for_safety(bot: ArbBot, ctx: &Context, now: Timestamp) -> Result<Fetched, FetchError> {
-    let (namespace, child) = (bot.namespace().unwrap_or_default(), child_name(&bot.name_any()));
+    let (name, namespace) = (bot.name_any(), bot.namespace().unwrap_or_default());
     let pods = ctx.caches.pods.of_bot(&bot.uid().unwrap_or_default());
-    let children = Children { deployment: get(ctx, &namespace, &child).await?, ..Children::default() };
+    let children = if bot.metadata.deletion_timestamp.is_some() {
+        Box::pin(read_missing(Children::default(), &name, &namespace, ctx)).await?
+    } else {
+        Children { deployment: get(ctx, &namespace, &child_name(&name)).await?, ..Children::default() }
+    };
     Box::pin(complete(bot, children, pods, true, ctx, now)).await
 }
 

@@ -1,6 +1,6 @@
 //! An ArbBot or ArbPolicy that this operator cannot decode: it says so on that object, and leaves everything of it as it
-//! is, but for safety: the end of a pod is proven, lost contact is said, and a kill starts a bot at zero, by what can be
-//! read.
+//! is, but for safety: the end of a pod is proven, lost contact is said, a kill starts a bot at zero, and a deletion goes
+//! its way, by what can be read.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::apply::ApplyError;
+use super::delete::{self, Deletion};
 use super::fetch::{self, FetchError};
 use super::verdict::{Pause, Verdict};
 use super::{ReconcileError, contact, pause};
@@ -44,18 +45,38 @@ pub async fn bot(cached: &Undecodable, now: Timestamp, ctx: &Context) -> Result<
     let Err(error) = raw.decode() else { return Ok(Some(Duration::ZERO)) };
     let mut again = AGAIN;
     let mut unknown = Vec::new();
+    let mut told = Undecodable::new(&raw, &error);
     if let Some(bot) = readable(&raw) {
         let fetched = Box::pin(fetch::for_safety(bot, &ctx, now)).await?;
         fencing::publish(&fetched, &ctx).await.map_err(ReconcileError::Report)?;
+        match Box::pin(delete::step(&fetched, now, &ctx)).await.map_err(ReconcileError::Delete)? {
+            Deletion::NotDeleted => {}
+            Deletion::Waits(verdict) => add(&mut told, &verdict),
+            Deletion::TearingDown(overdue) => {
+                if let Some(verdict) = overdue {
+                    add(&mut told, &verdict);
+                    write::<ArbBot>(&told, &unknown, &ctx).await.map_err(ReconcileError::Report)?;
+                }
+                return Ok(Some(delete::POLL));
+            }
+            Deletion::Done => return Ok(None),
+        }
         pause::keep_safe(&fetched, &ctx).await.map_err(ApplyError::Api)?;
         let lost = !fetched.is_at_rest() && contact::lost(&fetched, now);
         unknown = contact::unknown_conditions(&fetched.bot, lost, &Time(now));
         if !lost {
-            again = contact::until_lost(&fetched, now).map_or(AGAIN, |wait| wait.min(AGAIN));
+            again = contact::until_lost(&fetched, now).map_or(again, |wait| wait.min(again));
         }
     }
-    write::<ArbBot>(&Undecodable::new(&raw, &error), &unknown, &ctx).await.map_err(ReconcileError::Report)?;
+    write::<ArbBot>(&told, &unknown, &ctx).await.map_err(ReconcileError::Report)?;
     Ok(Some(again))
+}
+
+/// What else a person must know.
+fn add(told: &mut Undecodable, verdict: &Verdict) {
+    if let Some(why) = verdict.why() {
+        told.message = format!("{}; {}", told.message, why.message);
+    }
 }
 
 /// The bot as far as it can be read. What replaces a part without which no bot can start says nothing about safety.

@@ -36,7 +36,7 @@ fn control_applied(facts: Facts<'_>) -> Said {
     let unreadable = &facts.control.unreadable_policies;
     if facts.control.generation.is_none() {
         say(type_, false, Reason::Starting, "the bot has not yet read its ArbBot and every ArbPolicy")
-    } else if let Some(Standing::Waiting { why }) = &facts.control.standing {
+    } else if let Some(Standing::Waiting { why, .. }) = &facts.control.standing {
         say(type_, true, Reason::LeaseNotHeld, format!("in force, but this pod is not the trader: {why}"))
     } else if !facts.control.unreadable.is_empty() {
         let fields = facts.control.unreadable.join("; ");
@@ -55,7 +55,7 @@ fn control_applied(facts: Facts<'_>) -> Said {
 
 fn trading(facts: Facts<'_>) -> Said {
     let type_ = ConditionType::Trading;
-    if let Some(Standing::Waiting { why }) = &facts.control.standing {
+    if let Some(Standing::Waiting { why, .. }) = &facts.control.standing {
         return say(type_, false, Reason::LeaseNotHeld, why.clone());
     }
     if facts.control.generation.is_none() {
