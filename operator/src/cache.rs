@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service, ServiceAccount}
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::{Client, Resource};
-use tokio::sync::{Semaphore, watch as channel};
+use tokio::sync::{Notify, Semaphore, watch as channel};
 use tokio::task::JoinSet;
 
 pub mod bots;
@@ -31,7 +31,7 @@ use leases::Leases;
 use pods::Pods;
 use policies::Policies;
 use store::Key;
-use watch::{Health, Scope, Sink, WatchView, follow};
+use watch::{Health, Scope, Sink, Turns, WatchView, follow};
 
 use crate::fencing::Terminated;
 use crate::metrics::Metrics;
@@ -82,6 +82,7 @@ pub struct Caches {
     pub network_policies: Arc<Children<NetworkPolicy>>,
     pub deployments: Arc<Children<Deployment>>,
     scopes: Vec<ScopeState>,
+    at_once: Arc<Notify>,
     synced: channel::Sender<bool>,
 }
 
@@ -112,6 +113,7 @@ impl Caches {
             network_policies: Arc::new(Children::new(on_child(&reactions))),
             deployments: Arc::new(Children::new(on_child(&reactions))),
             scopes: scopes.into_iter().map(ScopeState::new).collect(),
+            at_once: Arc::default(),
             synced: channel::Sender::new(false),
         })
     }
@@ -127,9 +129,9 @@ impl Caches {
         reactions: &Arc<dyn Reactions>,
     ) -> anyhow::Result<()> {
         let mut watches = JoinSet::new();
-        let lists = Arc::new(Semaphore::new(LISTS_AT_ONCE));
+        let turns = Turns { lists: Arc::new(Semaphore::new(LISTS_AT_ONCE)), at_once: self.at_once.clone() };
         for index in 0..self.scopes.len() {
-            let start = Start { caches: self, client, metrics, reactions, lists: &lists, index };
+            let start = Start { caches: self, client, metrics, reactions, turns: &turns, index };
             start.watch(&mut watches, &self.bots);
             start.watch(&mut watches, &self.policies);
             start.watch(&mut watches, &self.pods);
@@ -188,6 +190,11 @@ impl Caches {
 
     fn watches(&self) -> impl Iterator<Item = &Arc<Health>> {
         self.scopes.iter().flat_map(|scope| &scope.watches)
+    }
+
+    /// Watches that failed and wait for their next attempt do not wait any longer.
+    pub fn watch_at_once(&self) {
+        self.at_once.notify_waiters();
     }
 
     /// Kind and number of the objects that are known.
@@ -264,7 +271,7 @@ struct Start<'a> {
     client: &'a Client,
     metrics: &'a Metrics,
     reactions: &'a Arc<dyn Reactions>,
-    lists: &'a Arc<Semaphore>,
+    turns: &'a Turns,
     index: usize,
 }
 
@@ -282,7 +289,7 @@ impl Start<'_> {
                 sink.clone(),
                 health.clone(),
                 self.metrics.clone(),
-                self.lists.clone(),
+                self.turns.clone(),
                 self.on_synced(),
             ));
         }

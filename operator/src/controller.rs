@@ -85,6 +85,7 @@ impl Controller {
                 () = shutdown.cancelled() => return true,
             }
             context.begin_to_lead();
+            context.caches.watch_at_once();
             context.caches.synced_scopes().for_each(|scope| self.fill(&context.caches, scope));
             let bot =
                 work_on("ArbBot", &context, |key, context| Box::pin(async move { reconcile(&key, &context).await }));

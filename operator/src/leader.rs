@@ -12,7 +12,6 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
-use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client};
 use tokio::time::Instant;
@@ -67,7 +66,7 @@ impl Elector {
     /// Waits until the Lease is ours. None: `release`.
     async fn acquire(&mut self, release: &CancellationToken) -> Option<Lease> {
         let only = watcher::Config::default().fields(&format!("metadata.name={LEADER_LEASE}"));
-        let mut changes = pin!(watcher(self.api.clone(), only).default_backoff());
+        let mut changes = pin!(watcher(self.api.clone(), only));
         loop {
             match self.try_acquire().await {
                 Ok(Some(lease)) => return Some(lease),
@@ -80,7 +79,7 @@ impl Elector {
             tokio::select! {
                 () = release.cancelled() => return None,
                 () = look_again => {}
-                // A released Lease is taken at once. Errors of this watch do no harm: the Lease is read anyway.
+                // A released Lease is taken at once.
                 () = released(&mut changes) => {}
             }
         }
@@ -228,7 +227,8 @@ impl Elector {
     }
 }
 
-/// Returns when the watch shows the Lease without a holder, or gone.
+/// Returns when the watch shows the Lease without a holder, or gone. After an error it waits to be called again: the watch
+/// is tried again with the next look, which reads the Lease anyway.
 async fn released<S>(changes: &mut S)
 where
     S: futures::Stream<Item = Result<watcher::Event<Lease>, watcher::Error>> + Unpin,
@@ -238,7 +238,8 @@ where
         match change {
             Ok(Apply(lease) | InitApply(lease)) if holder(&lease).is_none() => return,
             Ok(Delete(_)) => return,
-            _ => {}
+            Ok(_) => {}
+            Err(_) => break,
         }
     }
     std::future::pending().await

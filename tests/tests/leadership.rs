@@ -79,7 +79,12 @@ async fn two_operators_never_write_at_once_while_the_leader_is_lost_twenty_times
         let took = began.elapsed();
         handovers.entry(loss).or_default().push(took);
         let limit = if loss == Loss::Terminated { AFTER_RELEASE } else { AFTER_EXPIRY };
-        ensure!(took <= limit, "loss {number}: {loss:?}: nobody reconciles for {took:?}, at most {limit:?}");
+        ensure!(
+            took <= limit,
+            "loss {number}: {loss:?} of {}: nobody reconciles for {took:?}, at most {limit:?}\n{}",
+            leader.pod,
+            last_words(&desk)
+        );
         let until = recover(&desk, &proxy, loss, &leader, bot).await?;
         let events = bot.journal().await?;
         let raising = Journal(&events).raising(stopped, until).len();

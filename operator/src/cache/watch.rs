@@ -3,19 +3,16 @@
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use super::raw::Raw;
 use crate::metrics::Metrics;
@@ -179,47 +176,37 @@ impl Health {
     }
 }
 
+/// What the watches share.
+#[derive(Clone)]
+pub struct Turns {
+    /// First lists at once.
+    pub lists: Arc<Semaphore>,
+    /// Wakes the watches that wait for their next attempt: somebody needs them now.
+    pub at_once: Arc<Notify>,
+}
+
 /// Waits between the attempts of one watch: doubled, jittered. A missing CustomResourceDefinition is noticed within
 /// seconds after it came.
 #[derive(Default)]
 struct WatchBackoff {
     failures: u32,
     last: Option<Instant>,
-    progress: Progress,
+    /// Whether the present attempt has delivered a change: then the next error is the first one again. A list is none: it
+    /// costs too much to be repeated at once.
+    has_delivered: bool,
 }
 
-/// Whether the present attempt has delivered a change: then the next error is the first one again. A list is none: it
-/// costs too much to be repeated at once.
-#[derive(Clone, Default)]
-struct Progress(Arc<AtomicBool>);
-
-impl Progress {
-    fn made(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    fn take(&self) -> bool {
-        self.0.swap(false, Ordering::Relaxed)
-    }
-}
-
-impl Iterator for WatchBackoff {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        // A watcher reports the begin of an attempt as a success, so that resets nothing.
-        if self.progress.take() || self.last.is_some_and(|last| last.elapsed() > Duration::from_secs(60)) {
+impl WatchBackoff {
+    fn wait(&mut self) -> Duration {
+        let has_delivered = std::mem::take(&mut self.has_delivered);
+        if has_delivered || self.last.is_some_and(|last| last.elapsed() > Duration::from_secs(60)) {
             self.failures = 0;
         }
         self.last = Some(Instant::now());
         let whole = Duration::from_millis(500).saturating_mul(2_u32.saturating_pow(self.failures));
         self.failures = self.failures.saturating_add(1);
-        Some(whole.min(Duration::from_secs(8)).mul_f64(0.5 + 0.5 * rand::random::<f64>()))
+        whole.min(Duration::from_secs(8)).mul_f64(0.5 + 0.5 * rand::random::<f64>())
     }
-}
-
-impl Backoff for WatchBackoff {
-    fn reset(&mut self) {}
 }
 
 /// Follows one kind in one scope for ever. `synced` is called once, after the first list.
@@ -228,17 +215,16 @@ pub fn follow<S: Sink>(
     sink: Arc<S>,
     health: Arc<Health>,
     metrics: Metrics,
-    lists: Arc<Semaphore>,
+    turns: Turns,
     synced: impl Fn() + Send + 'static,
 ) -> impl Future<Output = ()> + Send + 'static {
     let api = health.scope.api::<Raw<S::Kind>>(client);
     let selection = sink.selection().page_size(PAGE).timeout(WATCH);
     async move {
         // A page of a list is in memory as a whole, many times as large as what is kept of it: not one per kind at once.
-        let mut turn = lists.acquire_owned().await.ok();
-        let backoff = WatchBackoff::default();
-        let progress = backoff.progress.clone();
-        let mut events = pin!(watcher(api, selection).backoff(backoff));
+        let mut turn = turns.lists.acquire_owned().await.ok();
+        let mut backoff = WatchBackoff::default();
+        let mut events = pin!(watcher(api, selection));
         let mut round = 0;
         while let Some(event) = events.next().await {
             match event {
@@ -248,11 +234,11 @@ pub fn follow<S: Sink>(
                         Event::Init => round += 1,
                         Event::InitApply(object) => sink.applied(object, round),
                         Event::Apply(object) => {
-                            progress.made();
+                            backoff.has_delivered = true;
                             sink.applied(object, round);
                         }
                         Event::Delete(object) => {
-                            progress.made();
+                            backoff.has_delivered = true;
                             sink.deleted(object);
                         }
                         Event::InitDone => {
@@ -267,6 +253,11 @@ pub fn follow<S: Sink>(
                 Err(error) => {
                     drop(turn.take()); // the others go on
                     failed(&health, &error, &metrics);
+                    // A watcher that is asked for more tries again.
+                    tokio::select! {
+                        () = tokio::time::sleep(backoff.wait()) => {}
+                        () = turns.at_once.notified() => {}
+                    }
                 }
             }
         }
@@ -305,12 +296,11 @@ mod tests {
     #[test]
     fn a_watch_that_delivers_before_it_breaks_is_resumed_at_once_and_one_that_does_not_waits_longer_each_time() {
         let mut backoff = WatchBackoff::default();
-        let progress = backoff.progress.clone();
-        let longest = |backoff: &mut WatchBackoff| (0..6).filter_map(|_| backoff.next()).max().unwrap();
+        let longest = |backoff: &mut WatchBackoff| (0..6).map(|_| backoff.wait()).max().unwrap();
         assert!(longest(&mut backoff) >= Duration::from_secs(4));
         for _ in 0..20 {
-            progress.made();
-            assert!(backoff.next().unwrap() <= Duration::from_millis(500));
+            backoff.has_delivered = true;
+            assert!(backoff.wait() <= Duration::from_millis(500));
         }
         assert!(longest(&mut backoff) >= Duration::from_secs(4));
     }
