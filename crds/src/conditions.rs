@@ -108,7 +108,9 @@ pub enum Reason {
     #[strum(message = "Wait: the message says who holds the Lease and until when.")]
     LeaseNotHeld,
     /// Another ArbBot holds the claim on this account and product.
-    #[strum(message = "Delete the bot in the message, or give this one another portfolio or other products.")]
+    #[strum(
+        message = "Delete one of the two bots. Portfolio and products cannot be changed: create the bot again with others."
+    )]
     AccountShared,
     /// The operator has not yet granted the claim on the account and product.
     #[strum(message = "Look whether the operator runs: `kubectl -n arbbot-system get deployments`.")]
