@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod connect;
+pub mod ledger;
 pub mod orders;
 pub mod output;
 pub mod preflight;

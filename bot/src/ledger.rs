@@ -4,9 +4,11 @@
 //! changed or shortened file is found. A kill that the ledger cannot take in time goes to the kill journal.
 
 mod chain;
+mod copy;
 mod error;
 mod history;
 mod journal;
+mod reading;
 mod record;
 mod store;
 #[cfg(test)]
@@ -24,9 +26,12 @@ pub use arbbot_crds::status::LedgerStatus as LedgerHead;
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::timeout;
 
+pub use copy::{Restored, backup, restore};
 pub use error::LedgerError;
 pub use history::{HistoryEntry, history};
+pub use reading::{entries, incidents, orders};
 pub use record::{Binding, IncidentRecord, OrderRecord, OrderUpdate, RecordStatus};
+pub use verify::{continues, verify};
 
 use crate::clock::Clock;
 use crate::exchange::{NewOrder, OrderState};
@@ -103,7 +108,7 @@ impl Ledger {
         synced.map_err(|cause| file_error(dir, "write the ledger's directory", cause))?;
         let opened = match Self::load(&path, binding, &clock, &journal).await {
             Err(LedgerError::Corrupt { problem, .. }) => {
-                let kept = set_aside(&path, clock.now())?;
+                let kept = set_aside(&path, "corrupt", clock.now())?;
                 let kept = kept.display();
                 notes.push(format!("the ledger was damaged ({problem}); it is kept as {kept} and a new one was begun"));
                 Self::load(&path, binding, &clock, &journal).await
@@ -380,9 +385,9 @@ fn lock(dir: &Path, ledger: &Path) -> Result<File, LedgerError> {
     }
 }
 
-/// Renames a damaged ledger and its write-ahead log to a name that is free.
-fn set_aside(path: &Path, now: Timestamp) -> Result<PathBuf, LedgerError> {
-    let base = format!("{FILE}.corrupt-{}", now.strftime("%Y%m%dT%H%M%SZ"));
+/// Renames a ledger and its write-ahead log to a name that is free and says why: `ledger.db.<why>-<now>`.
+fn set_aside(path: &Path, why: &str, now: Timestamp) -> Result<PathBuf, LedgerError> {
+    let base = format!("{FILE}.{why}-{}", now.strftime("%Y%m%dT%H%M%SZ"));
     let names = std::iter::once(base.clone()).chain((2..).map(|n| format!("{base}-{n}")));
     let kept = names.map(|name| path.with_file_name(name)).find(|kept| !kept.exists()).unwrap_or_default();
     // The ledger last: if the renaming stops half-way, the next start finds the damage again.
@@ -390,7 +395,7 @@ fn set_aside(path: &Path, now: Timestamp) -> Result<PathBuf, LedgerError> {
         let from = with_suffix(path, suffix);
         if from.exists() {
             let renamed = std::fs::rename(&from, with_suffix(&kept, suffix));
-            renamed.map_err(|cause| file_error(&from, "set aside the damaged ledger", cause))?;
+            renamed.map_err(|cause| file_error(&from, "set aside the ledger", cause))?;
         }
     }
     Ok(kept)

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use arb_bot::cli::account::{self, AccountCommand, PositionsArgs};
+use arb_bot::cli::ledger::LedgerCommand;
 use arb_bot::cli::orders::OrdersCommand;
 use arb_bot::cli::preflight::{PreflightArgs, preflight};
 use arb_bot::cli::run::{RunArgs, run};
@@ -34,6 +35,9 @@ enum Command {
     /// List, preview, place, edit, cancel and trace orders by hand.
     #[command(subcommand)]
     Orders(OrdersCommand),
+    /// Verify, export, back up and restore a bot's ledger.
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
 }
 
 fn main() -> ExitCode {
@@ -63,6 +67,7 @@ fn start(command: Command) -> anyhow::Result<()> {
             Command::Account(command) => command.run().await,
             Command::Positions(args) => account::positions(args).await,
             Command::Orders(command) => command.run().await,
+            Command::Ledger(command) => command.run().await,
         }
     })
 }

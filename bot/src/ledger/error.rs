@@ -15,6 +15,10 @@ pub enum LedgerError {
          that it gets a ledger of its own", .path.display()
     )]
     Bound { path: PathBuf, field: &'static str, bound: String, wanted: String },
+    #[error("there is no ledger {}; give the directory of the bot's ledger (--ledger-dir, or --state-dir of a bot that runs with -f)", .path.display())]
+    Missing { path: PathBuf },
+    #[error("{} exists and is not overwritten; give another name", .path.display())]
+    Exists { path: PathBuf },
     #[error("the ledger {} has schema {version}, which is newer than this bot; run the bot version that wrote it", .path.display())]
     NewerSchema { path: PathBuf, version: i64 },
     #[error("order {client_order_id} is already in the ledger; an order id is used once")]
@@ -55,6 +59,8 @@ impl LedgerError {
         match self {
             Self::Locked { .. } => "LedgerLocked",
             Self::Bound { .. } => "LedgerBoundToOther",
+            Self::Missing { .. } => "LedgerMissing",
+            Self::Exists { .. } => "FileExists",
             Self::NewerSchema { .. } => "LedgerSchemaNewer",
             Self::DuplicateOrder { .. } => "OrderDuplicate",
             Self::UnknownOrder { .. } => "OrderNotInLedger",

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use super::reading::reading;
 use super::record::Entry;
-use super::store::Store;
 use super::{FILE, LedgerError};
 
 /// An entry about an order.
@@ -25,12 +25,8 @@ pub async fn history(dir: &Path, id: &str) -> Result<Vec<HistoryEntry>, LedgerEr
     if !path.exists() {
         return Ok(Vec::new());
     }
-    let mut store = Store::connect(&path, false).await?;
-    let mut tx = store.begin().await?;
     let mut found = Vec::new();
-    let (entries, orders) = (tx.entries().await?, tx.orders().await?);
-    tx.rollback().await?;
-    store.close().await;
+    let (entries, orders) = reading(&path, async |tx| Ok((tx.entries().await?, tx.orders().await?))).await?;
     let by_order_id = orders.into_iter().find(|order| order.order_id.as_deref() == Some(id));
     let id = by_order_id.map_or_else(|| id.to_owned(), |order| order.client_order_id);
     for (n, at, kind, payload, _) in entries {

@@ -80,6 +80,12 @@ impl Store {
         Ok(Transaction { path, sql })
     }
 
+    /// Writes what is committed by now into a new file, as one database without a log. Others may write meanwhile.
+    pub async fn copy_to(&mut self, target: &Path) -> Result<(), LedgerError> {
+        let copy = sqlx::query("VACUUM INTO ?").bind(target.to_string_lossy().into_owned());
+        copy.execute(&mut self.connection).await.map(drop).map_err(|cause| failed(&self.path, "copy itself", cause))
+    }
+
     async fn value<T>(&mut self, sql: &'static str, action: &'static str) -> Result<T, LedgerError>
     where
         T: for<'r> sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite> + Send + Unpin,
@@ -99,6 +105,9 @@ impl Store {
         LedgerError::Corrupt { path: self.path.clone(), problem }
     }
 }
+
+/// An entry as it is stored: n, at, kind, payload, hash.
+pub(super) type StoredEntry = (i64, String, String, String, String);
 
 /// A change in progress; dropped without [`Transaction::commit`] it did not happen.
 pub(super) struct Transaction<'a> {
@@ -208,9 +217,16 @@ impl Transaction<'_> {
         row.map(|row| self.column(&row, "hash")).transpose()
     }
 
-    /// Every entry as it is stored, in order: n, at, kind, payload, hash.
-    pub async fn entries(&mut self) -> Result<Vec<(i64, String, String, String, String)>, LedgerError> {
+    /// Every entry as it is stored, in order.
+    pub async fn entries(&mut self) -> Result<Vec<StoredEntry>, LedgerError> {
         let entries = sqlx::query_as("SELECT n, at, kind, payload, hash FROM entries ORDER BY n");
+        entries.fetch_all(&mut *self.sql).await.map_err(|cause| failed(&self.path, "list its entries", cause))
+    }
+
+    /// The next entries after this one, at most a thousand: a ledger of years is not in memory as a whole.
+    pub async fn entries_after(&mut self, n: i64) -> Result<Vec<StoredEntry>, LedgerError> {
+        let entries =
+            sqlx::query_as("SELECT n, at, kind, payload, hash FROM entries WHERE n > ? ORDER BY n LIMIT 1000").bind(n);
         entries.fetch_all(&mut *self.sql).await.map_err(|cause| failed(&self.path, "list its entries", cause))
     }
 

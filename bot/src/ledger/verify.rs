@@ -1,51 +1,73 @@
 //! Proof that nobody changed the ledger's file.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use super::record::{Entry, IncidentRecord, OrderRecord};
-use super::store::{Store, Transaction};
-use super::{Ledger, LedgerError, LedgerHead, chain};
 use k8s_openapi::jiff::Timestamp;
 
-impl Ledger {
-    /// Computes the chain again, and from its entries the tables, and compares both with what is stored.
-    ///
-    /// # Errors
-    /// The first entry that is not what was written, or a table that is not what its entries say.
-    pub async fn verify(&self) -> Result<(), LedgerError> {
-        // A connection of its own: reading a long ledger must not hold up a write.
-        let mut store = Store::connect(&self.inner.path, false).await?;
-        let mut tx = store.begin().await?;
-        let tampered = |(entry, problem)| LedgerError::Tampered { path: self.inner.path.clone(), entry, problem };
+use super::reading::reading;
+use super::record::{Entry, IncidentRecord, OrderRecord};
+use super::store::Transaction;
+use super::{FILE, Ledger, LedgerError, LedgerHead, chain};
+
+/// Computes the chain of the ledger in a directory again, and from its entries the tables, and compares both with what is
+/// stored. A bot may run meanwhile. Returns the head.
+///
+/// # Errors
+/// The first entry that is not what was written, or a table that is not what its entries say.
+pub async fn verify(dir: &Path) -> Result<LedgerHead, LedgerError> {
+    verify_file(&dir.join(FILE)).await
+}
+
+/// As [`verify`], for a file: a backup has another name.
+///
+/// # Errors
+/// As [`verify`].
+pub async fn verify_file(path: &Path) -> Result<LedgerHead, LedgerError> {
+    reading(path, async |tx| {
+        let tampered = |(entry, problem)| LedgerError::Tampered { path: path.to_owned(), entry, problem };
         let mut head = chain::genesis();
         let mut books = Books::default();
-        for (n, at, kind, payload, hash) in tx.entries().await? {
-            head = chain::append(&head, &at, &kind, &payload);
-            if head != (LedgerHead { entries: n, head: hash }) {
-                return Err(tampered((
-                    n,
-                    "its hash does not follow from what it says and the entry before".to_owned(),
-                )));
+        loop {
+            let entries = tx.entries_after(head.entries).await?;
+            if entries.is_empty() {
+                break;
             }
-            let entry = Entry::parse(&kind, &payload).map_err(|cause| tampered((n, cause.to_string())))?;
-            books.apply(entry)?;
+            for (n, at, kind, payload, hash) in entries {
+                head = chain::append(&head, &at, &kind, &payload);
+                if head != (LedgerHead { entries: n, head: hash }) {
+                    let problem = "its hash does not follow from what it says and the entry before";
+                    return Err(tampered((n, problem.to_owned())));
+                }
+                let entry = Entry::parse(&kind, &payload).map_err(|cause| tampered((n, cause.to_string())))?;
+                books.apply(entry)?;
+            }
         }
-        let differs = books.differs(&mut tx).await?;
-        tx.rollback().await?;
-        differs.map_or(Ok(()), |problem| Err(tampered((head.entries, problem))))
-    }
+        books.differs(tx).await?.map_or(Ok(()), |problem| Err(tampered((head.entries, problem))))?;
+        Ok(head)
+    })
+    .await
+}
 
-    /// Whether this ledger continues the one that had this head: same entries up to there, none cut off.
+/// Whether the ledger in a directory continues the one that had this head: same entries up to there, none cut off.
+///
+/// # Errors
+/// The disk fails.
+pub async fn continues(dir: &Path, head: &LedgerHead) -> Result<bool, LedgerError> {
+    if head.entries == 0 {
+        return Ok(true);
+    }
+    let hash = reading(&dir.join(FILE), async |tx| tx.hash(head.entries).await).await?;
+    Ok(hash.as_ref() == Some(&head.head))
+}
+
+impl Ledger {
+    /// As [`continues`], for the ledger that is open.
     ///
     /// # Errors
     /// The disk fails.
     pub async fn continues(&self, head: &LedgerHead) -> Result<bool, LedgerError> {
-        if head.entries == 0 {
-            return Ok(true);
-        }
-        let mut store = Store::connect(&self.inner.path, false).await?;
-        let hash = store.begin().await?.hash(head.entries).await?;
-        Ok(hash.as_ref() == Some(&head.head))
+        continues(self.inner.path.parent().unwrap_or(Path::new(".")), head).await
     }
 }
 

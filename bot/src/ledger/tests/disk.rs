@@ -14,7 +14,7 @@ async fn a_kill_does_not_wait_for_a_ledger_that_hangs() {
     ledger.remember_claim("a", "p").await.unwrap();
     assert_eq!(ledger.journaled(), 0, "the next write takes the journal in");
     ledger.order(&update("kill-1", RecordStatus::Filled, 5)).await.unwrap();
-    ledger.verify().await.unwrap();
+    verify(dir.path()).await.unwrap();
     drop(ledger);
     let recovered = reopen(dir.path()).await;
     assert_eq!((recovered.orders.len(), recovered.incidents.len()), (1, 1), "each is there once");
@@ -42,7 +42,7 @@ async fn a_crash_with_records_in_the_journal_loses_none() {
     let (ledger, recovered) = open(dir.path()).await;
     assert_eq!((recovered.orders, recovered.incidents), (vec![record], vec![latch]));
     assert_eq!(ledger.journaled(), 0);
-    ledger.verify().await.unwrap();
+    verify(dir.path()).await.unwrap();
 }
 
 #[tokio::test]
@@ -63,7 +63,7 @@ async fn a_full_disk_stops_orders_but_not_a_kill() {
     // There is space again: the write connects anew, and takes the journal in.
     ledger.intent(&new_order("b-1-2"), Class::Enter, 1).await.unwrap();
     assert_eq!(ledger.journaled(), 0);
-    ledger.verify().await.unwrap();
+    verify(dir.path()).await.unwrap();
     drop(ledger);
     let (_, recovered) = open(dir.path()).await;
     let ids: Vec<_> = recovered.orders.iter().map(|order| order.client_order_id.as_str()).collect();

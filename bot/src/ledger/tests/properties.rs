@@ -68,7 +68,8 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let dir = tempfile::tempdir().unwrap();
-            walk(dir.path(), steps).await.verify().await.unwrap();
+            walk(dir.path(), steps).await;
+            verify(dir.path()).await.unwrap();
         });
     }
 }
