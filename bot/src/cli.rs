@@ -6,5 +6,6 @@ pub mod ledger;
 pub mod orders;
 pub mod output;
 pub mod preflight;
+pub mod report;
 pub mod run;
 pub mod status;

@@ -6,6 +6,7 @@ use arb_bot::cli::account::{self, AccountCommand, PositionsArgs};
 use arb_bot::cli::ledger::LedgerCommand;
 use arb_bot::cli::orders::OrdersCommand;
 use arb_bot::cli::preflight::{PreflightArgs, preflight};
+use arb_bot::cli::report::ReportCommand;
 use arb_bot::cli::run::{RunArgs, run};
 use arb_bot::cli::status::{StatusArgs, status};
 use arb_bot::telemetry::logs;
@@ -38,6 +39,9 @@ enum Command {
     /// Verify, export, back up and restore a bot's ledger.
     #[command(subcommand)]
     Ledger(LedgerCommand),
+    /// Report what happened, from the ledger.
+    #[command(subcommand)]
+    Report(ReportCommand),
 }
 
 fn main() -> ExitCode {
@@ -68,6 +72,7 @@ fn start(command: Command) -> anyhow::Result<()> {
             Command::Positions(args) => account::positions(args).await,
             Command::Orders(command) => command.run().await,
             Command::Ledger(command) => command.run().await,
+            Command::Report(command) => command.run().await,
         }
     })
 }

@@ -1,6 +1,6 @@
 //! `arb-bot ledger`: verifies, exports, backs up and restores a bot's ledger.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
@@ -44,27 +44,36 @@ impl LedgerCommand {
 
 /// Where the ledger is.
 #[derive(Debug, Args)]
-struct Place {
+pub struct Place {
     /// Directory of the ledger. Default: where a bot's pod has it.
     #[arg(long, value_name = "DIR", default_value = IN_THE_POD, conflicts_with = "state_dir")]
     ledger_dir: PathBuf,
     /// Directory of a bot that runs without Kubernetes.
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// Form of the output.
-    #[arg(long, short = 'o', value_enum, default_value_t)]
-    output: Format,
 }
 
 impl Place {
-    fn dir(&self) -> PathBuf {
+    /// The ledger's directory.
+    #[must_use]
+    pub fn dir(&self) -> PathBuf {
         self.state_dir.as_ref().map_or_else(|| self.ledger_dir.clone(), |state| state.join(ledger::DIR))
     }
+}
 
-    fn print_head(&self, result: &str, file: PathBuf, head: LedgerHead) -> anyhow::Result<()> {
+/// Form of the output.
+#[derive(Debug, Args)]
+struct Output {
+    /// Form of the output.
+    #[arg(long = "output", short = 'o', value_enum, default_value_t)]
+    format: Format,
+}
+
+impl Output {
+    fn print_head(&self, result: &str, file: &Path, head: LedgerHead) -> anyhow::Result<()> {
         let mut rows = Rows::new(&["result", "file", "entries", "head"]);
         rows.push([result.to_owned(), file.display().to_string(), head.entries.to_string(), head.head]);
-        rows.print(self.output)?;
+        rows.print(self.format)?;
         Ok(())
     }
 }
@@ -73,6 +82,8 @@ impl Place {
 pub struct Verify {
     #[command(flatten)]
     place: Place,
+    #[command(flatten)]
+    output: Output,
     /// Number of entries that the ledger had once: `status.bot.ledger.entries` of the ArbBot.
     #[arg(long, requires = "head", value_parser = clap::value_parser!(i64).range(0..))]
     entries: Option<i64>,
@@ -97,7 +108,7 @@ impl Verify {
                 );
             }
         }
-        self.place.print_head("whole", dir.join(ledger::FILE), head)
+        self.output.print_head("whole", &dir.join(ledger::FILE), head)
     }
 }
 
@@ -116,6 +127,8 @@ enum What {
 pub struct Export {
     #[command(flatten)]
     place: Place,
+    #[command(flatten)]
+    output: Output,
     #[arg(value_enum)]
     what: What,
 }
@@ -134,7 +147,7 @@ impl Export {
                 rows
             }
         };
-        rows.print(self.place.output)?;
+        rows.print(self.output.format)?;
         Ok(())
     }
 }
@@ -217,6 +230,8 @@ fn plain(value: Decimal) -> String {
 pub struct Backup {
     #[command(flatten)]
     place: Place,
+    #[command(flatten)]
+    output: Output,
     /// The file to write; it must not exist.
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
@@ -225,7 +240,7 @@ pub struct Backup {
 impl Backup {
     async fn run(self) -> anyhow::Result<()> {
         let head = ledger::backup(&self.place.dir(), &self.to).await?;
-        self.place.print_head("backed up and verified", self.to.clone(), head)
+        self.output.print_head("backed up and verified", &self.to, head)
     }
 }
 
@@ -233,6 +248,8 @@ impl Backup {
 pub struct Restore {
     #[command(flatten)]
     place: Place,
+    #[command(flatten)]
+    output: Output,
     /// A file that `backup` wrote.
     #[arg(long, value_name = "FILE")]
     from: PathBuf,
@@ -246,6 +263,6 @@ impl Restore {
             eprintln!("the ledger that was there is kept as {}", replaced.display());
         }
         eprintln!("orders that are newer than the backup come back from the exchange's history when the bot starts");
-        self.place.print_head("restored and verified", dir.join(ledger::FILE), restored.head)
+        self.output.print_head("restored and verified", &dir.join(ledger::FILE), restored.head)
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::reading::reading;
 use super::record::Entry;
-use super::{FILE, LedgerError};
+use super::{FILE, LedgerError, OrderRecord, OrderUpdate};
 
 /// An entry about an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,12 +38,7 @@ pub async fn history(dir: &Path, id: &str) -> Result<Vec<HistoryEntry>, LedgerEr
         let (kind, detail) = match entry {
             Entry::Intent(order) if order.client_order_id == id => ("intent", described(&order)),
             Entry::Imported(order) if order.client_order_id == id => ("imported", described(&order)),
-            Entry::Order(update) if update.client_order_id == id => {
-                let order_id = update.order_id.as_deref().unwrap_or("not yet known");
-                let reason = update.reason.as_deref().unwrap_or_default();
-                let filled = format!("filled {} at {}", update.filled, update.average_price);
-                ("update", format!("{}, order {order_id}, {filled} {reason}", update.status).trim_end().to_owned())
-            }
+            Entry::Order(update) if update.client_order_id == id => ("update", described_update(&update)),
             _ => continue,
         };
         found.push(HistoryEntry { at, kind: kind.to_owned(), detail });
@@ -51,7 +46,16 @@ pub async fn history(dir: &Path, id: &str) -> Result<Vec<HistoryEntry>, LedgerEr
     Ok(found)
 }
 
-fn described(order: &super::OrderRecord) -> String {
+/// What is known of an order now.
+pub(super) fn described_update(update: &OrderUpdate) -> String {
+    let order_id = update.order_id.as_deref().unwrap_or("not yet known");
+    let reason = update.reason.as_deref().unwrap_or_default();
+    let filled = format!("filled {} at {}", update.filled, update.average_price);
+    format!("{}, order {order_id}, {filled} {reason}", update.status).trim_end().to_owned()
+}
+
+/// What an order was to be.
+pub(super) fn described(order: &OrderRecord) -> String {
     let class = order.class.map(|class| class.to_string()).unwrap_or_default();
     let price = order.limit_price.map_or_else(String::new, |price| format!(" at {price}"));
     format!("{class} {} {} {} {}{price}, epoch {}", order.side, order.size, order.product, order.kind, order.epoch)

@@ -4,6 +4,7 @@ mod copy;
 mod damage;
 mod disk;
 mod properties;
+mod story;
 
 use std::path::Path;
 use std::time::Duration;

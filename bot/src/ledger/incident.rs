@@ -1,0 +1,109 @@
+//! What the ledger says of one incident, for the review after it. Reads beside a running bot.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use arbbot_crds::incident::IncidentId;
+use arbbot_crds::status::IncidentPhase;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use super::history::{described, described_update};
+use super::reading::reading;
+use super::record::Entry;
+use super::{FILE, IncidentRecord, LedgerError, OrderRecord};
+
+/// Something that happened in an incident.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moment {
+    pub at: Timestamp,
+    pub event: &'static str,
+    pub detail: String,
+}
+
+/// An incident from the closing of the gate to its release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IncidentStory {
+    pub incident: IncidentRecord,
+    pub released_at: Option<Timestamp>,
+    /// Orders that were sent in it, as they stand.
+    pub orders: Vec<OrderRecord>,
+    /// Oldest first.
+    pub timeline: Vec<Moment>,
+}
+
+impl IncidentStory {
+    /// Time from the closing of the gate to this moment.
+    #[must_use]
+    pub fn after(&self, at: Timestamp) -> SignedDuration {
+        at.duration_since(self.incident.engaged_at)
+    }
+}
+
+/// The story of an incident. None: the ledger does not know it.
+///
+/// # Errors
+/// There is no ledger, or it cannot be read.
+pub async fn incident(dir: &Path, id: &IncidentId) -> Result<Option<IncidentStory>, LedgerError> {
+    let path = dir.join(FILE);
+    let stored = reading(&path, async |tx| tx.entries().await).await?;
+    let mut entries = Vec::with_capacity(stored.len());
+    for (n, at, kind, payload, _) in stored {
+        let tampered = |problem: String| LedgerError::Tampered { path: path.clone(), entry: n, problem };
+        let at: Timestamp = at.parse().map_err(|cause| tampered(format!("its time: {cause}")))?;
+        entries.push((at, Entry::parse(&kind, &payload).map_err(|cause| tampered(cause.to_string()))?));
+    }
+    Ok(story(id, &entries))
+}
+
+/// How long after its end what is written still belongs to an incident: answers that came last.
+const LAST_ANSWERS: SignedDuration = SignedDuration::from_secs(5);
+
+fn story(id: &IncidentId, entries: &[(Timestamp, Entry)]) -> Option<IncidentStory> {
+    let mut incident: Option<IncidentRecord> = None;
+    let (mut released_at, mut finished_at) = (None, None);
+    for (at, entry) in entries {
+        match entry {
+            Entry::Incident(new) if new.id == *id => {
+                finished_at = (new.phase == IncidentPhase::Finished).then_some(*at);
+                incident = Some(incident.map_or_else(|| new.clone(), |old| old.updated(new)));
+            }
+            Entry::Released { id: released, at } if released == id => released_at = Some(*at),
+            _ => {}
+        }
+    }
+    let incident = incident?;
+    let end = finished_at.and_then(|at| at.checked_add(LAST_ANSWERS).ok()).max(released_at);
+    let is_inside = |at: Timestamp| at >= incident.engaged_at && end.is_none_or(|end| at <= end);
+    let mut orders: BTreeMap<&str, OrderRecord> = BTreeMap::new();
+    let mut timeline = Vec::new();
+    let mut phase = None;
+    for (at, entry) in entries.iter().filter(|(at, _)| is_inside(*at)) {
+        let (event, detail) = match entry {
+            Entry::Incident(new) if new.id == *id => {
+                // The times of orders and position are known only now: each new word of it is a moment.
+                let before = phase.replace(new.phase);
+                match before {
+                    None => ("gate closed", format!("{}: {}", new.source, new.reason)),
+                    Some(before) if before == new.phase => continue,
+                    Some(_) => ("phase", new.phase.to_string()),
+                }
+            }
+            Entry::Released { id: released, .. } if released == id => ("released", String::new()),
+            Entry::Intent(order) => {
+                orders.insert(&order.client_order_id, order.clone());
+                ("order sent", format!("{}: {}", order.client_order_id, described(order)))
+            }
+            Entry::Order(update) => {
+                if let Some(order) = orders.get_mut(update.client_order_id.as_str())
+                    && let Ok(updated) = order.updated(update)
+                {
+                    *order = updated;
+                }
+                ("order", format!("{}: {}", update.client_order_id, described_update(update)))
+            }
+            _ => continue,
+        };
+        timeline.push(Moment { at: *at, event, detail });
+    }
+    Some(IncidentStory { incident, released_at, orders: orders.into_values().collect(), timeline })
+}

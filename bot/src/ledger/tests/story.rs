@@ -1,0 +1,40 @@
+//! The story of an incident, as people read it afterwards.
+
+use super::*;
+
+#[tokio::test]
+async fn an_incident_is_told_from_the_gate_to_its_release_and_nothing_else_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual();
+    let (ledger, _) = Ledger::open(dir.path(), &binding(), clock.clone()).await.unwrap();
+    let tick = || clock.advance(Duration::from_secs(1));
+    let id: IncidentId = "aaaaaaaa-3".parse().unwrap();
+    ledger.intent(&new_order("b-1-1"), Class::Enter, 1).await.unwrap();
+    tick();
+    let mut record =
+        IncidentRecord { engaged_at: clock.now(), ..incident("aaaaaaaa-3", IncidentPhase::CancellingOrders) };
+    ledger.open_incident(&record).await.unwrap();
+    tick();
+    ledger.order(&update("b-1-1", RecordStatus::Cancelled, 0)).await.unwrap();
+    ledger.intent_for_kill(&new_order("b-1-2"), 1, SHORT).await.unwrap();
+    tick();
+    let filled = OrderUpdate { order_id: Some("venue-2".to_owned()), ..update("b-1-2", RecordStatus::Filled, 5) };
+    ledger.order(&filled).await.unwrap();
+    record.phase = IncidentPhase::Finished;
+    record.flat_at = Some(clock.now());
+    ledger.update_incident(&record).await.unwrap();
+    clock.advance(Duration::from_secs(60));
+    ledger.release_incident(&id, clock.now()).await.unwrap();
+    clock.advance(Duration::from_secs(60));
+    ledger.intent(&new_order("b-1-3"), Class::Enter, 1).await.unwrap();
+
+    let story = super::super::incident(dir.path(), &id).await.unwrap().unwrap();
+    let told: Vec<_> = story.timeline.iter().map(|m| (story.after(m.at).as_secs(), m.event)).collect();
+    let expected = [(0, "gate closed"), (1, "order"), (1, "order sent"), (2, "order"), (2, "phase"), (62, "released")];
+    assert_eq!(told, expected);
+    assert_eq!(story.orders.len(), 1, "those of the kill alone");
+    assert_eq!((story.orders[0].status, story.orders[0].filled), (RecordStatus::Filled, Decimal::new(5, 2)));
+    assert_eq!(story.incident.flat_at, record.flat_at);
+    let unknown = super::super::incident(dir.path(), &"bbbbbbbb-1".parse().unwrap()).await.unwrap();
+    assert_eq!(unknown, None);
+}
