@@ -14,6 +14,7 @@ pub mod history;
 pub mod journal;
 mod liquidation;
 pub mod margin;
+mod market;
 pub mod order;
 pub mod participants;
 mod place;
@@ -21,35 +22,33 @@ pub mod portfolio;
 pub mod preview;
 pub mod product;
 pub mod rejection;
-pub mod replay;
+mod replay;
 pub mod session;
+mod settings;
 mod settle;
 #[cfg(test)]
 mod tests;
 pub mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 
 use jiff::Timestamp;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rust_decimal::Decimal;
-use rust_decimal::dec;
 use uuid::Uuid;
 
 use behaviour::Behaviour;
-use book::{Book, OrderNumber, Side};
-use funding::{Due, Funding};
-use history::History;
+use book::{OrderNumber, Side};
 use journal::{Journal, JournalEvent, Kind};
 use order::Order;
 use participants::Participants;
+pub use market::Market;
 pub use place::{NewOrder, Placed};
 use portfolio::{Balance, Portfolio};
-use product::{Listing, Product};
-use replay::Series;
-use session::{Calendar, Span};
+use product::Listing;
+use session::Calendar;
+pub use settings::{FeeRates, Retention, Settings};
 
 /// The moment a command takes effect: the exchange's time, and this host's clocks for the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,111 +56,6 @@ pub struct Now {
     pub time: Timestamp,
     pub monotonic_ns: u64,
     pub boottime_ns: u64,
-}
-
-/// Fee per side as a fraction of value.
-#[derive(Debug, Clone, Copy)]
-pub struct FeeRates {
-    pub maker: Decimal,
-    pub taker: Decimal,
-}
-
-/// What is kept, so that a long run stays bounded in memory; the oldest goes first.
-#[derive(Debug, Clone, Copy)]
-pub struct Retention {
-    /// Events of the journal.
-    pub journal: usize,
-    /// Terminal orders, and fills, of each portfolio. With an order its client_order_id is forgotten.
-    pub history: usize,
-}
-
-impl Default for Retention {
-    fn default() -> Self {
-        Self { journal: 200_000, history: 20_000 }
-    }
-}
-
-/// What a seeded exchange starts with.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    pub seed: u64,
-    pub spot_fees: FeeRates,
-    pub future_fees: FeeRates,
-    /// A repeated client_order_id is refused instead of answered with the old order.
-    pub refuse_duplicates: bool,
-    /// How long an accepted cancel takes to happen.
-    pub cancel_delay: jiff::SignedDuration,
-    pub retention: Retention,
-    /// Funding rate per hour shown until the first hour has been measured.
-    pub initial_funding_rate: Decimal,
-    /// Futures are closed on Fridays from 17:00 to 18:00 in New York.
-    pub weekly_break: bool,
-    /// Prices and funding rates that the markets follow.
-    pub replay: Option<Arc<Series>>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            seed: 1,
-            // Coinbase's 1–15 M$ tier: at the entry tier fees exceed six weeks of funding and nothing would trade.
-            spot_fees: FeeRates { maker: dec!(0.0008), taker: dec!(0.0018) },
-            future_fees: FeeRates { maker: dec!(0.0005), taker: dec!(0.0006) },
-            refuse_duplicates: false,
-            retention: Retention::default(),
-            cancel_delay: jiff::SignedDuration::from_millis(5),
-            initial_funding_rate: dec!(0.000032),
-            weekly_break: true,
-            replay: None,
-        }
-    }
-}
-
-/// One listed product with its book and prices.
-#[derive(Debug)]
-pub struct Market {
-    /// Shared, so that replies can be written after the lock is released.
-    pub product: Arc<Product>,
-    pub book: Book,
-    /// Spot index price of the base currency, in quote currency.
-    pub index: Decimal,
-    pub last_price: Decimal,
-    /// Size and quote value traded since the start.
-    pub volume: Decimal,
-    pub volume_value: Decimal,
-    pub low: Decimal,
-    pub high: Decimal,
-    /// Futures only.
-    pub funding: Option<Funding>,
-    /// While set and in the future, the session is closed until then (a fault).
-    pub closed_until: Option<Timestamp>,
-    /// The weekly break that is on or next; futures only.
-    pub weekly_break: Option<Span>,
-    /// Mark price of the last daily settlement.
-    pub settlement_price: Decimal,
-    /// Lowest and highest price since stops were last looked at.
-    traded: Option<(Decimal, Decimal)>,
-    /// Price of the recording that is replayed.
-    recorded: Option<Decimal>,
-    pub history: History,
-}
-
-impl Market {
-    pub fn is_closed(&self, now: Timestamp) -> bool {
-        self.reopens(now).is_some()
-    }
-
-    /// When a closed session opens; `None` while it is open.
-    pub fn reopens(&self, now: Timestamp) -> Option<Timestamp> {
-        let fault = self.closed_until.filter(|until| now < *until);
-        let weekly = self.weekly_break.filter(|span| span.contains(now)).map(|span| span.end);
-        fault.max(weekly)
-    }
-
-    /// Price that positions are valued at: the middle of the book, or the last trade while a side is empty.
-    pub fn mark(&self) -> Decimal {
-        self.book.mid().unwrap_or(self.last_price)
-    }
 }
 
 /// Something a client may be told about.
@@ -219,22 +113,9 @@ impl Exchange {
         let rng = ChaCha8Rng::seed_from_u64(settings.seed);
         let markets: Vec<Market> = listings
             .into_iter()
-            .map(|listing| Market {
-                funding: listing.product.future.as_ref().map(|_| Funding::new(now.time, settings.initial_funding_rate)),
-                product: Arc::new(listing.product),
-                book: Book::default(),
-                index: listing.start_price,
-                last_price: listing.start_price,
-                volume: Decimal::ZERO,
-                volume_value: Decimal::ZERO,
-                low: listing.start_price,
-                high: listing.start_price,
-                closed_until: None,
-                weekly_break: None,
-                settlement_price: listing.start_price,
-                traded: None,
-                recorded: None,
-                history: History::default(),
+            .map(|listing| {
+                let rate = settings.first_funding_rate(&listing.product.id);
+                Market::new(listing, rate, now.time)
             })
             .collect();
         let participants = Participants::new(&markets);
@@ -360,53 +241,6 @@ impl Exchange {
     pub fn close_session(&mut self, market: usize, until: Option<Timestamp>) {
         if let Some(market) = self.markets.get_mut(market) {
             market.closed_until = until;
-        }
-    }
-
-    fn run_funding(&mut self, index: usize, now: Now) {
-        loop {
-            let Some(due) = self.markets.get(index).and_then(|m| m.funding.as_ref()).map(|f| f.due(now.time)) else {
-                return;
-            };
-            match due {
-                Due::Nothing => return,
-                Due::Sample => {
-                    let premium = self.premium(index, now.time);
-                    if let Some(funding) = self.markets[index].funding.as_mut() {
-                        funding.sample(premium);
-                    }
-                }
-                Due::Hour { settle } => self.end_funding_hour(index, settle),
-            }
-        }
-    }
-
-    /// (future − spot) / spot; `None` while the session is closed.
-    fn premium(&self, index: usize, now: Timestamp) -> Option<Decimal> {
-        let future = &self.markets[index];
-        let terms = future.product.future.as_ref()?;
-        let spot = self.markets.get(self.market_index(&terms.spot_product)?)?;
-        if future.is_closed(now) {
-            return None;
-        }
-        (future.mark() - spot.mark()).checked_div(spot.mark())
-    }
-
-    fn end_funding_hour(&mut self, index: usize, settle: bool) {
-        let market = &mut self.markets[index];
-        let per_contract = market
-            .funding
-            .as_mut()
-            .and_then(Funding::end_hour)
-            .map(|rate| market.product.value(Decimal::ONE, market.mark()) * rate);
-        for portfolio in self.portfolios.values_mut() {
-            let Some(position) = portfolio.positions.get_mut(&index) else { continue };
-            position.funding_accrued -= position.contracts * per_contract.unwrap_or_default();
-            if settle {
-                let paid = std::mem::take(&mut position.funding_accrued);
-                position.funding_settled += paid;
-                portfolio.balance_mut("USD").total += paid;
-            }
         }
     }
 

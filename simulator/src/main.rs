@@ -9,11 +9,11 @@ use anyhow::{Context, anyhow};
 use clap::{Args, Parser, Subcommand};
 use exchange_simulator::data_dir::DataDir;
 use exchange_simulator::exchange::product::listings;
-use exchange_simulator::exchange::replay::Series;
 use exchange_simulator::exchange::{FeeRates, Settings};
 use exchange_simulator::server::Options;
 use exchange_simulator::server::clock::Clock;
 use exchange_simulator::server::listen::serve;
+use market_recording::Series;
 use rust_decimal::Decimal;
 use tracing_subscriber::EnvFilter;
 
@@ -71,7 +71,8 @@ struct Serve {
     /// Faults from the start, by a YAML file; see docs/simulator.md.
     #[arg(long)]
     scenario: Option<PathBuf>,
-    /// Recorded prices that the markets follow: CSV with time,product,price[,funding_rate].
+    /// Recorded prices that the markets follow, as `arb-bot capture` writes them: CSV with
+    /// time,product,price[,funding_rate[,best_bid,best_ask]].
     #[arg(long, value_name = "FILE")]
     replay: Option<PathBuf>,
     /// Keep the futures session open on Fridays from 17:00 to 18:00 in New York.
@@ -149,6 +150,12 @@ fn read_series(path: &Path) -> anyhow::Result<Arc<Series>> {
     let listed: Vec<String> = listings().into_iter().map(|listing| listing.product.id).collect();
     if let Some(product) = series.products().find(|product| !listed.iter().any(|id| id == product)) {
         return Err(anyhow!("{}: there is no product {product}, only {}", path.display(), listed.join(", ")));
+    }
+    for product in series.products() {
+        let gaps = series.gaps(product);
+        if gaps > 0 {
+            tracing::warn!(product, gaps, "the recording has gaps; the last price holds over them");
+        }
     }
     Ok(Arc::new(series))
 }

@@ -8,6 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 use rust_decimal::Decimal;
 use rust_decimal::dec;
 
+use super::{Exchange, Now};
+
 const SAMPLE_SECONDS: i64 = 180;
 const HOUR_SECONDS: i64 = 3600;
 /// Hours of the UTC day at which accrued funding is paid.
@@ -81,6 +83,67 @@ impl Funding {
         let premium = self.samples.drain(..).sum::<Decimal>().checked_div(count)? / dec!(24);
         self.rate = (dec!(0.75) * premium + dec!(0.25) * self.rate).round_dp(9);
         Some(self.rate)
+    }
+}
+
+impl Exchange {
+    pub(super) fn run_funding(&mut self, index: usize, now: Now) {
+        loop {
+            let Some(due) = self.markets.get(index).and_then(|m| m.funding.as_ref()).map(|f| f.due(now.time)) else {
+                return;
+            };
+            match due {
+                Due::Nothing => return,
+                Due::Sample => {
+                    let premium = self.premium(index, now.time);
+                    if let Some(funding) = self.markets[index].funding.as_mut() {
+                        funding.sample(premium);
+                    }
+                }
+                Due::Hour { settle } => self.end_funding_hour(index, settle),
+            }
+        }
+    }
+
+    /// (future − spot) / spot; `None` while the session is closed.
+    fn premium(&self, index: usize, now: Timestamp) -> Option<Decimal> {
+        let future = &self.markets[index];
+        let terms = future.product.future.as_ref()?;
+        let spot = self.markets.get(self.market_index(&terms.spot_product)?)?;
+        if future.is_closed(now) {
+            return None;
+        }
+        (future.mark() - spot.mark()).checked_div(spot.mark())
+    }
+
+    fn end_funding_hour(&mut self, index: usize, settle: bool) {
+        let recorded = self.recorded_funding_rate(index);
+        let market = &mut self.markets[index];
+        if let (Some(funding), Some(rate)) = (market.funding.as_mut(), recorded) {
+            // A fault comes before the recording.
+            funding.spike.get_or_insert(rate);
+        }
+        let per_contract = market
+            .funding
+            .as_mut()
+            .and_then(Funding::end_hour)
+            .map(|rate| market.product.value(Decimal::ONE, market.mark()) * rate);
+        for portfolio in self.portfolios.values_mut() {
+            let Some(position) = portfolio.positions.get_mut(&index) else { continue };
+            position.funding_accrued -= position.contracts * per_contract.unwrap_or_default();
+            if settle {
+                let paid = std::mem::take(&mut position.funding_accrued);
+                position.funding_settled += paid;
+                portfolio.balance_mut("USD").total += paid;
+            }
+        }
+    }
+
+    /// What the recording shows at the end of the hour that is running.
+    fn recorded_funding_rate(&self, index: usize) -> Option<Decimal> {
+        let (market, series) = (self.markets.get(index)?, self.settings.replay.as_ref()?);
+        let end = market.funding.as_ref()?.next_hour;
+        series.funding_rate(&market.product.id, end.duration_since(self.started))
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Participants {
 struct Quotes {
     /// Mid they were placed around.
     mid: Option<Decimal>,
+    /// The recorded best prices that they show.
+    touch: Option<(Decimal, Decimal)>,
     orders: Vec<OrderNumber>,
     start_index: Decimal,
     /// What the trend follower compares the price with.
@@ -74,23 +76,20 @@ impl Exchange {
             self.quote(market, now);
             self.make_noise(market, now);
             self.follow_trend(market, now);
+            if self.markets[market].recorded.is_some() {
+                // A replay shows the recorded prices, whatever the others took.
+                self.quote(market, now);
+            }
         }
     }
 
     /// A random step with a weak pull towards the start, so that a week stays in a plausible range.
     fn move_indices(&mut self, now: Now) {
-        let elapsed = now.time.duration_since(self.started);
         for index in 0..self.markets.len() {
-            let recorded = self.settings.replay.as_ref();
-            let recorded = recorded.and_then(|series| series.at(&self.markets[index].product.id, elapsed));
-            if let Some(point) = recorded {
+            if self.follow_recording(index, now) {
                 let market = &mut self.markets[index];
-                market.recorded = Some(point.price);
-                if let (Some(funding), Some(_)) = (market.funding.as_mut(), point.funding_rate) {
-                    funding.spike = point.funding_rate;
-                }
-                if !market.product.is_future() {
-                    market.index = point.price;
+                if let Some(recorded) = market.recorded.filter(|_| !market.product.is_future()) {
+                    market.index = recorded.price;
                     continue;
                 }
             }
@@ -112,27 +111,37 @@ impl Exchange {
 
     fn quote(&mut self, market: usize, now: Now) {
         let mid = self.fair_price(market);
+        let touch = self.markets[market].recorded.and_then(|recorded| recorded.touch);
         let quotes = &self.participants.quotes[market];
-        let moved = quotes.mid.is_none_or(|old| (mid - old).abs() > old * REQUOTE);
-        let worn = quotes.orders.iter().filter(|n| self.orders.contains_key(n)).count() < LEVELS * 2 - 2;
+        let stands = |number: &OrderNumber| self.orders.contains_key(number);
+        let (moved, worn) = match touch {
+            // Both best prices must be there.
+            Some(_) => (quotes.touch != touch, quotes.orders.iter().take(2).filter(|n| stands(n)).count() < 2),
+            None => (
+                quotes.mid.is_none_or(|old| (mid - old).abs() > old * REQUOTE),
+                quotes.orders.iter().filter(|n| stands(n)).count() < LEVELS * 2 - 2,
+            ),
+        };
         if !moved && !worn {
             return;
         }
         for number in std::mem::take(&mut self.participants.quotes[market].orders) {
             self.close(now, number, super::order::Status::Cancelled, "");
         }
+        let (bid, ask) = touch.unwrap_or((mid - mid * HALF_SPREAD, mid + mid * HALF_SPREAD));
         for level in 0..LEVELS {
-            let distance = mid * (HALF_SPREAD + LEVEL_GAP * Decimal::from(level));
-            self.place_quote(market, now, Side::Buy, mid - distance, level);
-            self.place_quote(market, now, Side::Sell, mid + distance, level);
+            let deeper = mid * LEVEL_GAP * Decimal::from(level);
+            self.place_quote(market, now, Side::Buy, bid - deeper, level);
+            self.place_quote(market, now, Side::Sell, ask + deeper, level);
         }
-        self.participants.quotes[market].mid = Some(mid);
+        let quotes = &mut self.participants.quotes[market];
+        (quotes.mid, quotes.touch) = (Some(mid), touch);
     }
 
     fn place_quote(&mut self, market: usize, now: Now, side: Side, price: Decimal, level: usize) {
         let product = &self.markets[market].product;
         let down = product.round_price(price);
-        let price = if side == Side::Buy { down } else { down + product.price_increment };
+        let price = if side == Side::Buy || down == price { down } else { down + product.price_increment };
         // Small at the touch, so that takers work through it and reach whoever queued behind.
         let value = dec!(4000) * Decimal::from(1 + 4 * level as u64);
         let value = value * Decimal::from(self.rng.random_range(70u32..=130)) / dec!(100);
@@ -202,8 +211,8 @@ impl Exchange {
     /// Where the market maker centres its quotes.
     fn fair_price(&self, market: usize) -> Decimal {
         let market = &self.markets[market];
-        if let Some(price) = market.recorded {
-            return price;
+        if let Some(recorded) = market.recorded {
+            return recorded.price;
         }
         if market.product.is_future() { market.index * (Decimal::ONE + FUTURE_PREMIUM) } else { market.index }
     }

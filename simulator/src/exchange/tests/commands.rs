@@ -1,6 +1,8 @@
 //! Any sequence of commands: every configuration, cancels, edits, closes, jumps of the price, long waits, closed
 //! sessions, liquidations. After each, everything that must always be true.
 
+use proptest::prelude::*;
+
 use super::super::edit::Change;
 use super::super::order::configuration::{Bracket, BracketGtd, Scaled, StopDirection, StopLimit, StopLimitGtd, Twap};
 use super::super::order::{Order, Rung};

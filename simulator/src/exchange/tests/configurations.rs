@@ -2,7 +2,6 @@
 
 use super::super::edit::{Change, EditFailure};
 use super::super::order::configuration::{Bracket, Scaled, StopDirection, StopLimit, Twap};
-use super::super::replay::Series;
 use super::*;
 
 /// A world in which only the test trades and moves prices.
@@ -263,21 +262,4 @@ fn margin_rises_at_four_in_new_york() {
     assert_eq!(margin(&mut world, "2026-04-08T12:00:00Z"), dec!(0.1));
     world.exchange.portfolios.get_mut(&ALICE).unwrap().intraday_margin = false;
     assert_eq!(margin(&mut world, "2026-04-08T12:00:01Z"), dec!(0.306));
-}
-
-#[test]
-fn markets_follow_a_recording() {
-    let csv = "0,BTC-USD,70000\n60,BTC-USD,71000\n0,BIP-20DEC30-CDE,70100,0.00002\n60,BIP-20DEC30-CDE,71100\n";
-    let replay = Some(Arc::new(Series::parse(csv).unwrap()));
-    let now = Now { time: "2026-04-07T10:00:00Z".parse().unwrap(), monotonic_ns: 0, boottime_ns: 0 };
-    let exchange = Exchange::new(Settings { replay, ..Settings::default() }, listings(), now);
-    let mut world = World { exchange, now, orders: 0 };
-    let mids = |world: &World| [0, 1].map(|i: usize| world.exchange.markets[i].book.mid().unwrap());
-    let near = |mids: [Decimal; 2], wanted: [Decimal; 2]| {
-        mids.iter().zip(wanted).all(|(mid, wanted)| (mid - wanted).abs() < wanted * dec!(0.001))
-    };
-    assert!(near(mids(&world), [dec!(70000), dec!(70100)]));
-    (0..650).for_each(|_| world.tick());
-    assert!(near(mids(&world), [dec!(71000), dec!(71100)]), "{:?}", mids(&world));
-    assert_eq!(world.exchange.markets[0].index, dec!(71000));
 }
