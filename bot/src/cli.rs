@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod account;
+pub mod capture;
 pub mod connect;
 pub mod ledger;
 pub mod orders;

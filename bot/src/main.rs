@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use arb_bot::cli::account::{self, AccountCommand, PositionsArgs};
+use arb_bot::cli::capture::CaptureArgs;
 use arb_bot::cli::ledger::LedgerCommand;
 use arb_bot::cli::orders::OrdersCommand;
 use arb_bot::cli::preflight::{PreflightArgs, preflight};
@@ -42,6 +43,8 @@ enum Command {
     /// Report what happened, from the ledger.
     #[command(subcommand)]
     Report(ReportCommand),
+    /// Record best prices and funding rates into a file that the simulator replays; needs no key.
+    Capture(CaptureArgs),
 }
 
 fn main() -> ExitCode {
@@ -73,6 +76,7 @@ fn start(command: Command) -> anyhow::Result<()> {
             Command::Orders(command) => command.run().await,
             Command::Ledger(command) => command.run().await,
             Command::Report(command) => command.run().await,
+            Command::Capture(args) => args.run().await,
         }
     })
 }

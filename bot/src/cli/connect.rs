@@ -12,7 +12,7 @@ use crate::control::file::document;
 use crate::exchange::venue::Client;
 
 /// Where production is.
-const PRODUCTION: &str = "https://api.coinbase.com";
+pub(super) const PRODUCTION: &str = "https://api.coinbase.com";
 
 /// Flags that every command with the exchange has.
 #[derive(Clone, Debug, Args)]

@@ -168,7 +168,7 @@ fn generations(bot: &ArbBot, recovered: &Recovered) -> Vec<i64> {
 
 /// Cancelled by SIGTERM or SIGINT. Made before anything else: the first process of a container does not end by a signal
 /// that it does not listen to, so one that came while the bot starts would be lost, and with it the time to hand over.
-fn stop_signals() -> std::io::Result<CancellationToken> {
+pub(super) fn stop_signals() -> std::io::Result<CancellationToken> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stopping = CancellationToken::new();
     let stop = stopping.clone();

@@ -7,6 +7,7 @@ mod circuit;
 mod http;
 pub mod jwt;
 pub mod key;
+pub mod market_data;
 pub mod rest;
 pub mod session;
 mod task;

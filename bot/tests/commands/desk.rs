@@ -66,6 +66,15 @@ pub struct Desk {
 
 impl Desk {
     pub fn new() -> Self {
+        Self::with_simulator(&[])
+    }
+
+    /// A desk whose simulator replays a recording.
+    pub fn replaying(recording: &Path) -> Self {
+        Self::with_simulator(&["--replay", recording.to_str().unwrap()])
+    }
+
+    fn with_simulator(arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut simulator = Command::new(simulator())
             .args([
@@ -79,6 +88,7 @@ impl Desk {
                 "--data-dir",
             ])
             .arg(dir.path().join("simulator"))
+            .args(arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -140,6 +150,19 @@ spec:
 
     pub fn write_bot(&self, more: &str) {
         self.write_file(&self.bot(more));
+    }
+
+    /// Asks the simulator's administration for something.
+    pub fn admin(&self, what: &str, body: &Value) {
+        let token = fs::read_to_string(self.path("simulator/admin.token")).unwrap();
+        // Another test of this process may have been first.
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let ca = reqwest::Certificate::from_pem(&fs::read(self.path("simulator/ca.crt")).unwrap()).unwrap();
+        let client = reqwest::Client::builder().tls_certs_only([ca]).timeout(PATIENCE).build().unwrap();
+        let request = client.post(format!("https://{}/_simulator/{what}", self.address)).bearer_auth(token.trim());
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let reply = runtime.block_on(async { request.json(body).send().await }).unwrap();
+        assert!(reply.status().is_success(), "{}", reply.status());
     }
 
     /// A command of arb-bot with the key.

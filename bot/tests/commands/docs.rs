@@ -38,5 +38,6 @@ fn every_block_of_the_page_runs() {
     let said = String::from_utf8_lossy(&output.stdout);
     let log = std::fs::read_to_string(dir.path().join("bot.log")).unwrap_or_default();
     assert!(output.status.success(), "{}\n{said}\n{}\n{log}", output.status, stderr(&output));
-    assert!(said.contains("CANCELLED"), "the last block was reached: {said}");
+    assert!(said.contains("CANCELLED") && said.contains("gap_seconds"), "the last blocks were reached: {said}");
+    assert!(dir.path().join("replay/ca.crt").exists(), "the recording is replayed");
 }

@@ -1,6 +1,7 @@
 //! The client against the real exchange simulator. They are here, not in `bot/tests`, because only the crate's own
 //! tests can make a [`Cleared`].
 
+mod capture;
 mod hostile;
 mod in_process;
 mod simulator;

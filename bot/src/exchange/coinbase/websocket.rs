@@ -22,13 +22,13 @@ use crate::exchange::Link;
 use crate::randomness::Randomness;
 
 /// Deadline of a connection and of each message that is sent.
-const CONNECT: Duration = Duration::from_secs(5);
+pub const CONNECT: Duration = Duration::from_secs(5);
 /// Silence of the channel heartbeats, which speaks every second, after which a connection is given up.
-const HEARTBEAT_SILENCE: Duration = Duration::from_secs(5);
+pub const HEARTBEAT_SILENCE: Duration = Duration::from_secs(5);
 /// First and longest pause before a new connection; each is jittered down to half of it.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// A connection that lived this long starts the pauses anew.
-const STABLE: Duration = Duration::from_secs(10);
+pub const STABLE: Duration = Duration::from_secs(10);
 
 /// One WebSocket, from its subscription to its events.
 pub struct Feed {
@@ -99,12 +99,7 @@ impl Feed {
             let now = self.venue.boottime();
             let expires = self.venue.at(now.saturating_add(TOKEN_LIFE));
             let token = self.signer.token(None, self.venue.at(now), expires).map_err(|error| error.to_string())?;
-            let subscribe =
-                json!({"type": "subscribe", "product_ids": products, "channel": channel, "jwt": token}).to_string();
-            timeout(CONNECT, socket.send(Message::text(subscribe)))
-                .await
-                .map_err(|_| format!("the subscription to {channel} was not taken"))?
-                .map_err(|error| format!("the subscription to {channel} failed: {}", causes(&error)))?;
+            subscribe(&mut socket, channel, products, Some(token)).await?;
         }
         Ok(socket)
     }
@@ -143,8 +138,25 @@ impl Feed {
     }
 }
 
+/// Subscribes to a channel.
+pub async fn subscribe(
+    socket: &mut Socket,
+    channel: &str,
+    products: &[String],
+    token: Option<String>,
+) -> Result<(), String> {
+    let mut message = json!({"type": "subscribe", "product_ids": products, "channel": channel});
+    if let Some(token) = token {
+        message["jwt"] = token.into();
+    }
+    timeout(CONNECT, socket.send(Message::text(message.to_string())))
+        .await
+        .map_err(|_| format!("the subscription to {channel} was not taken"))?
+        .map_err(|error| format!("the subscription to {channel} failed: {}", causes(&error)))
+}
+
 /// Doubles from failure to failure up to the longest.
-fn pause(failures: u32) -> Duration {
+pub fn pause(failures: u32) -> Duration {
     let (first, longest) = BACKOFF;
     first.saturating_mul(1 << failures.min(8)).min(longest)
 }
