@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use crate::arbbot::{ArbBot, ArbBotSpec, KillAction, KillSwitch, Mode};
-use crate::arbpolicy::{ArbPolicy, ArbPolicySpec, PolicyKillSwitch};
+use crate::arbpolicy::{ArbPolicy, ArbPolicySpec, ArbPolicyStatus, PolicyKillSwitch};
 use crate::limits::LimitCeilings;
 use crate::status::{ArbBotStatus, BotStatus, IncidentPhase, IncidentStatus, KillSwitchStatus};
 
@@ -302,6 +302,25 @@ fn lower(one: &LimitCeilings, other: &LimitCeilings) -> LimitCeilings {
         max_open_orders: least(max_open_orders, other.max_open_orders),
         max_orders_per_minute: least(max_orders_per_minute, other.max_orders_per_minute),
         max_slippage_bps: least(max_slippage_bps, other.max_slippage_bps),
+    }
+}
+
+/// A kind whose status machines wrote, perhaps of another release: nobody can mend it, so it must not keep the rest from
+/// being read.
+pub trait ReadableStatus {
+    /// The status without what cannot be read.
+    fn readable_status(raw: &Value) -> Value;
+}
+
+impl ReadableStatus for ArbBot {
+    fn readable_status(raw: &Value) -> Value {
+        json!(bot_status(raw))
+    }
+}
+
+impl ReadableStatus for ArbPolicy {
+    fn readable_status(raw: &Value) -> Value {
+        Value::Object(readable::<ArbPolicyStatus>(raw))
     }
 }
 

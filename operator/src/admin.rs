@@ -83,14 +83,16 @@ async fn only_local(ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request
 /// and waited for only where there is nothing else.
 async fn readyz(Extract(state): Extract<State>) -> (StatusCode, String) {
     let code = if state.caches.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let missing: Vec<_> = state.caches.views().into_iter().filter(|watch| !watch.synced).collect();
-    if missing.is_empty() {
+    let views = state.caches.views();
+    let troubled: Vec<_> = views.iter().filter(|watch| !watch.synced || watch.last_error.is_some()).collect();
+    if troubled.is_empty() {
         return (code, "ok".to_owned());
     }
-    let lines = missing.iter().map(|watch| {
+    let lines = troubled.iter().map(|watch| {
         let namespace = watch.namespace.as_deref().unwrap_or("every namespace");
+        let what = if watch.synced { "is not followed" } else { "has not synced" };
         let why = watch.last_error.as_deref().unwrap_or("its first list is under way");
-        format!("{} in {namespace} has not synced: {why}\n", watch.kind)
+        format!("{} in {namespace} {what}: {why}\n", watch.kind)
     });
     (code, lines.collect())
 }

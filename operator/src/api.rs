@@ -60,6 +60,13 @@ impl ApiError {
         self.code() == 409
     }
 
+    /// How long the API server wants to be left alone, if it said so.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        let seconds = self.status()?.details.as_ref()?.retry_after_seconds;
+        (seconds > 0).then(|| Duration::from_secs(seconds.into()))
+    }
+
     /// The object is not valid: it stays so until a person changes it.
     #[must_use]
     pub fn is_invalid(&self) -> bool {

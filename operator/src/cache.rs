@@ -43,6 +43,8 @@ const LISTS_AT_ONCE: usize = 2;
 pub enum Change<'a, K> {
     /// Something that a reconcile looks at.
     Transition,
+    /// What the bots of a policy obey, and so everything that a reconcile of them looks at.
+    Control,
     /// What a person changes: spec or labels. The new one has its managedFields; None: it is deleted.
     Wish(&'a K, Option<&'a K>),
     /// It is gone. Rivals wait for the claim that it may have held.
@@ -318,7 +320,7 @@ fn on_bot(caches: Weak<Caches>, reactions: Arc<dyn Reactions>) -> Listener<ArbBo
                 reactions.bot_gone(key, uid);
                 rivals.iter().for_each(|rival| reactions.bot(rival));
             }
-            Change::Transition => reactions.bot(key),
+            Change::Transition | Change::Control => reactions.bot(key),
         }
         // Its policies count it.
         if let Some(caches) = caches.upgrade() {
@@ -329,11 +331,11 @@ fn on_bot(caches: Weak<Caches>, reactions: Arc<dyn Reactions>) -> Listener<ArbBo
 
 fn on_policy(caches: Weak<Caches>, reactions: Arc<dyn Reactions>) -> Listener<ArbPolicy> {
     Box::new(move |key, change| {
-        if let Change::Wish(old, new) = change {
-            return reactions.policy_wish(old, new);
-        }
-        if matches!(change, Change::Transition) {
-            reactions.policy(key);
+        match change {
+            Change::Wish(old, new) => return reactions.policy_wish(old, new),
+            Change::Transition => return reactions.policy(key),
+            Change::Control => reactions.policy(key),
+            Change::Gone { .. } => {}
         }
         // Every bot of the namespace: also those that it selected until now.
         if let Some(caches) = caches.upgrade() {

@@ -58,6 +58,8 @@ pub struct Shared {
     pub without_lease: Memo<String, Instant>,
     /// What was last seen of each policy, by its uid.
     pub policies: Memo<String, policy::Known>,
+    /// When each policy's bots were last counted, by its uid.
+    pub counted: Memo<String, policy::Counted>,
 }
 
 impl Deref for Context {
@@ -95,6 +97,7 @@ impl Context {
             unanswered: Memo::default(),
             without_lease: Memo::default(),
             policies: Memo::default(),
+            counted: Memo::default(),
         };
         Self { client, is_deciding: false, shared: Arc::new(shared) }
     }
@@ -114,6 +117,12 @@ impl Context {
 }
 
 impl Context {
+    /// Whether the reconcile decides from the caches.
+    #[must_use]
+    pub fn is_deciding(&self) -> bool {
+        self.is_deciding
+    }
+
     /// Fails as stale while the reconcile decides from the caches: `action` needs what the API server itself says.
     ///
     /// # Errors
@@ -164,6 +173,12 @@ impl Shared {
         self.without_lease.remove(bot_uid);
     }
 
+    /// Forgets a policy that is gone.
+    pub fn forget_policy(&self, uid: &str) {
+        self.policies.remove(uid);
+        self.counted.remove(uid);
+    }
+
     /// Forgets what another leader may have changed meanwhile.
     pub fn begin_to_lead(&self) {
         self.claims.clear();
@@ -174,6 +189,7 @@ impl Shared {
         self.unanswered.clear();
         self.without_lease.clear();
         self.policies.clear();
+        self.counted.clear();
     }
 }
 

@@ -18,7 +18,7 @@ use crate::context::Context;
 use crate::events::Report;
 use crate::leadership::Leadership;
 use crate::queue::Queue;
-use crate::reconcile::{ReconcileError, reconcile};
+use crate::reconcile::{ReconcileError, fetch, reconcile};
 use crate::worker::{catch_panic, work};
 use crate::{loosening, policy};
 
@@ -94,10 +94,15 @@ impl Controller {
             });
             let bots = work(&self.bots, BOTS_AT_ONCE, bot, shutdown.clone());
             let policies = work(&self.policies, POLICIES_AT_ONCE, policy, shutdown.clone());
+            let worked = CancellationToken::new();
+            let work = async {
+                tokio::join!(bots, policies);
+                worked.cancel();
+            };
+            let everything = async { tokio::join!(work, publish(&mut tellings, &context, &worked)) };
             tokio::select! {
-                ((), ()) = async { tokio::join!(bots, policies) } => return true,
+                ((), ()) = everything => return self.leadership.finish_writes(LAST_WRITES).await,
                 are_answered = self.last_writes(&shutdown) => return are_answered,
-                () = publish(&mut tellings, &context) => {}
                 // Dropping the workers ends what runs; the gate has refused its writes already.
                 () = self.leadership.ended() => {}
             }
@@ -162,12 +167,7 @@ async fn reconcile_policy(key: &Key, context: &Context) -> Result<Option<Duratio
     }
     let context = context.acting();
     let (namespace, name) = split(key);
-    let Some(fresh) = crate::reconcile::fetch::get::<ArbPolicy>(&context, namespace, name)
-        .await
-        .map_err(|error| ReconcileError::Fetch(error.into()))?
-    else {
-        return Ok(None);
-    };
+    let Some(fresh) = fetch::get_own::<ArbPolicy>(&context, namespace, name).await? else { return Ok(None) };
     policy::reconcile(&Ok(Arc::new(fresh)), &context).await.map(Some)
 }
 
@@ -193,24 +193,36 @@ async fn next_look(
         return None; // another replica goes on
     }
     let wait = context.backoff.next(kind, key, error.reason(), rand::random());
+    let wait = wait.max(error.retry_after().unwrap_or_default());
     tracing::warn!(kind, object = %key, reason = error.reason(), retry_ms = wait.as_millis(), "{error}");
-    if kind == "ArbBot"
-        && error.is_crd_outdated()
-        && let Some(Ok(bot)) = context.caches.bots.get(key)
+    if error.is_crd_outdated()
+        && let Some(object) = object_of(kind, key, context)
     {
         let note = format!(
             "{error}; install the definitions of this release: kubectl apply --server-side -f crds/ (Helm does not upgrade CRDs that it did not template)"
         );
-        context.reports.publish(&bot, &Report::warning(Reason::CrdOutdated, note)).await;
+        context.reports.publish_on(&object, &Report::warning(Reason::CrdOutdated, note)).await;
     }
     Some(wait)
 }
 
-async fn publish(tellings: &mut Tellings, context: &Context) {
-    while let Some((object, report)) = tellings.0.recv().await {
+fn object_of(kind: &str, key: &Key, context: &Context) -> Option<ObjectReference> {
+    match kind {
+        "ArbPolicy" => Some(context.caches.policies.get(key)?.ok()?.object_ref(&())),
+        _ => Some(context.caches.bots.get(key)?.ok()?.object_ref(&())),
+    }
+}
+
+/// Publishes until `stop`; then what waits.
+async fn publish(tellings: &mut Tellings, context: &Context, stop: &CancellationToken) {
+    loop {
+        let (object, report) = tokio::select! {
+            biased;
+            Some(told) = tellings.0.recv() => told,
+            () = stop.cancelled() => return,
+        };
         context.reports.publish_on(&object, &report).await;
     }
-    std::future::pending().await // closed only with the controller
 }
 
 impl Reactions for Controller {
@@ -243,7 +255,7 @@ impl Reactions for Controller {
 
     fn policy_wish(&self, old: &ArbPolicy, new: Option<&ArbPolicy>) {
         if let (None, Some(context)) = (new, self.context()) {
-            context.policies.remove(old.metadata.uid.as_deref().unwrap_or_default());
+            context.forget_policy(old.metadata.uid.as_deref().unwrap_or_default());
             context.backoff.reset("ArbPolicy", &key_of(&old.metadata));
         }
         if self.works_on(&key_of(&old.metadata)) {

@@ -3,8 +3,8 @@
 //! Proof is what the kubelet wrote: every container terminated, in a pod that starts none again. That the pod object is
 //! gone proves nothing: it may have been force-deleted while its containers run on.
 
-use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arbbot_crds::names::{ANNOTATION_TERMINATED, MANAGER_OPERATOR};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -31,9 +31,20 @@ pub fn is_terminated(pod: &Pod) -> bool {
     no_restart && !containers.is_empty() && all_ended
 }
 
-/// uids of pods that were seen terminated. A pod stays in it after its object is gone: that is when it is needed.
+/// uids of the pods that were seen terminated, the latest [`REMEMBERED`] of them. A pod stays in it after its object is
+/// gone: that is when it is needed.
 #[derive(Default)]
-pub struct Terminated(Mutex<HashSet<String>>);
+pub struct Terminated(Mutex<Uids>);
+
+#[derive(Default)]
+struct Uids {
+    all: HashSet<Arc<str>>,
+    oldest_first: VecDeque<Arc<str>>,
+}
+
+/// Pods whose end is remembered: twice as many as there are bots on the largest desk that we measure. Of one that is
+/// forgotten too early a successor waits for the Lease to expire.
+const REMEMBERED: usize = 20_000;
 
 impl Terminated {
     /// Notes what a pod shows, also when it is shown for the last time.
@@ -41,14 +52,23 @@ impl Terminated {
         if is_terminated(pod)
             && let Some(uid) = pod.uid()
         {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(uid);
+            let uid: Arc<str> = uid.into();
+            let mut uids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if uids.all.insert(uid.clone()) {
+                uids.oldest_first.push_back(uid);
+            }
+            if uids.oldest_first.len() > REMEMBERED
+                && let Some(oldest) = uids.oldest_first.pop_front()
+            {
+                uids.all.remove(&oldest);
+            }
         }
     }
 
     /// Whether the pod with this uid was seen terminated.
     #[must_use]
     pub fn contains(&self, pod_uid: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(pod_uid)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).all.contains(pod_uid)
     }
 }
 
@@ -111,5 +131,12 @@ mod tests {
         assert!(!seen.contains("u"));
         seen.observe(&pod("Succeeded", true, &["terminated"]));
         assert!(seen.contains("u"));
+        let mut later = pod("Succeeded", true, &["terminated"]);
+        for number in 0..REMEMBERED {
+            later.metadata.uid = Some(number.to_string());
+            seen.observe(&later);
+            seen.observe(&later);
+        }
+        assert!(!seen.contains("u") && seen.contains("0"), "no more than so many are kept");
     }
 }

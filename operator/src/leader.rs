@@ -88,9 +88,12 @@ impl Elector {
     async fn try_acquire(&mut self) -> Result<Option<Lease>, ApiError> {
         let found = self.call("read", self.api.get_opt(LEADER_LEASE)).await?;
         let Some(lease) = found else {
+            // Deleted by hand: its holder does not know yet, and leads on until it has made it again or its time is over.
+            if self.seen.as_ref().is_some_and(|(_, at)| at.elapsed() < self.timing.lease) {
+                return Ok(None);
+            }
             let sent = Moment::now();
-            let new = self.claimed(Lease::default());
-            return self.won(self.call("create", self.api.create(&PostParams::default(), &new)).await, sent);
+            return self.won(self.create().await, sent);
         };
         self.observe(lease.clone(), Instant::now());
         if !self.is_free(&lease) {
@@ -99,6 +102,11 @@ impl Elector {
         let sent = Moment::now();
         let claimed = self.claimed(lease);
         self.won(self.call("take", self.api.replace(LEADER_LEASE, &PostParams::default(), &claimed)).await, sent)
+    }
+
+    async fn create(&self) -> Result<Lease, ApiError> {
+        let new = self.claimed(Lease::default());
+        self.call("create", self.api.create(&PostParams::default(), &new)).await
     }
 
     /// A conflict is another replica that was faster.
@@ -152,10 +160,24 @@ impl Elector {
             // The write may have arrived although its answer did not, and the Lease may have been edited or deleted.
             match self.call("read", self.api.get_opt(LEADER_LEASE)).await {
                 Ok(Some(found)) if holder(&found) == Some(&self.identity) => lease = found,
-                Ok(found) => {
-                    let by = found.as_ref().and_then(holder).unwrap_or("nobody");
+                Ok(Some(found)) => {
+                    let by = holder(&found).unwrap_or("nobody");
                     tracing::warn!(holder = by, "leadership ends: the Lease is not ours any more");
                     return None;
+                }
+                // The others wait until our time is over.
+                Ok(None) => {
+                    let sent = Moment::now();
+                    match self.create().await {
+                        Ok(created) => {
+                            tracing::warn!("somebody has deleted the Lease of the leader: it is made again");
+                            self.leadership.extend(sent, self.timing.deadline);
+                            return Some(created);
+                        }
+                        Err(error) => {
+                            tracing::warn!(%error, "the Lease of the leader is gone; making it is tried again")
+                        }
+                    }
                 }
                 Err(error) => tracing::warn!(%error, "the Lease of the leader cannot be read"),
             }
@@ -227,17 +249,16 @@ impl Elector {
     }
 }
 
-/// Returns when the watch shows the Lease without a holder, or gone. After an error it waits to be called again: the watch
+/// Returns when the watch shows the Lease without a holder. After an error it waits to be called again: the watch
 /// is tried again with the next look, which reads the Lease anyway.
 async fn released<S>(changes: &mut S)
 where
     S: futures::Stream<Item = Result<watcher::Event<Lease>, watcher::Error>> + Unpin,
 {
-    use watcher::Event::{Apply, Delete, InitApply};
+    use watcher::Event::{Apply, InitApply};
     while let Some(change) = changes.next().await {
         match change {
             Ok(Apply(lease) | InitApply(lease)) if holder(&lease).is_none() => return,
-            Ok(Delete(_)) => return,
             Ok(_) => {}
             Err(_) => break,
         }

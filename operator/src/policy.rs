@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::api::{self, ApiError};
 use crate::cache::policies::CachedPolicy;
+use crate::cache::raw::Raw;
 use crate::context::Context;
 use crate::reconcile::{ReconcileError, undecodable};
 
@@ -28,6 +29,17 @@ const RESYNC: Duration = Duration::from_secs(300);
 /// While a thousand bots change at once, their counts are written no more often than this; a condition that turns is
 /// written at once.
 const BETWEEN_WRITES: Duration = Duration::from_secs(1);
+
+/// A desk of thousands takes a while to count, and any of its bots asks for it: so many times as long nothing is counted
+/// after it.
+const PAUSE_PER_COUNT: u32 = 4;
+
+/// When a policy's bots were last counted, and how long it took.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted {
+    at: Instant,
+    took: Duration,
+}
 
 /// What this process remembers of a policy.
 #[derive(Clone, Debug)]
@@ -49,8 +61,17 @@ pub async fn reconcile(policy: &CachedPolicy, ctx: &Context) -> Result<Duration,
         }
     };
     let uid = policy.uid().unwrap_or_default();
+    if ctx.is_deciding()
+        && let Some(Counted { at, took }) = ctx.counted.get(&uid)
+        && let Some(wait) = (took * PAUSE_PER_COUNT).checked_sub(at.elapsed()).filter(|wait| !wait.is_zero())
+    {
+        return Ok(wait);
+    }
     let known = ctx.policies.get(&uid);
-    let desired = status::status(policy, &members(policy, ctx), &Time(Timestamp::now()));
+    let began = Instant::now();
+    let members = members(policy, ctx);
+    ctx.counted.insert(uid.clone(), Counted { at: Instant::now(), took: began.elapsed() });
+    let desired = status::status(policy, &members, &Time(Timestamp::now()));
     let mut written = known.as_ref().and_then(|known| known.written);
     if policy.status.as_ref() == Some(&desired) {
         ctx.metrics.wrote("ArbPolicyStatus", "noop");
@@ -98,7 +119,7 @@ async fn write(policy: &ArbPolicy, status: &ArbPolicyStatus, ctx: &Context) -> R
     let metadata = json!({"name": name, "namespace": namespace, "uid": policy.uid()});
     let (api_version, kind) = (ArbPolicy::api_version(&()), ArbPolicy::kind(&()));
     let body = json!({"apiVersion": api_version, "kind": kind, "metadata": metadata, "status": status});
-    let api: Api<ArbPolicy> = Api::namespaced(ctx.client.clone(), &namespace);
+    let api: Api<Raw<ArbPolicy>> = Api::namespaced(ctx.client.clone(), &namespace);
     let (params, patch) = (api::apply_params(), Patch::Apply(&body));
     let write = api.patch_status(&name, &params, &patch);
     api::call(format!("write the status of ArbPolicy {namespace}/{name}"), write).await?;

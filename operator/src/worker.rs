@@ -100,6 +100,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_reconcile_that_panics_is_tried_again_later_and_stops_no_other() {
+        let queue = Queue::default();
+        (0..50).for_each(|number| queue.add(number.to_string().into(), Duration::ZERO));
+        let (ended, stop) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
+        let reconcile = |key: Key| {
+            let ended = ended.clone();
+            async move {
+                assert_ne!(&*key, "7", "a defect");
+                ended.fetch_add(1, Ordering::SeqCst);
+                None
+            }
+        };
+        let watcher = async {
+            while ended.load(Ordering::SeqCst) < 49 || queue.depth().later == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            stop.cancel();
+        };
+        let all = async { tokio::join!(work(&queue, 4, reconcile, stop.clone()), watcher) };
+        tokio::time::timeout(Duration::from_secs(5), all).await.expect("a panic held the others up");
+        assert_eq!((queue.depth().later, queue.depth().running), (1, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn after_the_stop_what_runs_is_waited_for_and_nothing_begins() {
         let queue = Queue::default();
         queue.add("long".into(), Duration::ZERO);

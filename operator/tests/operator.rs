@@ -199,6 +199,102 @@ async fn on_sigterm_another_replica_leads_within_two_seconds_with_warm_caches() 
     second.stop().await;
 }
 
+/// Changes the bot and waits until the reconcile of it has asked for something by this method and path.
+async fn until_asked(server: &ApiServer, method: Method, part: &'static str) {
+    server.take_writes();
+    let wanted = method.clone();
+    server.fail(move |method, path| (*method == wanted && path.contains(part)).then_some(Fault::Hang));
+    server.edit(CARRY, |bot| bot["spec"]["resources"] = json!({"limits": {"memory": "200Mi"}}));
+    until("the reconcile hangs", || {
+        server.state().requests.iter().any(|(asked, path)| *asked == method && path.contains(part))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_is_not_answered_at_sigterm_keeps_the_lease_and_a_read_does_not() {
+    for (method, part, holds) in [(Method::PATCH, "/deployments/", "a"), (Method::GET, "/deployments/", "")] {
+        let server = ApiServer::with_bot();
+        let operator = Operator::start(&server, "a", &[]);
+        until("the bot is ready", || is_ready(&server, "carry")).await;
+        until_quiet(&server).await;
+        until_asked(&server, method.clone(), part).await;
+        let took = operator.stop().await;
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        assert_eq!(holder(&server), holds, "{method} was under way");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_loosened_is_told_although_the_operator_ends() {
+    let server = ApiServer::with_bot();
+    let other = format!("{BOTS}/other");
+    server.put(&other, bot("other", "11111111-2222-3333-4444-555555555555"));
+    for path in [CARRY, &other] {
+        server.edit(path, |bot| bot["spec"]["mode"] = json!("Halted"));
+    }
+    let operator = Operator::start(&server, "a", &[]);
+    until("the leader has seen both", || {
+        ["carry", "other"].iter().all(|name| server.bot(name).status.is_some_and(|s| s.observed_generation.is_some()))
+    })
+    .await;
+    until_quiet(&server).await;
+    server.take_writes();
+    server.fail(|_, path| path.ends_with("/events").then_some(Fault::Late(Duration::from_millis(150))));
+    for path in [CARRY, &other] {
+        server.edit(path, |bot| bot["spec"]["mode"] = json!("Active"));
+    }
+    // The first is being told, the second waits, and no reconcile has begun.
+    sleep(Duration::from_millis(75)).await;
+    operator.stop().await;
+    let requests = server.state().requests.clone();
+    let told = requests.iter().filter(|(method, path)| method == Method::POST && path.ends_with("/events")).count();
+    assert_eq!(told, 2, "an Event was dropped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_is_deleted_by_hand_makes_no_second_leader() {
+    let server = ApiServer::with_bot();
+    let first = Operator::start(&server, "first", &[]);
+    until("the first leads", || holder(&server) == "first").await;
+    let second = Operator::start(&server, "second", &[]);
+    until("the second has seen who leads", || {
+        let reads =
+            server.state().requests.iter().filter(|(method, path)| method == Method::GET && path == LEADER).count();
+        reads >= 3
+    })
+    .await;
+    for _ in 0..3 {
+        server.remove(LEADER);
+        until("the Lease is made again", || !holder(&server).is_empty()).await;
+        assert_eq!(holder(&server), "first", "it had led without a break");
+    }
+    first.kill();
+    server.remove(LEADER);
+    let begun = std::time::Instant::now();
+    until("the second leads", || holder(&server) == "second").await;
+    assert!(begun.elapsed() >= world::LEASE / 2, "the first might have lived: {:?}", begun.elapsed());
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_of_a_newer_release_stalls_no_bot() {
+    let server = ApiServer::with_bot();
+    server.edit(CARRY, |bot| {
+        bot["status"]["bot"]["effectiveMode"] = json!("Hibernating");
+        bot["status"]["bot"]["drain"] = json!({"startedAt": "2026-01-01T00:00:00Z", "phase": "Dreaming"});
+    });
+    let operator = Operator::start(&server, "a", &[]);
+    until("the Deployment is made", || server.state().objects.keys().any(|path| path.contains("/deployments/"))).await;
+    until("it is judged", || {
+        server.state().objects[CARRY]["status"]["conditions"]
+            .as_array()
+            .is_some_and(|conditions| conditions.iter().any(|c| c["type"] == "Stalled" && c["status"] == "False"))
+    })
+    .await;
+    operator.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_cannot_renew_writes_nothing_after_its_deadline() {
     for fault in [Fault::Code(500), Fault::Hang] {

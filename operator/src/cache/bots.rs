@@ -61,12 +61,17 @@ pub type Decoded<K> = Result<K, Box<Undecodable>>;
 
 /// Decodes what a store kept.
 fn decode(json: &[u8]) -> Decoded<ArbBot> {
-    serde_json::from_slice(json).map_err(|error| match serde_json::from_slice::<Raw<ArbBot>>(json) {
-        Ok(raw) => Box::new(Undecodable::new(&raw, &error)),
-        Err(_) => {
-            Box::new(Undecodable { metadata: ObjectMeta::default(), status: Value::Null, message: error.to_string() })
-        }
-    })
+    if let Ok(bot) = serde_json::from_slice(json) {
+        return Ok(bot);
+    }
+    match serde_json::from_slice::<Raw<ArbBot>>(json) {
+        Ok(raw) => raw.decode().map_err(|error| Box::new(Undecodable::new(&raw, &error))),
+        Err(error) => Err(Box::new(Undecodable {
+            metadata: ObjectMeta::default(),
+            status: Value::Null,
+            message: error.to_string(),
+        })),
+    }
 }
 
 /// Every ArbBot watched.
@@ -290,7 +295,7 @@ mod tests {
         let log = heard.clone();
         let bots = Bots::new(Box::new(move |key: &Key, change| {
             let text = match change {
-                Change::Transition => format!("{key} transition"),
+                Change::Transition | Change::Control => format!("{key} transition"),
                 Change::Wish(old, new) => {
                     format!(
                         "{key} {} -> {}",

@@ -62,7 +62,9 @@ impl Policies {
         if self.store.is_current(&key, &object.metadata, round) {
             return;
         }
-        let before = self.store.facts(&key).map(|facts| facts.in_force);
+        let facts = self.store.facts(&key);
+        let was_readable = facts.as_ref().is_none_or(|facts| facts.known.is_ok());
+        let before = facts.map(|facts| facts.in_force);
         let new = object.decode();
         let in_force = match &new {
             Ok(new) => new.clone(),
@@ -73,21 +75,28 @@ impl Policies {
         };
         object.strip();
         let metadata = object.metadata.clone();
-        let stripped = Arc::new(ArbPolicy { metadata: metadata.clone(), ..in_force });
+        let in_force = Arc::new(ArbPolicy { metadata: metadata.clone(), ..in_force });
         let known = match &new {
-            Ok(_) => Ok(stripped.clone()),
+            Ok(_) => Ok(in_force.clone()),
             Err(error) => {
                 tracing::warn!(policy = %key, %error, "the ArbPolicy cannot be read: it was stored under another schema");
                 Err(Box::new(Undecodable::new(&object, error)))
             }
         };
-        self.store.put(key.clone(), &metadata, round, PolicyFacts { known, in_force: stripped }, b"");
+        self.store.put(key.clone(), &metadata, round, PolicyFacts { known, in_force: in_force.clone() }, b"");
         if let (Some(old), Ok(new)) = (&before, &new)
             && (old.metadata.generation, &old.metadata.labels) != (new.metadata.generation, &new.metadata.labels)
         {
             (self.listener)(&key, Change::Wish(old, Some(new)));
         }
-        (self.listener)(&key, Change::Transition);
+        let control = |policy: &ArbPolicy| {
+            let metadata = &policy.metadata;
+            (metadata.uid.clone(), metadata.generation, metadata.deletion_timestamp.is_some())
+        };
+        // Its own status, which counts its bots, is nothing to them.
+        let is_as_before = before.as_ref().is_some_and(|before| control(before) == control(&in_force))
+            && (was_readable, &before.as_ref().map(|before| &before.spec)) == (new.is_ok(), &Some(&in_force.spec));
+        (self.listener)(&key, if is_as_before { Change::Transition } else { Change::Control });
     }
 
     fn forget(&self, key: &Key, facts: Option<PolicyFacts>) {
@@ -127,5 +136,50 @@ impl Sink for Policies {
 
     fn count(&self, scope: &Scope) -> usize {
         self.store.count(scope.namespace())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reconcile::fixtures;
+    use serde_json::json;
+    use std::sync::Mutex;
+
+    #[test]
+    fn bots_hear_of_what_they_obey_and_not_of_the_counts_in_a_status() {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let log = heard.clone();
+        let policies = Policies::new(Box::new(move |_, change| {
+            let text = match change {
+                Change::Control => "control",
+                Change::Transition => "transition",
+                Change::Wish(..) => "wish",
+                Change::Gone { .. } => "gone",
+            };
+            log.lock().unwrap().push(text);
+        }));
+        let take = || std::mem::take(&mut *heard.lock().unwrap());
+        let mut policy = json!(fixtures::policy("mode: Active"));
+        let mut version = 0;
+        let mut put = |change: &mut dyn FnMut(&mut serde_json::Value)| {
+            version += 1;
+            policy["metadata"]["resourceVersion"] = json!(version.to_string());
+            change(&mut policy);
+            policies.put(Raw::new(policy.clone()).unwrap(), 1);
+        };
+        put(&mut |_| {});
+        assert_eq!(take(), ["control"], "it is new");
+        put(&mut |policy| policy["status"] = json!({"bots": {"matched": 3}}));
+        assert_eq!(take(), ["transition"]);
+        put(&mut |policy| {
+            policy["spec"]["mode"] = json!("Halted");
+            policy["metadata"]["generation"] = json!(9);
+        });
+        assert_eq!(take(), ["wish", "control"]);
+        put(&mut |policy| policy["spec"]["mode"] = json!("Sideways"));
+        assert_eq!(take(), ["control"], "it cannot be read any more");
+        put(&mut |policy| policy["status"] = json!({"bots": {"matched": 4}}));
+        assert_eq!(take(), ["transition"]);
     }
 }

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::marker::PhantomData;
 
+use arbbot_crds::decode::ReadableStatus;
 use kube::Resource;
 use kube::api::ObjectMeta;
 use serde::de::{DeserializeOwned, Error as _};
@@ -58,17 +59,26 @@ impl<K> Raw<K> {
     }
 }
 
-impl<K: DeserializeOwned + Resource> Raw<K> {
-    /// The object, decoded.
+impl<K: DeserializeOwned + Resource + ReadableStatus> Raw<K> {
+    /// The object, decoded; what of its status cannot be read is left out.
     ///
     /// # Errors
-    /// It does not fit the type: stored under another schema. The message names the field.
+    /// Its spec does not fit the type: stored under another schema. The message names the field.
     pub fn decode(&self) -> Result<K, serde_json::Error> {
+        if let Ok(object) = K::deserialize(&self.rest) {
+            return Ok(self.with_metadata(object));
+        }
+        let mut rest = self.rest.clone();
+        if let Some(status) = rest.get_mut("status") {
+            *status = K::readable_status(status);
+        }
         // serde_json alone says what is wrong, not where.
-        let object = serde_path_to_error::deserialize(&self.rest).map_err(serde_json::Error::custom)?;
+        let object = serde_path_to_error::deserialize(&rest).map_err(serde_json::Error::custom)?;
         Ok(self.with_metadata(object))
     }
+}
 
+impl<K: DeserializeOwned + Resource> Raw<K> {
     /// The object of a built-in kind, decoded: its types are many and large, and its errors nobody can mend.
     #[must_use]
     pub fn decode_built_in(&self) -> Option<K> {
@@ -119,7 +129,7 @@ impl<K: Resource<DynamicType = ()>> Resource for Raw<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arbbot_crds::ArbBot;
+    use arbbot_crds::{ArbBot, ArbPolicy};
 
     #[test]
     fn an_object_of_another_schema_keeps_its_metadata_and_says_what_does_not_fit() {
@@ -127,6 +137,25 @@ mod tests {
         let raw = Raw::<ArbBot>::new(object).unwrap();
         assert_eq!(raw.metadata.name.as_deref(), Some("old"));
         assert!(raw.decode().unwrap_err().to_string().contains("Paused"));
+    }
+
+    #[test]
+    fn a_status_of_another_release_is_read_as_far_as_it_goes() {
+        let mut object = json!(crate::reconcile::fixtures::bot(""));
+        object["status"] = json!({
+            "observedGeneration": 3,
+            "bot": {"appliedGeneration": 3, "effectiveMode": "Hibernating", "podUid": "x"},
+            "killSwitch": {"incidents": [{"id": "0b9d6bcd-3", "phase": "Arbitrating"}]},
+        });
+        let status = Raw::<ArbBot>::new(object).unwrap().decode().unwrap().status.unwrap();
+        let said = status.bot.unwrap();
+        assert_eq!((said.applied_generation, said.pod_uid.as_deref()), (Some(3), Some("x")));
+        assert_eq!(said.effective_mode, None);
+        assert_eq!(status.kill_switch.unwrap().incidents[0].id, "0b9d6bcd-3", "a latch is never left out");
+        let mut policy = json!(crate::reconcile::fixtures::policy("mode: Halted"));
+        policy["status"] = json!({"observedGeneration": 3, "bots": "many"});
+        let status = Raw::<ArbPolicy>::new(policy).unwrap().decode().unwrap().status.unwrap();
+        assert_eq!(status.observed_generation, Some(3));
     }
 
     #[test]

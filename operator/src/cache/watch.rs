@@ -87,9 +87,26 @@ pub struct Health {
 #[derive(Debug, Default)]
 struct State {
     synced: bool,
-    error: Option<String>,
-    forbidden: bool,
+    trouble: Option<Trouble>,
     last_event: Option<Instant>,
+}
+
+/// Why the last attempt failed. A watch says nothing when it works again and nothing happens, so a trouble that is not
+/// renewed is over.
+#[derive(Debug)]
+struct Trouble {
+    error: String,
+    forbidden: bool,
+    at: Instant,
+}
+
+/// Longer than the longest pause between two attempts and the silence that ends one.
+const TROUBLE_LASTS: Duration = Duration::from_secs(60);
+
+impl State {
+    fn trouble(&self) -> Option<&Trouble> {
+        self.trouble.as_ref().filter(|trouble| trouble.at.elapsed() < TROUBLE_LASTS)
+    }
 }
 
 /// What people see of a watch.
@@ -103,7 +120,7 @@ pub struct WatchView {
     pub synced: bool,
     /// The operator is not allowed to list it: the namespace is left alone.
     pub forbidden: bool,
-    /// The last error, until the watch works again.
+    /// The error of the last attempt, until the watch delivers again or has not failed for a minute.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
     /// Seconds since the last event.
@@ -133,31 +150,28 @@ impl Health {
     #[must_use]
     pub fn is_synced_or_forbidden(&self) -> bool {
         let state = self.state();
-        state.synced || state.forbidden
+        state.synced || state.trouble().is_some_and(|trouble| trouble.forbidden)
     }
 
     /// Notes that the first list is complete. Returns whether that is new.
     pub fn set_synced(&self) -> bool {
         let mut state = self.state();
-        state.error = None;
-        state.forbidden = false;
+        state.trouble = None;
         !std::mem::replace(&mut state.synced, true)
     }
 
+    /// Notes that the watch delivers.
     fn seen(&self) {
         let mut state = self.state();
         state.last_event = Some(Instant::now());
-        if state.synced {
-            state.error = None;
-        }
+        state.trouble = None;
     }
 
     /// Notes an error. Returns whether it is another one than before.
     pub fn set_error(&self, error: String, forbidden: bool) -> bool {
         let mut state = self.state();
-        state.forbidden = forbidden;
-        let is_new = state.error.as_ref() != Some(&error);
-        state.error = Some(error);
+        let is_new = state.trouble().is_none_or(|before| before.error != error);
+        state.trouble = Some(Trouble { error, forbidden, at: Instant::now() });
         is_new
     }
 
@@ -169,8 +183,8 @@ impl Health {
             kind: self.kind.clone(),
             namespace: self.scope.namespace().map(str::to_owned),
             synced: state.synced,
-            forbidden: state.forbidden,
-            last_error: state.error.clone(),
+            forbidden: state.trouble().is_some_and(|trouble| trouble.forbidden),
+            last_error: state.trouble().map(|trouble| trouble.error.clone()),
             last_event_age_seconds: state.last_event.map(|at| at.elapsed().as_secs()),
         }
     }
@@ -197,6 +211,14 @@ struct WatchBackoff {
 }
 
 impl WatchBackoff {
+    /// Waits for the next attempt, or until somebody needs it.
+    async fn pause(&mut self, at_once: &Notify) {
+        tokio::select! {
+            () = tokio::time::sleep(self.wait()) => {}
+            () = at_once.notified() => {}
+        }
+    }
+
     fn wait(&mut self) -> Duration {
         let has_delivered = std::mem::take(&mut self.has_delivered);
         if has_delivered || self.last.is_some_and(|last| last.elapsed() > Duration::from_secs(60)) {
@@ -228,10 +250,12 @@ pub fn follow<S: Sink>(
         let mut round = 0;
         while let Some(event) = events.next().await {
             match event {
+                // Nothing has been answered yet.
+                Ok(Event::Init) => round += 1,
                 Ok(event) => {
                     health.seen();
                     match event {
-                        Event::Init => round += 1,
+                        Event::Init => {}
                         Event::InitApply(object) => sink.applied(object, round),
                         Event::Apply(object) => {
                             backoff.has_delivered = true;
@@ -254,10 +278,7 @@ pub fn follow<S: Sink>(
                     drop(turn.take()); // the others go on
                     failed(&health, &error, &metrics);
                     // A watcher that is asked for more tries again.
-                    tokio::select! {
-                        () = tokio::time::sleep(backoff.wait()) => {}
-                        () = turns.at_once.notified() => {}
-                    }
+                    backoff.pause(&turns.at_once).await;
                 }
             }
         }
@@ -303,5 +324,30 @@ mod tests {
             assert!(backoff.wait() <= Duration::from_millis(500));
         }
         assert!(longest(&mut backoff) >= Duration::from_secs(4));
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_waits_tries_again_at_once_when_somebody_needs_it() {
+        let (mut backoff, at_once) = (WatchBackoff::default(), Notify::new());
+        let _grown = (0..6).map(|_| backoff.wait()).last();
+        let began = tokio::time::Instant::now();
+        let leads = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            at_once.notify_waiters();
+        };
+        tokio::join!(backoff.pause(&at_once), leads);
+        assert_eq!(began.elapsed(), Duration::from_secs(1));
+        backoff.pause(&at_once).await;
+        assert!(began.elapsed() >= Duration::from_secs(5), "only that once");
+    }
+
+    #[test]
+    fn a_watch_that_delivers_has_no_trouble_and_the_same_trouble_is_told_once() {
+        let health = Health::new("Pod".to_owned(), Scope(None));
+        assert!(health.set_error("403".to_owned(), true));
+        assert!(!health.set_error("403".to_owned(), true));
+        assert!(health.is_synced_or_forbidden() && health.view().forbidden);
+        health.seen();
+        assert!(!health.view().forbidden && health.view().last_error.is_none());
+        assert!(health.set_error("403".to_owned(), true), "it is back");
     }
 }

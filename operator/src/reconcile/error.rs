@@ -1,5 +1,7 @@
 //! Why a reconcile did not reach its end.
 
+use std::time::Duration;
+
 use arbbot_crds::conditions::Reason;
 
 use super::apply::ApplyError;
@@ -58,6 +60,12 @@ impl ReconcileError {
     #[must_use]
     pub fn is_crd_outdated(&self) -> bool {
         self.api().is_some_and(ApiError::is_crd_outdated)
+    }
+
+    /// How long the API server wants to be left alone, if it said so.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.api().and_then(ApiError::retry_after)
     }
 
     /// Label of the metric, from a closed list.

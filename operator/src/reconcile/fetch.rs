@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arbbot_crds::control::matching;
+use arbbot_crds::decode::ReadableStatus;
 use arbbot_crds::names::{child_name, ledger_claim_name};
 use arbbot_crds::{ArbBot, ArbPolicy};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -22,6 +23,7 @@ use crate::api::{ApiError, call};
 use crate::cache::bots::Undecodable;
 use crate::cache::children::Known;
 use crate::cache::leases::SeenLease;
+use crate::cache::raw::Raw;
 use crate::cache::store::{self, Key, split};
 use crate::context::Context;
 
@@ -143,7 +145,7 @@ pub async fn from_api_server(cached: Fetched, ctx: &Context, now: Timestamp) -> 
     let (name, namespace) = (cached.bot.name_any(), cached.bot.namespace().unwrap_or_default());
     // Before the bot: where no pod is left, the bot that is read then has the last word of each.
     let pods = ctx.caches.pods.of_bot(&cached.bot.uid().unwrap_or_default());
-    let bot = get::<ArbBot>(ctx, &namespace, &name).await?;
+    let bot = get_own::<ArbBot>(ctx, &namespace, &name).await?;
     let Some(bot) = bot.filter(|bot| bot.uid() == cached.bot.uid()) else { return Ok(None) };
     let known = if bot.metadata.deletion_timestamp.is_some() { Children::default() } else { cached.children };
     let children = Box::pin(read_missing(known, &name, &namespace, ctx)).await?;
@@ -276,6 +278,23 @@ where
 {
     let api: Api<K> = Api::namespaced(ctx.client.clone(), namespace);
     call(format!("read {} {namespace}/{name}", K::kind(&())), api.get_opt(name)).await
+}
+
+/// Reads one ArbBot or ArbPolicy.
+///
+/// # Errors
+/// The API server did not answer, or the object cannot be decoded.
+pub async fn get_own<K>(ctx: &Context, namespace: &str, name: &str) -> Result<Option<K>, FetchError>
+where
+    K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned
+        + ReadableStatus,
+{
+    let Some(raw) = get::<Raw<K>>(ctx, namespace, name).await? else { return Ok(None) };
+    let decoded = raw.decode().map_err(|error| FetchError::Undecodable(Box::new(Undecodable::new(&raw, &error))));
+    decoded.map(Some)
 }
 
 /// The kubelet tells of a volume that cannot be mounted in Events only.

@@ -16,6 +16,7 @@ use super::fetch::{self, Fetched};
 use super::verdict::{Pause, Verdict, is_acknowledged, is_available, unreadable_to_bot};
 use super::{ReconcileError, contact, drain, effective, incidents, pods, replicas};
 use crate::api::{self, ApiError};
+use crate::cache::raw::Raw;
 use crate::claim::Claim;
 use crate::context::Context;
 use crate::events::Report;
@@ -180,7 +181,7 @@ async fn write(bot: &ArbBot, status: &ArbBotStatus, ctx: &Context) -> Result<(),
     }
     let (api_version, kind) = (ArbBot::api_version(&()), ArbBot::kind(&()));
     let body = json!({"apiVersion": api_version, "kind": kind, "metadata": metadata, "status": status});
-    let api: Api<ArbBot> = Api::namespaced(ctx.client.clone(), &namespace);
+    let api: Api<Raw<ArbBot>> = Api::namespaced(ctx.client.clone(), &namespace);
     let (params, patch) = (api::apply_params(), Patch::Apply(&body));
     let write = api.patch_status(&name, &params, &patch);
     api::call(format!("write the status of ArbBot {namespace}/{name}"), write).await?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use arbbot_crds::ArbBot;
 use axum::body::{Body, Bytes};
@@ -24,6 +25,8 @@ pub enum Fault {
     OldSchema,
     /// No answer at all.
     Hang,
+    /// Answered as always, but only after this time.
+    Late(Duration),
 }
 
 type Rule = Box<dyn Fn(&Method, &str) -> Option<Fault> + Send>;
@@ -155,6 +158,10 @@ impl ApiServer {
                 };
                 let (code, body) = match fault {
                     Some(Fault::Hang) => std::future::pending().await,
+                    Some(Fault::Late(by)) => {
+                        tokio::time::sleep(by).await;
+                        server.state().answer(&parts.method, &parts.uri, kind, &body)
+                    }
                     // As an API server answers whose definition lacks the field.
                     Some(Fault::OldSchema) => {
                         (500, failure(500, ".status.incidents: field not declared in schema").to_string().into())
