@@ -12,6 +12,8 @@ use crate::waiting::wait_for;
 
 /// Name of the definition of ArbBots.
 pub const ARBBOTS: &str = "arbbots.arbbot.io";
+/// Name of the definition of ArbPolicies.
+pub const ARBPOLICIES: &str = "arbpolicies.arbbot.io";
 const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(200);
 
@@ -39,20 +41,20 @@ pub async fn allow_any_spec(kubectl: &Kubectl) -> Result<()> {
         {"op": "replace", "path": format!("{schema}/properties/spec"), "value": anything},
         {"op": "remove", "path": format!("{schema}/x-kubernetes-validations")},
     ]);
-    self::patch(kubectl, &patch).await
+    self::patch(kubectl, ARBBOTS, &patch).await
 }
 
-/// Takes a field of status out of the schema, as if it had been added in this release.
+/// Takes a field of status out of a definition's schema, as if it had been added in this release.
 ///
 /// # Errors
 /// kubectl fails.
-pub async fn remove_status_field(kubectl: &Kubectl, field: &str) -> Result<()> {
+pub async fn remove_status_field(kubectl: &Kubectl, definition: &str, field: &str) -> Result<()> {
     let status = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties";
-    self::patch(kubectl, &json!([{"op": "remove", "path": format!("{status}/{field}")}])).await
+    self::patch(kubectl, definition, &json!([{"op": "remove", "path": format!("{status}/{field}")}])).await
 }
 
-async fn patch(kubectl: &Kubectl, patch: &Value) -> Result<()> {
-    let definition = format!("crd/{ARBBOTS}");
+async fn patch(kubectl: &Kubectl, definition: &str, patch: &Value) -> Result<()> {
+    let definition = format!("crd/{definition}");
     kubectl.run(&["patch", &definition, "--type=json", "-p", &patch.to_string()]).await?;
     Ok(())
 }

@@ -17,12 +17,13 @@ use arbbot_tests::scenarios;
 use arbbot_tests::terms::{terms, violations};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
+use kube::api::DeleteParams;
 use rustix::process::Signal;
 use serde_json::json;
 use tokio::time::sleep;
 
 fn main() -> ExitCode {
-    run_in_turn(8, scenarios![two_operators_never_write_at_once_while_the_leader_is_lost_twenty_times])
+    run_in_turn(8, scenarios![two_operators_never_write_at_once_while_the_leader_is_lost_again_and_again])
 }
 
 /// How a leader is lost.
@@ -38,9 +39,11 @@ enum Loss {
     CutOff,
     /// The API server answers it with 500.
     Refused,
+    /// Somebody deletes the Lease. It is made again, or another leads after a while; never do two.
+    Deleted,
 }
 
-const LOSSES: [Loss; 5] = [Loss::Terminated, Loss::Killed, Loss::Frozen, Loss::CutOff, Loss::Refused];
+const LOSSES: [Loss; 6] = [Loss::Terminated, Loss::Killed, Loss::Frozen, Loss::CutOff, Loss::Refused, Loss::Deleted];
 const ROUNDS: usize = 4;
 /// Of the election, so that the losses fit into minutes; the order of the defaults' sizes is kept.
 const TIMES: [&str; 3] =
@@ -53,7 +56,7 @@ const AFTER_EXPIRY: Duration = Duration::from_secs(12);
 const ACKNOWLEDGED: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(20);
 
-async fn two_operators_never_write_at_once_while_the_leader_is_lost_twenty_times(desk: Arc<Desk>) -> Result<()> {
+async fn two_operators_never_write_at_once_while_the_leader_is_lost_again_and_again(desk: Arc<Desk>) -> Result<()> {
     let proxy = ApiProxy::start(desk.node.api_server()).await?;
     desk.operator_arguments(&TIMES).await?;
     desk.put_operator_behind(&proxy).await?;
@@ -69,7 +72,7 @@ async fn two_operators_never_write_at_once_while_the_leader_is_lost_twenty_times
         let (leader, _) = leader(&desk).await?;
         let bot = &bots[number % bots.len()];
         let began = Instant::now();
-        lose(&desk, &proxy, loss, &leader)?;
+        lose(&desk, &proxy, loss, &leader).await?;
         let patched = bot.patch(json!({"spec": {"mode": "ReduceOnly"}})).await?;
         acknowledged.push(until_acknowledged(bot, &patched).await?);
         let stopped = bot.stopped_ns(patched.generation).await?;
@@ -96,7 +99,7 @@ async fn two_operators_never_write_at_once_while_the_leader_is_lost_twenty_times
     judge(&desk)
 }
 
-fn lose(desk: &Desk, proxy: &ApiProxy, loss: Loss, leader: &Running) -> Result<()> {
+async fn lose(desk: &Desk, proxy: &ApiProxy, loss: Loss, leader: &Running) -> Result<()> {
     ensure!(desk.node.containers().iter().any(|c| c.pod == leader.pod), "the leader {} does not run", leader.pod);
     match loss {
         Loss::Terminated => leader.child.signal(Signal::TERM),
@@ -104,6 +107,10 @@ fn lose(desk: &Desk, proxy: &ApiProxy, loss: Loss, leader: &Running) -> Result<(
         Loss::Frozen => leader.pause(),
         Loss::CutOff => proxy.set_for(&leader.pod, Fault::Unreachable),
         Loss::Refused => proxy.set_for(&leader.pod, Fault::InternalError),
+        Loss::Deleted => {
+            let leases: Api<Lease> = Api::namespaced(desk.client.clone(), OPERATOR_NAMESPACE);
+            leases.delete(LEADER_LEASE, &DeleteParams::default()).await?;
+        }
     }
     Ok(())
 }
