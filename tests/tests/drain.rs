@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use arbbot_crds::conditions::{ConditionType, Reason, find};
@@ -15,6 +16,7 @@ use arbbot_tests::{objects, scenarios};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use serde_json::json;
+use tokio::time::sleep;
 
 fn main() -> ExitCode {
     run(
@@ -23,6 +25,7 @@ fn main() -> ExitCode {
             stopped_closes_both_legs_maker_first_and_ends_flat,
             a_drain_under_a_halted_policy_waits_and_says_so,
             a_drain_that_takes_too_long_is_flattened_where_that_is_asked_for,
+            a_drain_that_takes_too_long_holds_what_is_left_and_a_person_is_called,
             a_drained_pod_that_ends_leaves_words_that_stay_true,
             a_pod_that_ends_hands_its_position_over,
         ],
@@ -113,6 +116,32 @@ async fn a_drain_that_takes_too_long_is_flattened_where_that_is_asked_for(desk: 
     bot.wait_until_trading().await
 }
 
+async fn a_drain_that_takes_too_long_holds_what_is_left_and_a_person_is_called(desk: Arc<Desk>) -> Result<()> {
+    let room = desk.room("hold").await?;
+    let bot = room.trading_bot("bot").await?;
+    let pod = bot.container()?.pod;
+    let portfolio = &bot.account.portfolio;
+    let refusal = json!({"kind": "reject_orders", "reason": "INSUFFICIENT_FUND", "for": "15s", "portfolio": portfolio});
+    desk.exchange.admin.fault(refusal).await?;
+    bot.patch(json!({"spec": {"mode": "Stopped", "drainTimeout": "1s"}})).await?;
+    wait_phase(&bot, DrainPhase::TimedOut).await?;
+    let stalled = bot.wait_condition(ConditionType::Stalled, "True").await?;
+    let (reason, message) = said(&stalled, ConditionType::Stalled);
+    ensure!(reason == Reason::DrainTimedOut.to_string() && message.contains("onDrainTimeout"), "{reason}: {message}");
+    let held = bot.portfolio().await?.position(FUTURE);
+    ensure!(!held.is_zero(), "nothing was left to hold");
+    let from = monotonic_ns();
+    sleep(Duration::from_secs(3)).await; // an observation: what must not happen
+    ensure!(bot.container()?.pod == pod, "it stays up while it holds a position");
+    let journal = bot.journal().await?;
+    ensure!(Journal(&journal).raising(from, u64::MAX).is_empty(), "a leg was raised");
+    // The way out that the message names.
+    bot.patch(json!({"spec": {"onDrainTimeout": "Flatten"}})).await?;
+    wait_phase(&bot, DrainPhase::Finished).await?;
+    ensure!(bot.portfolio().await?.is_flat(), "{:?}", bot.portfolio().await?);
+    Ok(())
+}
+
 async fn a_drained_pod_that_ends_leaves_words_that_stay_true(desk: Arc<Desk>) -> Result<()> {
     let room = desk.room("last-words").await?;
     let bot = room.trading_bot("bot").await?;
@@ -143,7 +172,8 @@ async fn a_pod_that_ends_hands_its_position_over(desk: Arc<Desk>) -> Result<()> 
     room.kubectl(&["delete", "pod", &bot.container()?.pod]).await?;
     bot.wait("another pod is the trader", |bot| {
         let status = status(bot);
-        status.pod_uid.as_deref() != Some(&before) && status.lease.is_some()
+        let holder = status.lease.map(|lease| lease.holder);
+        status.pod_uid.as_deref() != Some(&before) && holder == status.pod_uid
     })
     .await?;
     bot.wait_condition(ConditionType::Trading, "True").await?;
