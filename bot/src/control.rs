@@ -2,6 +2,8 @@
 
 pub mod contact;
 pub mod file;
+#[cfg(test)]
+mod fixtures;
 pub mod kubernetes;
 pub mod latch;
 pub mod lease;

@@ -47,21 +47,21 @@ impl ContactTask {
     /// Runs until it is told to stop; then gives the Lease up, so that the next pod takes over at once.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut failures = 0_u32;
-        loop {
+        while !shutdown.is_cancelled() {
             let timeouts = self.spec.borrow().spec.control_timeouts.clone();
-            let ok = tokio::select! {
-                () = shutdown.cancelled() => break,
-                ok = self.tick(&timeouts) => ok,
-            };
+            // Not cut off by the end: a Lease that is taken after the last look at it would stay taken.
+            let ok = self.tick(&timeouts).await;
             failures = if ok { 0 } else { failures.saturating_add(1) };
             // Shorter timeouts count at once; nothing else of the spec asks for a contact.
             let other_timeouts = self.spec.wait_for(|bot| bot.spec.control_timeouts != timeouts);
             tokio::select! {
-                () = shutdown.cancelled() => break,
+                () = shutdown.cancelled() => {}
                 () = tokio::time::sleep(pause(&timeouts, failures)) => {}
                 _ = other_timeouts => {}
             }
         }
+        // Whatever the last contact has allowed: the next pod may begin.
+        self.gate.not_the_trader();
         if let Err(error) = self.lease.release().await {
             tracing::warn!(%error, "the Lease was not given up; the next pod waits until it has expired");
         }
@@ -115,5 +115,85 @@ fn pause(timeouts: &ControlTimeouts, failures: u32) -> Duration {
     match failures {
         0 => regular,
         _ => regular.min(Duration::from_millis(250) * failures.min(20)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::fixtures::{ApiServer, bot};
+    use k8s_openapi::jiff::Timestamp;
+    use tokio::task::JoinHandle;
+
+    const SOON: Duration = Duration::from_secs(60);
+
+    /// A contact task of pod `a` at work.
+    struct Running {
+        gate: Arc<Gate>,
+        stop: CancellationToken,
+        task: JoinHandle<()>,
+        rounds: mpsc::Receiver<Round>,
+        _spec: watch::Sender<ArbBot>,
+    }
+
+    fn run(server: &ApiServer) -> Running {
+        let (clock, bot) = (Clock::driven_by_tokio(Timestamp::UNIX_EPOCH), bot());
+        let gate = Arc::new(Gate::new(clock.clone()));
+        let (rounds_sent, rounds) = mpsc::channel(16);
+        let (spec_sent, spec) = watch::channel(bot.clone());
+        let contact = ContactTask {
+            client: server.client(),
+            namespace: "desk".to_owned(),
+            name: "carry".to_owned(),
+            bot_uid: bot.metadata.uid.clone().unwrap(),
+            clock: clock.clone(),
+            gate: Arc::clone(&gate),
+            lease: BotLease::new(server.client(), &bot, "a", clock),
+            spec,
+            rounds: rounds_sent,
+        };
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(contact.run(stop.clone()));
+        Running { gate, stop, task, rounds, _spec: spec_sent }
+    }
+
+    /// Until a write of the Lease is under way.
+    async fn writing(server: &ApiServer) {
+        let under_way = async {
+            while !server.is_under_way() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(SOON, under_way).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_that_is_stopped_during_a_renewal_gives_the_lease_up() {
+        let server = ApiServer::default();
+        let mut running = run(&server);
+        let first = timeout(SOON, running.rounds.recv()).await.unwrap().unwrap();
+        assert_eq!(first.standing, Some(Standing::Trader { epoch: 1 }));
+        assert!(running.gate.contact_age().is_some());
+        server.hold_next_write();
+        writing(&server).await;
+        running.stop.cancel();
+        timeout(SOON, running.task).await.unwrap().unwrap();
+        assert_eq!((server.is_under_way(), server.held()), (false, None), "the renewal has arrived late");
+        assert_eq!(running.gate.contact_age(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_that_is_stopped_while_it_takes_the_lease_gives_it_up() {
+        let server = ApiServer::default();
+        server.hold_next_write();
+        let mut running = run(&server);
+        writing(&server).await;
+        running.stop.cancel();
+        let early = timeout(Duration::from_secs(1), &mut running.task).await;
+        assert!(early.is_err(), "it ends before it knows whether it has the Lease");
+        server.do_what_is_under_way();
+        timeout(SOON, running.task).await.unwrap().unwrap();
+        assert_eq!(server.held(), None);
+        assert_eq!(running.gate.contact_age(), None);
     }
 }

@@ -34,6 +34,13 @@ pub enum LeaseError {
     Timeout { verb: &'static str, name: String },
 }
 
+impl LeaseError {
+    /// Somebody else has written in between.
+    fn is_conflict(&self) -> bool {
+        matches!(self, Self::Api { source, .. } if matches!(source.as_ref(), kube::Error::Api(status) if status.code == 409))
+    }
+}
+
 /// Whether this pod is the trader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -92,12 +99,14 @@ impl BotLease {
                 return Ok(self.waiting(last, lost));
             }
         }
-        let next = if self.held.is_some() && holder == self.holder {
+        // An epoch that is not this process's own is an earlier one: another pod made a deleted Lease again from status.
+        let is_ours =
+            holder == self.holder && self.held.is_some() && self.held == spec.lease_transitions.map(i64::from);
+        lease.spec = Some(if is_ours {
             self.renewed(&spec, lost)
         } else {
-            self.taken(spec.lease_transitions.max(self.last_epoch()), lost).spec.unwrap_or_default()
-        };
-        lease.spec = Some(next);
+            self.taken(spec.lease_transitions.max(self.last_epoch()), lost)
+        });
         if let Some(annotations) = &mut lease.metadata.annotations {
             annotations.remove(ANNOTATION_TERMINATED);
         }
@@ -106,17 +115,24 @@ impl BotLease {
     }
 
     /// There is no Lease: this is the bot's first pod, or somebody has deleted it. Then who held it last may still run, and
-    /// its epoch is used.
+    /// it is made again in that holder's name and epoch: the operator can show on it that the holder has ended, a holder
+    /// that runs just renews it, and it tells the next process whom to wait for.
     async fn create(&mut self, lost: Duration) -> Result<Standing, LeaseError> {
-        let last = self.last.clone().filter(|last| last.holder != self.holder && self.held.is_none());
-        if let Some(last) = last
-            && !self.has_waited_for(&last.holder, None, lost)
-        {
-            return Ok(self.waiting(last, lost));
-        }
-        let created = self.taken(self.last_epoch(), lost);
-        self.call("create", self.api.create(&PostParams::default(), &created)).await?;
-        Ok(self.standing(&created))
+        let theirs = self.last.clone().filter(|last| last.holder != self.holder && self.held.is_none());
+        let spec = match &theirs {
+            Some(last) => self.held_by(&last.holder, self.last_epoch(), lost),
+            None => self.taken(self.last_epoch(), lost),
+        };
+        let lease = Lease { metadata: self.metadata(), spec: Some(spec) };
+        let created = self.call("create", self.api.create(&PostParams::default(), &lease)).await?;
+        let Some(last) = theirs else { return Ok(self.standing(&created)) };
+        tracing::warn!(
+            lease = self.name,
+            holder = last.holder,
+            "the Lease was deleted; it is made again for its last holder"
+        );
+        self.other = Some((last.holder.clone(), renewed_at(&created), self.clock.boottime()));
+        Ok(self.waiting(last, lost))
     }
 
     fn last_epoch(&self) -> Option<i32> {
@@ -140,10 +156,17 @@ impl BotLease {
     /// # Errors
     /// The API server did not answer, or refused.
     pub async fn release(&mut self) -> Result<(), LeaseError> {
-        if self.held.take().is_none() {
-            return Ok(());
+        self.held = None;
+        match self.give_up().await {
+            // A renewal that was given up without an answer has arrived after all.
+            Err(error) if error.is_conflict() => self.give_up().await,
+            given_up => given_up,
         }
-        let mut lease = self.call("get", self.api.get(&self.name)).await?;
+    }
+
+    /// Whoever holds the Lease is read, not remembered: a write without an answer may have taken it.
+    async fn give_up(&self) -> Result<(), LeaseError> {
+        let Some(mut lease) = self.call("get", self.api.get_opt(&self.name)).await? else { return Ok(()) };
         if let Some(spec) = lease.spec.as_mut().filter(|spec| spec.holder_identity.as_deref() == Some(&self.holder)) {
             spec.holder_identity = None;
             spec.renew_time = Some(self.micro_now());
@@ -158,11 +181,10 @@ impl BotLease {
         if lease.annotations().get(ANNOTATION_TERMINATED).is_some_and(|uid| uid == holder) {
             return true;
         }
-        let renewed = lease.spec.as_ref().and_then(|spec| spec.renew_time.clone());
         // The holder's own fence counts, if it is longer than ours.
         let theirs = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds).unwrap_or(0);
         let fence = lost.max(Duration::from_secs(theirs.unsigned_abs().into()));
-        self.has_waited_for(holder, renewed, fence)
+        self.has_waited_for(holder, renewed_at(lease), fence)
     }
 
     /// Whether this holder was seen without another renewal for as long as its fence and the life of its last token.
@@ -193,26 +215,28 @@ impl BotLease {
         }
     }
 
-    fn taken(&self, transitions: Option<i32>, lost: Duration) -> Lease {
+    fn taken(&self, transitions: Option<i32>, lost: Duration) -> LeaseSpec {
+        self.held_by(&self.holder, Some(transitions.unwrap_or(0).saturating_add(1)), lost)
+    }
+
+    fn held_by(&self, holder: &str, epoch: Option<i32>, lost: Duration) -> LeaseSpec {
         let now = self.micro_now();
-        Lease {
-            metadata: ObjectMeta {
-                name: Some(self.name.clone()),
-                labels: Some(
-                    [(LABEL_BOT, &self.bot), (LABEL_BOT_UID, &self.bot_uid)]
-                        .map(|(key, value)| (key.to_owned(), value.clone()))
-                        .into(),
-                ),
-                ..ObjectMeta::default()
-            },
-            spec: Some(LeaseSpec {
-                holder_identity: Some(self.holder.clone()),
-                lease_duration_seconds: Some(whole_seconds(lost)),
-                acquire_time: Some(now.clone()),
-                renew_time: Some(now),
-                lease_transitions: Some(transitions.unwrap_or(0).saturating_add(1)),
-                ..LeaseSpec::default()
-            }),
+        LeaseSpec {
+            holder_identity: Some(holder.to_owned()),
+            lease_duration_seconds: Some(whole_seconds(lost)),
+            acquire_time: Some(now.clone()),
+            renew_time: Some(now),
+            lease_transitions: epoch,
+            ..LeaseSpec::default()
+        }
+    }
+
+    fn metadata(&self) -> ObjectMeta {
+        let labels = [(LABEL_BOT, &self.bot), (LABEL_BOT_UID, &self.bot_uid)];
+        ObjectMeta {
+            name: Some(self.name.clone()),
+            labels: Some(labels.map(|(key, value)| (key.to_owned(), value.clone())).into()),
+            ..ObjectMeta::default()
         }
     }
 
@@ -233,6 +257,10 @@ impl BotLease {
     }
 }
 
+fn renewed_at(lease: &Lease) -> Option<MicroTime> {
+    lease.spec.as_ref()?.renew_time.clone()
+}
+
 fn whole_seconds(duration: Duration) -> i32 {
     i32::try_from(duration.as_secs().max(1)).unwrap_or(i32::MAX)
 }
@@ -240,62 +268,21 @@ fn whole_seconds(duration: Duration) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::fixtures::{ApiServer, bot};
     use arbbot_crds::status::{ArbBotStatus, BotStatus};
-    use http_body_util::BodyExt as _;
-    use kube::client::Body;
-    use kube::core::Status;
-    use serde_json::{from_slice, json, to_vec};
-    use std::convert::Infallible;
-    use std::sync::{Arc, Mutex};
 
     const LOST: Duration = Duration::from_secs(30);
 
-    /// An API server that knows one Lease.
-    #[derive(Clone, Default)]
-    struct Server(Arc<Mutex<Option<Lease>>>);
+    /// The Lease as a new process of this pod knows it.
+    fn lease(server: &ApiServer, pod: &str, clock: &Clock, before: Option<LeaseStatus>) -> BotLease {
+        let mut bot = bot();
+        let said = BotStatus { lease: before, ..BotStatus::default() };
+        bot.status = Some(ArbBotStatus { bot: Some(said), ..ArbBotStatus::default() });
+        BotLease::new(server.client(), &bot, pod, clock.clone())
+    }
 
-    impl Server {
-        fn client(&self) -> Client {
-            let kept = self.0.clone();
-            let service = tower::service_fn(move |request: axum::http::Request<Body>| {
-                let kept = kept.clone();
-                async move {
-                    let is_write = request.method() != "GET";
-                    let sent = request.into_body().collect().await.unwrap().to_bytes();
-                    let mut lease = kept.lock().unwrap();
-                    if is_write {
-                        *lease = Some(from_slice(&sent).unwrap());
-                    }
-                    let (code, body) = match &*lease {
-                        Some(lease) => (200, to_vec(lease).unwrap()),
-                        None => (404, to_vec(&Status::failure("none", "NotFound").with_code(404)).unwrap()),
-                    };
-                    let answer = axum::http::Response::builder().status(code).body(Body::from(body)).unwrap();
-                    Ok::<_, Infallible>(answer)
-                }
-            });
-            Client::new(service, "desk")
-        }
-
-        fn delete(&self) {
-            *self.0.lock().unwrap() = None;
-        }
-
-        fn epoch(&self) -> Option<i32> {
-            self.0.lock().unwrap().as_ref()?.spec.as_ref()?.lease_transitions
-        }
-
-        fn lease(&self, pod: &str, clock: &Clock, before: Option<LeaseStatus>) -> BotLease {
-            let carry = json!({"spotProduct": "BTC-USD", "futureProduct": "BIP-20DEC30-CDE", "targetNotional": "1"});
-            let spec = json!({
-                "execution": "Live", "venue": {"coinbase": {"portfolio": "p"}}, "strategy": {"fundingCarry": carry},
-                "credentials": {"secretRef": {"name": "s"}},
-            });
-            let mut bot = ArbBot::new("carry", serde_json::from_value(spec).unwrap());
-            let said = BotStatus { lease: before, ..BotStatus::default() };
-            bot.status = Some(ArbBotStatus { bot: Some(said), ..ArbBotStatus::default() });
-            BotLease::new(self.client(), &bot, pod, clock.clone())
-        }
+    fn held(holder: &str, epoch: i64) -> LeaseStatus {
+        LeaseStatus { holder: holder.to_owned(), epoch }
     }
 
     fn trader(epoch: i64) -> Standing {
@@ -304,14 +291,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_lease_that_is_deleted_by_hand_leaves_the_fence_and_the_epoch() {
-        let (server, clock) = (Server::default(), Clock::manual());
-        let mut first = server.lease("a", &clock, None);
+        let (server, clock) = (ApiServer::default(), Clock::manual());
+        let mut first = lease(&server, "a", &clock, None);
         assert_eq!(first.renew(LOST).await.unwrap(), trader(1), "a bot's first pod waits for nobody");
-        server.delete();
-        let last = LeaseStatus { holder: "a".to_owned(), epoch: 1 };
-        let mut second = server.lease("b", &clock, Some(last.clone()));
+        server.delete_lease();
+        let last = held("a", 1);
+        let mut second = lease(&server, "b", &clock, Some(last.clone()));
         for _ in 0..2 {
             assert!(matches!(second.renew(LOST).await.unwrap(), Standing::Waiting { last: said, .. } if said == last));
+            assert_eq!(server.held(), Some(last.clone()));
             clock.advance(LOST);
         }
         assert_eq!(second.renew(LOST).await.unwrap(), trader(2), "no two processes mint the same order id");
@@ -319,25 +307,52 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_end_of_the_holder_of_a_deleted_lease_can_be_shown_also_to_the_process_after_the_next() {
+        let (server, clock) = (ApiServer::default(), Clock::manual());
+        let mut waiting = lease(&server, "b", &clock, Some(held("a", 7)));
+        assert!(matches!(waiting.renew(LOST).await.unwrap(), Standing::Waiting { .. }));
+        // Its status is gone, too: the Lease alone tells whom it waited for.
+        let mut restarted = lease(&server, "b", &clock, None);
+        let why = restarted.renew(LOST).await.unwrap();
+        assert!(matches!(why, Standing::Waiting { last, .. } if last == held("a", 7)));
+        server.annotate_lease(ANNOTATION_TERMINATED, "a");
+        assert_eq!(restarted.renew(LOST).await.unwrap(), trader(8));
+    }
+
+    #[tokio::test]
+    async fn a_holder_that_runs_keeps_the_lease_that_another_pod_made_again_for_it() {
+        let (server, clock) = (ApiServer::default(), Clock::manual());
+        let mut holder = lease(&server, "a", &clock, Some(held("a", 4)));
+        assert_eq!(holder.renew(LOST).await.unwrap(), trader(1 + 4));
+        for (said, epoch) in [(5, 5), (4, 6)] {
+            server.delete_lease();
+            let mut other = lease(&server, "b", &clock, Some(held("a", said)));
+            assert!(matches!(other.renew(LOST).await.unwrap(), Standing::Waiting { .. }));
+            let renewed = holder.renew(LOST).await.unwrap();
+            assert_eq!(renewed, trader(epoch), "an epoch that an earlier process had is not taken up again");
+        }
+    }
+
+    #[tokio::test]
     async fn a_trader_whose_lease_is_deleted_goes_on_under_another_epoch() {
-        let (server, clock) = (Server::default(), Clock::manual());
-        let mut lease = server.lease("a", &clock, None);
-        lease.renew(LOST).await.unwrap();
-        server.delete();
-        assert_eq!(lease.renew(LOST).await.unwrap(), trader(2));
-        assert_eq!(lease.renew(LOST).await.unwrap(), trader(2), "a renewal");
-        let mut restarted = server.lease("a", &clock, Some(LeaseStatus { holder: "a".to_owned(), epoch: 2 }));
-        server.delete();
+        let (server, clock) = (ApiServer::default(), Clock::manual());
+        let mut first = lease(&server, "a", &clock, None);
+        first.renew(LOST).await.unwrap();
+        server.delete_lease();
+        assert_eq!(first.renew(LOST).await.unwrap(), trader(2));
+        assert_eq!(first.renew(LOST).await.unwrap(), trader(2), "a renewal");
+        let mut restarted = lease(&server, "a", &clock, Some(held("a", 2)));
+        server.delete_lease();
         assert_eq!(restarted.renew(LOST).await.unwrap(), trader(3), "the same pod, another process");
-        assert_eq!(server.epoch(), Some(3));
+        assert_eq!(server.held(), Some(held("a", 3)));
     }
 
     #[tokio::test]
     async fn a_holder_is_followed_when_it_has_released_is_terminated_or_was_silent_for_long() {
-        let (server, clock) = (Server::default(), Clock::manual());
-        let mut first = server.lease("a", &clock, None);
+        let (server, clock) = (ApiServer::default(), Clock::manual());
+        let mut first = lease(&server, "a", &clock, None);
         first.renew(LOST).await.unwrap();
-        let mut second = server.lease("b", &clock, None);
+        let mut second = lease(&server, "b", &clock, None);
         for _ in 0..4 {
             first.renew(LOST).await.unwrap();
             assert!(matches!(second.renew(LOST).await.unwrap(), Standing::Waiting { .. }), "it is renewed");
@@ -346,11 +361,12 @@ mod tests {
         second.renew(LOST).await.unwrap();
         clock.advance(LOST + TOKEN_LIFE);
         assert_eq!(second.renew(LOST).await.unwrap(), trader(2));
+        first.release().await.unwrap();
+        assert_eq!(server.held(), Some(held("b", 2)), "nobody gives up what another holds");
         second.release().await.unwrap();
-        let mut third = server.lease("c", &clock, None);
+        let mut third = lease(&server, "c", &clock, None);
         assert_eq!(third.renew(LOST).await.unwrap(), trader(3));
-        let terminated = Some([(ANNOTATION_TERMINATED.to_owned(), "c".to_owned())].into());
-        server.0.lock().unwrap().as_mut().unwrap().metadata.annotations = terminated;
-        assert_eq!(server.lease("d", &clock, None).renew(LOST).await.unwrap(), trader(4));
+        server.annotate_lease(ANNOTATION_TERMINATED, "c");
+        assert_eq!(lease(&server, "d", &clock, None).renew(LOST).await.unwrap(), trader(4));
     }
 }

@@ -65,6 +65,7 @@ impl StatusTask {
     /// Runs until it is told to stop, then writes a last time. `before` is the status that an earlier process left:
     /// its transition times are kept.
     pub async fn run(mut self, before: Option<ArbBotStatus>, shutdown: CancellationToken) {
+        let lease = before.as_ref().and_then(|status| status.bot.as_ref()?.lease.clone());
         let mut conditions = own_conditions(before);
         let mut logged = Vec::new();
         let mut pace = Pace::default();
@@ -72,7 +73,11 @@ impl StatusTask {
         let mut last_attempts = LAST_ATTEMPTS;
         loop {
             let stopping = shutdown.is_cancelled();
-            let Composed { status, is_acknowledged, engine_is_behind } = self.compose(&mut conditions);
+            let Composed { mut status, is_acknowledged, engine_is_behind } = self.compose(&mut conditions);
+            if let Some(bot) = &mut status.bot {
+                // Until the Lease is read, who held it last stays said: should it be gone, nothing else tells it.
+                bot.lease = bot.lease.take().or_else(|| lease.clone());
+            }
             log_transitions(&mut logged, &conditions);
             let mut pause = LOOK_EVERY;
             if is_acknowledged || stopping {
@@ -153,16 +158,19 @@ impl StatusTask {
     }
 }
 
-/// A definition that is older than the bot may not know one of the fields: then the words that a kill and an
+/// A definition that is older than the bot may not know a field, or a value of one: then the words that a kill and an
 /// acknowledgement are proven by are written alone.
 async fn apply_known(client: &Client, namespace: &str, name: &str, status: &ArbBotStatus) -> Result<(), WriteError> {
     match apply(client, namespace, name, &json!(status)).await {
-        Err(error) if error.is_unknown_field() => {
+        Err(error) if error.is_of_the_schema() => {
             tracing::warn!(%error, "the installed CustomResourceDefinition is older than this bot: status is shortened");
-            apply(client, namespace, name, &essential(status)).await
         }
-        written => written,
+        written => return written,
     }
+    apply(client, namespace, name, &essential(status)).await.map_err(|error| match error.is_of_the_schema() {
+        true => WriteError::Refused(Box::new(error)),
+        false => error,
+    })
 }
 
 async fn apply(client: &Client, namespace: &str, name: &str, status: &Value) -> Result<(), WriteError> {
@@ -198,12 +206,20 @@ fn is_acknowledged(control: &ControlFacts, gate: &Gate) -> bool {
             && applied.eq(policies.iter().map(|policy| (&policy.name, policy.generation))))
 }
 
-/// What every release of the definitions knows: conditions, latches, and what the bot obeys.
+/// What every release of the definitions knows: conditions, latches, what the bot obeys, and what the next process must
+/// not lose. None of it has a closed list of values but the latches' own words.
 fn essential(status: &ArbBotStatus) -> Value {
-    let bot = status.bot.as_ref().map(|bot| {
-        json!({"appliedGeneration": bot.applied_generation, "appliedPolicies": bot.applied_policies, "podUid": bot.pod_uid})
-    });
-    json!({"conditions": status.conditions, "killSwitch": status.kill_switch, "bot": bot})
+    const OF_STATUS: [&str; 3] = ["conditions", "killSwitch", "bot"];
+    const OF_BOT: [&str; 6] = ["appliedGeneration", "appliedPolicies", "podUid", "lease", "ledger", "ownedSince"];
+    let keep = |value: Option<&mut Value>, kept: &[&str]| {
+        if let Some(Value::Object(fields)) = value {
+            fields.retain(|name, _| kept.contains(&name.as_str()));
+        }
+    };
+    let mut status = json!(status);
+    keep(Some(&mut status), &OF_STATUS);
+    keep(status.get_mut("bot"), &OF_BOT);
+    status
 }
 
 /// Why status was not written.
@@ -211,6 +227,10 @@ fn essential(status: &ArbBotStatus) -> Value {
 enum WriteError {
     #[error("failed to apply status: {0}")]
     Api(Box<kube::Error>),
+    #[error(
+        "the installed CustomResourceDefinition refuses even the shortened status: {0}; apply the definitions of this release"
+    )]
+    Refused(Box<WriteError>),
     #[error("no answer to the status write within {} s", CALL.as_secs())]
     Timeout,
     #[error(transparent)]
@@ -218,9 +238,12 @@ enum WriteError {
 }
 
 impl WriteError {
-    /// Server-side apply refuses a field that the schema does not have, with an error of its own making (code 500).
-    fn is_unknown_field(&self) -> bool {
-        matches!(self, Self::Api(error) if matches!(error.as_ref(), kube::Error::Api(status) if status.message.contains("field not declared in schema")))
+    /// Whether the schema refuses it. Server-side apply refuses a field that the schema does not have with an error of its
+    /// own making (code 500), validation refuses a value as Invalid (code 422).
+    fn is_of_the_schema(&self) -> bool {
+        let Self::Api(error) = self else { return false };
+        let kube::Error::Api(status) = error.as_ref() else { return false };
+        status.code == 422 || status.message.contains("field not declared in schema")
     }
 }
 
@@ -246,24 +269,4 @@ fn own_conditions(before: Option<ArbBotStatus>) -> Vec<Condition> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::risk::gate::PolicyVersion;
-    use arbbot_crds::arbbot::ControlTimeouts;
-    use arbbot_crds::limits::RiskLimits;
-    use arbbot_crds::status::AppliedPolicy;
-
-    #[test]
-    fn nothing_is_written_between_the_gate_and_its_acknowledgement() {
-        let gate = Gate::new(Clock::manual());
-        let mut control = ControlFacts::default();
-        assert!(is_acknowledged(&control, &gate), "a bot that has read nothing yet says so");
-        let desk = PolicyVersion { name: "desk".to_owned(), generation: 3 };
-        gate.set_control(&RiskLimits::default(), &ControlTimeouts::default(), Vec::new(), Some(2), vec![desk]);
-        assert!(!is_acknowledged(&control, &gate));
-        control.generation = Some(2);
-        assert!(!is_acknowledged(&control, &gate), "the policy is in force, too");
-        control.policies = vec![AppliedPolicy { name: "desk".to_owned(), uid: "u".to_owned(), generation: 3 }];
-        assert!(is_acknowledged(&control, &gate));
-    }
-}
+mod tests;

@@ -345,10 +345,10 @@ fn reconciled(facts: Facts<'_>) -> Said {
 mod tests {
     use super::*;
     use crate::clock::Clock;
+    use crate::control::fixtures;
     use crate::control::report::ControlFacts;
     use crate::exchange::SessionFacts;
     use crate::execution::drain::{Demand, DrainView};
-    use crate::execution::engine::{Engine, Identity, Now};
     use arbbot_crds::arbbot::{KillAction, Mode};
     use arbbot_crds::control::effective;
     use arbbot_crds::limits::RiskLimits;
@@ -365,13 +365,8 @@ mod tests {
     impl Case {
         /// A bot that is connected and trades, under these restrictions.
         fn new(restrictions: Vec<Restriction>) -> Self {
-            let clock = Clock::manual();
-            let identity = Identity { uid8: "0b9d6bcd".into(), spot_product: "S".into(), future_product: "F".into() };
-            let params = crate::control::task::params(&bot());
-            let engine = Engine::new(identity, params, Default::default(), None);
-            let now = Now { boot: clock.boottime(), wall: clock.now() };
             let control = effective(&RiskLimits::default(), restrictions.iter());
-            let mut view = engine.view(&control, now);
+            let mut view = fixtures::view(&Clock::manual(), &control);
             view.links.iter_mut().for_each(|(_, down)| *down = None);
             (view.seen_exchange, view.reconciliation) = (true, Reconciliation::Matches);
             (view.generation, view.mode) = (Some(1), Some(control.mode()));
@@ -396,14 +391,6 @@ mod tests {
             assert!(type_.reasons().contains(&reason), "{type_} {reason}");
             (status.to_string(), reason, message)
         }
-    }
-
-    fn bot() -> arbbot_crds::ArbBot {
-        let spec = serde_json::json!({
-            "execution": "Live", "venue": {"coinbase": {"portfolio": "p"}}, "credentials": {"secretRef": {"name": "k"}},
-            "strategy": {"fundingCarry": {"spotProduct": "S", "futureProduct": "F", "targetNotional": "1"}},
-        });
-        serde_json::from_value(serde_json::json!({"metadata": {"name": "carry"}, "spec": spec})).unwrap()
     }
 
     fn closed(source: &str) -> Restriction {
