@@ -41,6 +41,8 @@ pub struct Elector {
     timing: Timing,
     /// The Lease as it was last seen, and when its renewal was first seen.
     seen: Option<(Lease, Instant)>,
+    /// Since when there is none.
+    gone_since: Option<Instant>,
 }
 
 impl Elector {
@@ -48,7 +50,15 @@ impl Elector {
     #[must_use]
     pub fn new(client: Client, namespace: &str, identity: String, leadership: Arc<Leadership>, timing: Timing) -> Self {
         let namespace = namespace.to_owned();
-        Self { api: Api::namespaced(client, &namespace), namespace, identity, leadership, timing, seen: None }
+        Self {
+            api: Api::namespaced(client, &namespace),
+            namespace,
+            identity,
+            leadership,
+            timing,
+            seen: None,
+            gone_since: None,
+        }
     }
 
     /// Takes part until `release`; then gives leadership back, so that another replica leads at once.
@@ -89,12 +99,14 @@ impl Elector {
         let found = self.call("read", self.api.get_opt(LEADER_LEASE)).await?;
         let Some(lease) = found else {
             // Deleted by hand: its holder does not know yet, and leads on until it has made it again or its time is over.
-            if self.seen.as_ref().is_some_and(|(_, at)| at.elapsed() < self.timing.lease) {
+            let since = *self.gone_since.get_or_insert_with(Instant::now);
+            if self.seen.is_some() && since.elapsed() < self.timing.lease {
                 return Ok(None);
             }
             let sent = Moment::now();
             return self.won(self.create().await, sent);
         };
+        self.gone_since = None;
         self.observe(lease.clone(), Instant::now());
         if !self.is_free(&lease) {
             return Ok(None);

@@ -1,5 +1,6 @@
 //! Runs scenarios that share one desk, a few at a time, and reports as `cargo test` does.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
@@ -7,12 +8,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
-use super::desk::{Desk, Setup};
+use super::desk::{Desk, OPERATOR, OPERATOR_NAMESPACE, Setup};
+use crate::audit::user;
 use crate::programs::Programs;
 
 /// The name of a scenario, which is a sentence, and what it does.
@@ -73,10 +75,27 @@ fn run_at_once<const N: usize>(at_once: usize, accounts: usize, scenarios: [Scen
         })
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    let refused = desk.get().and_then(|desk| desk.as_ref().ok()).map_or(Ok(()), |desk| nothing_was_refused(desk));
+    if let Err(error) = &refused {
+        eprintln!("{error:#}");
+    }
     // Inside the runtime: what the desk drops still has tasks there.
     let _entered = runtime.enter();
     drop(desk);
-    if conclusion.has_failed() { ExitCode::from(101) } else { ExitCode::SUCCESS }
+    if conclusion.has_failed() || refused.is_err() { ExitCode::from(101) } else { ExitCode::SUCCESS }
+}
+
+/// Whatever the scenarios made it do, the operator has asked for nothing that its roles do not grant.
+fn nothing_was_refused(desk: &Desk) -> Result<()> {
+    let operator = user(OPERATOR_NAMESPACE, OPERATOR);
+    let refused: BTreeSet<String> = desk
+        .audit()?
+        .into_iter()
+        .filter(|request| request.forbidden && request.user == operator)
+        .map(|request| format!("{} {} {}", request.verb, request.object.resource, request.object.namespace))
+        .collect();
+    ensure!(refused.is_empty(), "the operator's roles do not grant: {}", Vec::from_iter(refused).join(", "));
+    Ok(())
 }
 
 async fn start(directory: &Path, accounts: usize) -> Result<Arc<Desk>> {
