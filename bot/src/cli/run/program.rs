@@ -44,6 +44,8 @@ use crate::telemetry::server::{Heartbeat, ServerState, serve};
 const QUEUE: usize = 4096;
 /// How long a stopping bot waits for its orders to be gone; the pod's grace period is 120 s.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
+/// How long the rest of it gets then: the last status and after it the Lease, each tried again where the API server fails.
+const END_WITHIN: Duration = Duration::from_secs(45);
 
 /// Every part of the running bot.
 pub(super) struct Program {
@@ -106,6 +108,8 @@ impl Program {
 
         // Stopped in this order: session and control go on until no order works.
         let (stop_trading, stop_rest) = (CancellationToken::new(), CancellationToken::new());
+        // The Lease last: a status that is written after it could overwrite the successor's.
+        let status_is_written = CancellationToken::new();
         let mut tasks = tokio::task::JoinSet::new();
         let ends_when_drained = matches!(source, Source::File(..));
         let Plane { pod_uid, watches, contact, sink, _lock } =
@@ -174,10 +178,14 @@ impl Program {
         let listen = args.listen();
         let server_stop = stop_rest.clone();
         tasks.spawn(async move { ("server", serve(listen, server, server_stop).await.map_err(anyhow::Error::from)) });
-        tasks.spawn(ended("contact", contact.run(stop_rest.clone())));
+        tasks.spawn(ended("contact", contact.run(status_is_written.clone())));
         tasks.spawn(ended("control", control.run(first, watches, stop_rest.clone())));
         tasks.spawn(ended("session", session.run(stop_rest.clone())));
-        tasks.spawn(ended("status", writer.run(status, stop_rest.clone())));
+        let writer_stop = stop_rest.clone();
+        tasks.spawn(ended("status", async move {
+            let _ends = status_is_written.drop_guard();
+            writer.run(status, writer_stop).await;
+        }));
         tasks.spawn(ended("log level", follow_log_level(log, spec_seen, stop_rest.clone())));
         tasks.spawn(ended("venue", forward(venue_events, events, stop_rest.clone())));
         let mut engine_task = tokio::spawn(driver.run(stop_trading.clone()));
@@ -199,7 +207,7 @@ impl Program {
         stop_trading.cancel();
         let engine_ended = timeout(STOP_WITHIN, engine_task).await;
         stop_rest.cancel();
-        timeout(STOP_WITHIN, async { while tasks.join_next().await.is_some() {} })
+        timeout(END_WITHIN, async { while tasks.join_next().await.is_some() {} })
             .await
             .context("the bot did not stop in time; the kubelet ends it")?;
         engine_ended.context("the engine did not stop in time")?.context("the engine failed")?;
