@@ -47,6 +47,8 @@ async fn a_kill_works_in_containers_that_may_do_nothing_else() -> Result<()> {
         ensure!(journal.open_orders(sent) > 0, "no order rested, so nothing was proven");
         ensure!(journal.orders_gone(sent).is_some() && journal.flat(sent).is_some(), "the journal disagrees");
 
+        after_the_incident(&desk).await?;
+
         // The ledger's volume, the Lease and the ServiceAccount work as deployed: deletion ends clean.
         kubectl.run(&["-n", NAMESPACE, "delete", "arbbot/bot", "--timeout=60s"]).await?;
         kubectl.run(&["-n", NAMESPACE, "wait", "--for=delete", "pod", "--all", "--timeout=60s"]).await
@@ -56,6 +58,24 @@ async fn a_kill_works_in_containers_that_may_do_nothing_else() -> Result<()> {
         let log =
             kubectl.run(&["-n", NAMESPACE, "logs", "deployment/arbbot-bot", "--tail=20"]).await.unwrap_or_default();
         return Err(error).context(format!("{shown}\n{log}"));
+    }
+    Ok(())
+}
+
+/// What docs/operations.md says of the review, in the bot's own pod.
+async fn after_the_incident(desk: &NodeDesk) -> Result<()> {
+    let page = include_str!("../../docs/operations.md");
+    let id = "jsonpath={.status.killSwitch.incidents[0].id}";
+    let id = desk.kubectl.run(&["-n", NAMESPACE, "get", "arbbot/bot", "-o", id]).await?;
+    for (command, says) in
+        [("report incident", "| flat |"), ("ledger verify", "whole"), ("ledger export orders", "Kill")]
+    {
+        ensure!(page.contains(&format!("/arb-bot {command}")), "the page does not name `arb-bot {command}`");
+        let mut arguments = vec!["-n", NAMESPACE, "exec", "deployment/arbbot-bot", "--", "/arb-bot"];
+        arguments.extend(command.split(' '));
+        arguments.extend((command == "report incident").then_some(id.trim()));
+        let said = desk.kubectl.run(&arguments).await?;
+        ensure!(said.contains(says), "{command} says {said}");
     }
     Ok(())
 }
