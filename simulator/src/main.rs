@@ -65,6 +65,9 @@ struct Serve {
     /// Private requests per second and portfolio; 0 for no limit.
     #[arg(long, default_value_t = 30)]
     rate_limit: u32,
+    /// Requests without a key per second and address; 0 for no limit.
+    #[arg(long, default_value_t = 10)]
+    public_rate_limit: u32,
     /// WebSocket connections, and messages without a token, per second and address; 0 for no limit.
     #[arg(long, default_value_t = 8)]
     web_socket_rate_limit: u32,
@@ -137,6 +140,7 @@ impl Serve {
         Ok(Options {
             settings,
             rate_limit: self.rate_limit,
+            public_rate_limit: self.public_rate_limit,
             web_socket_rate_limit: self.web_socket_rate_limit,
             tick: Duration::from_millis(self.tick_ms),
             scenario,

@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod auth;
+mod cache;
 pub mod caller;
 pub mod clock;
 pub mod error;
@@ -19,7 +20,7 @@ pub mod shapes;
 pub mod tape;
 pub mod websocket;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -31,11 +32,13 @@ use hyper_util::service::TowerToHyperService;
 use rust_decimal::Decimal;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
 use crate::data_dir::Accounts;
 use crate::exchange::product::listings;
 use crate::exchange::{Exchange, Now, Settings};
 use auth::ApiKeys;
+use cache::Cache;
 use clock::Clock;
 use faults::Faults;
 use hub::Hub;
@@ -53,6 +56,8 @@ pub struct Options {
     pub settings: Settings,
     /// Requests per second and portfolio; 0 for no limit.
     pub rate_limit: u32,
+    /// Requests without a key per second and address; 0 for no limit.
+    pub public_rate_limit: u32,
     /// WebSocket connections, and messages without a token, per second and address; 0 for no limit.
     pub web_socket_rate_limit: u32,
     /// Time between two steps of the market, on tokio's clock.
@@ -66,6 +71,7 @@ impl Default for Options {
         Self {
             settings: Settings::default(),
             rate_limit: 30,
+            public_rate_limit: 10,
             web_socket_rate_limit: 8,
             tick: Duration::from_millis(100),
             scenario: String::new(),
@@ -79,7 +85,9 @@ pub struct State {
     pub hub: Hub,
     pub faults: Faults,
     pub scenario: Scenario,
-    pub rate_limiter: RateLimiter,
+    pub rate_limiter: RateLimiter<Uuid>,
+    pub public_rate_limiter: RateLimiter<IpAddr>,
+    pub cache: Cache,
     pub feeds: Feeds,
     pub web_socket_limits: Limits,
 }
@@ -141,6 +149,8 @@ impl Simulator {
                 faults: Faults::new(options.settings.seed),
                 scenario,
                 rate_limiter: RateLimiter::new(options.rate_limit),
+                public_rate_limiter: RateLimiter::new(options.public_rate_limit),
+                cache: Cache::default(),
                 web_socket_limits: Limits::new(options.web_socket_rate_limit),
             }),
             clock,

@@ -242,9 +242,10 @@ impl Exchange {
         let parent = Parent::new()?;
         let arguments = ["serve", "--listen", "127.0.0.1:0", "--accounts", &accounts.to_string()];
         let mut arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
-        // All bots of a test share one address, and with it the limit of connections per second; and a test must not
-        // depend on the day of the week.
-        arguments.extend(["--web-socket-rate-limit", "0", "--always-open", "--data-dir"].map(OsString::from));
+        // All bots of a test share one address, and with it its limits per second; and a test must not depend on the
+        // day of the week.
+        let limits = ["--web-socket-rate-limit", "0", "--public-rate-limit", "0"];
+        arguments.extend(limits.into_iter().chain(["--always-open", "--data-dir"]).map(OsString::from));
         arguments.push(data.clone().into());
         let program = Program {
             path: program.to_owned(),

@@ -85,6 +85,8 @@ impl Desk {
                 "0",
                 "--web-socket-rate-limit",
                 "0",
+                "--public-rate-limit",
+                "0",
                 "--data-dir",
             ])
             .arg(dir.path().join("simulator"))

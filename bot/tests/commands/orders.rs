@@ -1,8 +1,8 @@
 //! Commands with the exchange.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::desk::{Desk, stderr};
+use super::desk::{Desk, stderr, wait};
 
 /// What a preflight says of each check.
 fn preflight(desk: &Desk, key: &str) -> (bool, Vec<Value>) {
@@ -123,4 +123,71 @@ fn what_is_wrong_with_a_command_is_said_with_what_to_do() {
     }
     let output = desk.arb_bot(&["positions", "--credentials", "nowhere"]).output().unwrap();
     assert!(stderr(&output).contains("nowhere/name does not exist"), "{}", stderr(&output));
+}
+
+#[test]
+fn an_order_whose_reply_is_lost_is_found_and_never_sent_again() {
+    let desk = Desk::new();
+    let place =
+        ["orders", "place", "BTC-USD", "BUY", "0.01", "--type", "gtc", "--limit", "50000", "--yes", "-o", "json"];
+    desk.admin("faults", &json!({"kind": "drop_replies", "count": 1}));
+    let output = desk.with_key("0", &place);
+    let said = stderr(&output);
+    assert!(output.status.success() && said.contains("has not answered"), "{said}");
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found[0]["status"], "OPEN");
+    let listed = desk.rows(&["orders", "list"]);
+    assert_eq!(listed.len(), 1, "one order, not two: {listed:#?}");
+    assert_eq!(listed[0]["order_id"], found[0]["order_id"]);
+}
+
+#[test]
+fn an_order_that_never_arrived_is_not_known_and_may_be_said_again() {
+    let desk = Desk::new();
+    let sell = ["orders", "place", "BIP-20DEC30-CDE", "SELL", "2", "--type", "market", "--yes"];
+    desk.rows(&sell);
+    let close = ["orders", "place", "BIP-20DEC30-CDE", "BUY", "1", "--type", "close", "--yes"];
+    desk.admin("faults", &json!({"kind": "drop_requests", "endpoint": "POST /orders/close_position", "count": 1}));
+    let message = desk.refused(&close);
+    assert!(message.contains("is not known") && message.contains("orders trace manual-"), "{message}");
+    assert_eq!(desk.rows(&["positions"])[0]["contracts"], "-2", "it was not sent a second time");
+    desk.rows(&close);
+    assert_eq!(desk.rows(&["positions"])[0]["contracts"], "-1");
+}
+
+#[test]
+fn an_open_incident_of_the_state_directory_forbids_what_the_file_alone_would_allow() {
+    let desk = Desk::new();
+    let bot = desk.run("state");
+    desk.wait_for("state", "Trading", "True");
+    desk.write_bot("  killSwitch: {engaged: true, reason: drill}\n");
+    desk.wait_for("state", "Flat", "True");
+    // The kill is out of the file; its latch is in the state directory.
+    desk.write_bot("");
+    desk.wait_for("state", "effectiveMode", "Flatten");
+    bot.stop();
+    let order = ["orders", "place", "BTC-USD", "BUY", "0.001", "--limit", "60000"];
+    let allowed = desk.refused(&order);
+    assert!(allowed.contains("add --yes"), "the file alone allows it: {allowed}");
+    let forbidden = desk.refused(&[&order[..], &["--state-dir", "state", "--yes"]].concat());
+    assert!(forbidden.contains("Flatten"), "{forbidden}");
+    let working = desk.rows(&["orders", "list"]);
+    assert!(working.is_empty(), "{working:#?}");
+}
+
+#[test]
+fn the_trace_of_a_bots_order_tells_what_the_ledger_and_the_exchange_know() {
+    let desk = Desk::new();
+    let bot = desk.run("state");
+    let filled = wait("a filled order", || {
+        desk.rows(&["orders", "list", "--all"]).into_iter().find(|order| order["status"] == "FILLED")
+    });
+    let id = filled["client_order_id"].as_str().unwrap();
+    let story = desk.rows(&["orders", "trace", id, "--state-dir", "state"]);
+    let of = |source: &str| story.iter().filter(|row| row["source"] == source).collect::<Vec<_>>();
+    let (ledger, exchange) = (of("ledger"), of("exchange"));
+    assert!(!ledger.is_empty() && exchange.iter().any(|row| row["event"] == "fill"), "{story:#?}");
+    let (intent, placed) = (ledger[0]["time"].as_str().unwrap(), exchange[0]["time"].as_str().unwrap());
+    assert!(intent < placed, "durable before sent: {intent} {placed}");
+    bot.stop();
 }

@@ -1,8 +1,11 @@
 //! Who is asking: authentication, permissions, rate limit and faults, before any handler runs.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
+use axum::extract::connect_info::ConnectInfo;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
@@ -10,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use uuid::Uuid;
 
 use super::App;
+use super::cache;
 use super::error::ApiError;
 use super::rate_limit::Allowance;
 
@@ -68,13 +72,47 @@ pub async fn authenticated(State(app): State<Arc<App>>, mut request: Request, ne
     response
 }
 
-/// Faults for requests that need no key.
-pub async fn public(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let gate = {
+/// Rate limit, cache and faults for requests that need no key. A cached reply counts, too: Coinbase does not say, and a
+/// client that is right here is right there.
+pub async fn public(
+    State(app): State<Arc<App>>,
+    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let path = full_path(&request);
+    let uri = format!("{path}?{}", request.uri().query().unwrap_or_default());
+    let cacheable = !cache::refuses(request.headers());
+    let (allowance, kept, gate) = {
         let (mut state, now) = app.lock();
-        state.faults.gate(None, request.method().as_str(), &full_path(&request), now.time)
+        let allowance = state.public_rate_limiter.take(address(peer), now.monotonic_ns);
+        let gate = state.faults.gate(None, request.method().as_str(), &path, now.time);
+        let kept = state.cache.get(&uri, now.monotonic_ns).filter(|_| cacheable && !gate.strikes());
+        (allowance, kept, gate)
     };
-    gate.pass(request, next).await
+    let mut response = if allowance.is_some_and(|a| !a.allowed) {
+        ApiError::RateLimited.into_response()
+    } else if let Some(kept) = kept {
+        kept
+    } else {
+        match cache::whole(gate.pass(request, next).await).await {
+            Ok((parts, body)) => {
+                let (mut state, now) = app.lock();
+                state.cache.put(uri, &parts, &body, now.monotonic_ns);
+                Response::from_parts(parts, body.into())
+            }
+            Err(response) => response,
+        }
+    };
+    if let Some(allowance) = allowance {
+        add_headers(response.headers_mut(), allowance);
+    }
+    response
+}
+
+/// Who is counted.
+pub fn address(peer: Option<Extension<ConnectInfo<SocketAddr>>>) -> IpAddr {
+    peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |Extension(ConnectInfo(peer))| peer.ip())
 }
 
 fn authenticate(app: &App, request: &Request) -> Result<Caller, ApiError> {

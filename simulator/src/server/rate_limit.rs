@@ -1,17 +1,19 @@
-//! Requests per second of each portfolio.
+//! Requests per second: of each portfolio, and of each address that asks without a key.
 
 use std::collections::HashMap;
-
-use uuid::Uuid;
+use std::hash::Hash;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// A bucket of requests per portfolio, refilled continuously. A limit of 0 means none.
+/// Who is remembered; those that have their whole allowance again are forgotten first.
+const REMEMBERED: usize = 10_000;
+
+/// A bucket of requests for each portfolio or address, refilled continuously. A limit of 0 means none.
 #[derive(Debug)]
-pub struct RateLimiter {
+pub struct RateLimiter<K> {
     per_second: u32,
-    /// When each portfolio's bucket will be full again, on the monotonic clock.
-    full_at_ns: HashMap<Uuid, u64>,
+    /// When each bucket will be full again, on the monotonic clock.
+    full_at_ns: HashMap<K, u64>,
 }
 
 /// What the `x-ratelimit-*` headers say.
@@ -24,15 +26,18 @@ pub struct Allowance {
     pub reset_seconds: u64,
 }
 
-impl RateLimiter {
+impl<K: Eq + Hash> RateLimiter<K> {
     pub fn new(per_second: u32) -> Self {
         Self { per_second, full_at_ns: HashMap::new() }
     }
 
-    /// Takes one request from a portfolio's bucket; `None` without a limit.
-    pub fn take(&mut self, portfolio: Uuid, now_ns: u64) -> Option<Allowance> {
+    /// Takes one request from a bucket; `None` without a limit.
+    pub fn take(&mut self, of: K, now_ns: u64) -> Option<Allowance> {
         let interval = SECOND_NS.checked_div(u64::from(self.per_second))?;
-        let full_at = self.full_at_ns.entry(portfolio).or_default();
+        if self.full_at_ns.len() >= REMEMBERED {
+            self.full_at_ns.retain(|_, full_at| *full_at > now_ns);
+        }
+        let full_at = self.full_at_ns.entry(of).or_default();
         let next = (*full_at).max(now_ns) + interval;
         let allowed = next - now_ns <= SECOND_NS;
         if allowed {
@@ -46,13 +51,15 @@ impl RateLimiter {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     #[test]
     fn a_second_has_as_many_requests_as_the_limit_and_they_come_back() {
         let mut limiter = RateLimiter::new(30);
         let portfolio = Uuid::nil();
-        let allowed = |limiter: &mut RateLimiter, at| limiter.take(portfolio, at).unwrap().allowed;
+        let allowed = |limiter: &mut RateLimiter<Uuid>, at| limiter.take(portfolio, at).unwrap().allowed;
         assert_eq!((0..60).filter(|_| allowed(&mut limiter, 0)).count(), 30);
         assert!(!allowed(&mut limiter, SECOND_NS / 40));
         assert!(allowed(&mut limiter, SECOND_NS / 29));

@@ -92,6 +92,17 @@ impl Simulator {
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)), headers)
     }
 
+    /// A request without a key; `fresh` wants no reply from a cache.
+    pub async fn public(&self, path: &str, fresh: bool) -> (u16, Value, reqwest::header::HeaderMap) {
+        let mut request = self.http.get(format!("https://{}/api/v3/brokerage{path}", self.address));
+        if fresh {
+            request = request.header("Cache-Control", "no-cache");
+        }
+        let reply = request.send().await.unwrap();
+        let (status, headers) = (reply.status().as_u16(), reply.headers().clone());
+        (status, reply.json().await.unwrap(), headers)
+    }
+
     pub async fn get(&self, key: &Key, path: &str) -> (u16, Value) {
         let token = key.rest_token("GET", &self.address, path);
         let (status, body, _) = self.send(Method::GET, &format!("/api/v3/brokerage{path}"), Some(&token), None).await;

@@ -4,6 +4,7 @@
 mod capture;
 mod hostile;
 mod in_process;
+mod pooling;
 mod simulator;
 
 use std::time::Duration;

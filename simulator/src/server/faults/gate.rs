@@ -50,6 +50,11 @@ impl Faults {
 }
 
 impl Gate {
+    /// Whether a fault concerns the request.
+    pub fn strikes(&self) -> bool {
+        self.verdict.is_some() || !self.latency.is_zero()
+    }
+
     /// Waits, and then answers as the faults want, or as the handler does.
     pub async fn pass(self, request: Request, next: Next) -> Response {
         if !self.latency.is_zero() {
