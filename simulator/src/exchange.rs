@@ -90,6 +90,8 @@ pub struct Exchange {
     next_number: OrderNumber,
     next_trade: u64,
     cancels: BTreeSet<(Timestamp, OrderNumber)>,
+    /// Accepted edits, by when they happen.
+    edits: BTreeMap<(Timestamp, OrderNumber), edit::Change>,
     expiries: BTreeSet<(Timestamp, OrderNumber)>,
     /// Next slices of TWAP orders.
     slices: BTreeSet<(Timestamp, OrderNumber)>,
@@ -129,6 +131,7 @@ impl Exchange {
             next_number: 1,
             next_trade: 1,
             cancels: BTreeSet::new(),
+            edits: BTreeMap::new(),
             expiries: BTreeSet::new(),
             slices: BTreeSet::new(),
             conditionals: BTreeSet::new(),
@@ -207,9 +210,9 @@ impl Exchange {
         self.orders.len()
     }
 
-    /// Cancels and expiries that are still to come.
+    /// Cancels, edits and expiries that are still to come.
     pub fn timers(&self) -> usize {
-        self.cancels.len() + self.expiries.len()
+        self.cancels.len() + self.edits.len() + self.expiries.len()
     }
 
     /// Orders of a portfolio that the exchange still keeps, newest first.

@@ -149,6 +149,8 @@ class Orders(RestCase):
         self.assertEqual((preview["errors"], dec(preview["base_size"])), ([], dec("0.003")))
         edited = self.shaped(self.client.edit_order(order_id, size="0.003", price=better), shapes.EDITED_REPLY)
         self.assertEqual(edited["success_response"]["order_id"], order_id)
+        # Accepted is not yet changed.
+        self.eventually(lambda: self.order(order_id), lambda order: order["status"] == "OPEN")
         order = self.shaped(self.client.get_order(order_id), shapes.ORDER_REPLY)["order"]
         limit = order["order_configuration"]["limit_limit_gtc"]
         self.assertEqual((dec(limit["base_size"]), dec(limit["limit_price"])), (dec("0.003"), dec(better)))

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use rust_decimal::Decimal;
 
 use self::place::{Place, Preview};
 use self::trace::Trace;
@@ -133,14 +134,21 @@ impl Edit {
         if !refusals.is_empty() {
             bail!("the exchange refused the edit: {}", refusals.join(", "));
         }
+        let edited = once(&client, &order.order_id, |order| order.status != "EDIT_QUEUED").await?;
         let mut rows = order_rows();
-        rows.push(order_row(&client.order_detail(&order.order_id).await?));
+        rows.push(order_row(&edited));
         rows.print(self.connection.output)?;
+        // The exchange takes an edit first and makes it later, when it may have become impossible.
+        if edited.term("limit_price").parse() != price.parse::<Decimal>()
+            || edited.term("base_size").parse() != size.parse::<Decimal>()
+        {
+            bail!("the exchange took the edit, but the order does not show it: it may have filled or ended meanwhile");
+        }
         Ok(())
     }
 }
 
-/// How often, and how many times, a cancelled order is looked at.
+/// How often, and how many times, a cancelled or edited order is looked at.
 const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(500);
 const LOOKS: usize = 20;
 
@@ -180,7 +188,7 @@ impl Cancel {
         let mut rows = Rows::new(&["order_id", "status", "filled", "refused"]);
         let mut open = 0;
         for id in ids {
-            let order = settled(&client, &id).await?;
+            let order = once(&client, &id, |order| !is_working(&order.status)).await?;
             open += usize::from(is_working(&order.status));
             let why = refused.get(&id).cloned().unwrap_or_default();
             rows.push([id, order.status, order.filled_size, why]);
@@ -193,11 +201,15 @@ impl Cancel {
     }
 }
 
-/// An order once nothing can happen to it any more, or as it is after some seconds. An accepted cancel is only a request.
-async fn settled(client: &Client, order_id: &str) -> anyhow::Result<manual::OrderDetails> {
+/// An order once it is as it should be, or as it is after some seconds. An accepted request is not yet done.
+async fn once(
+    client: &Client,
+    order_id: &str,
+    done: impl Fn(&manual::OrderDetails) -> bool,
+) -> anyhow::Result<manual::OrderDetails> {
     let mut order = client.order_detail(order_id).await?;
     for _ in 0..LOOKS {
-        if !is_working(&order.status) {
+        if done(&order) {
             break;
         }
         tokio::time::sleep(LOOK_EVERY).await;

@@ -21,6 +21,8 @@ pub struct Behaviour {
     pub partial_fill_percent: Option<u8>,
     /// An accepted cancel takes this long instead of the usual.
     pub cancel_delay: Option<SignedDuration>,
+    /// The same of an edit.
+    pub edit_delay: Option<SignedDuration>,
 }
 
 impl Exchange {
@@ -31,6 +33,11 @@ impl Exchange {
     /// How long an accepted cancel takes to happen.
     pub fn cancel_delay(&self) -> SignedDuration {
         self.behaviour.cancel_delay.unwrap_or(self.settings.cancel_delay)
+    }
+
+    /// How long an accepted edit takes to happen.
+    pub fn edit_delay(&self) -> SignedDuration {
+        self.behaviour.edit_delay.unwrap_or(self.settings.cancel_delay)
     }
 
     pub(super) fn check_behaviour(&self, market: usize, terms: &Terms) -> Result<(), Rejection> {

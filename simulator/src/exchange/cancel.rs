@@ -49,6 +49,7 @@ impl Exchange {
         while let Some(number) = pop_due(&mut self.cancels, now.time) {
             self.close(now, number, Status::Cancelled, "User requested cancel");
         }
+        self.run_edits(now);
         self.run_slices(now);
         while let Some(number) = pop_due(&mut self.expiries, now.time) {
             self.close(now, number, Status::Expired, "end_time reached");

@@ -1,4 +1,4 @@
-//! Changing the price or size of a resting order.
+//! Changing the price or size of a resting order, which is asynchronous: an accepted request is not yet a changed order.
 
 use rust_decimal::Decimal;
 use strum::Display;
@@ -54,14 +54,43 @@ pub struct Change {
 }
 
 impl Exchange {
-    /// Gives a resting limit order a new size and price. It keeps its place in the queue only if it gets smaller at
-    /// the same price; otherwise it arrives anew and may trade.
+    /// Queues the change of a resting limit order; [`Exchange::advance`] makes it after the delay, if it still can be.
+    /// Until then the order works, and may fill, as it was.
     ///
     /// # Errors
     /// Why it cannot be edited so.
     pub fn edit(&mut self, now: Now, portfolio: Uuid, id: Uuid, change: Change) -> Result<(), EditRefused> {
-        let (number, rung) = self.check_edit(portfolio, id, change)?;
+        let (number, _) = self.check_edit(portfolio, id, change)?;
+        let due = now.time.checked_add(self.edit_delay()).unwrap_or(now.time);
         let Some(order) = self.orders.get_mut(&number) else { return Err(EditFailure::OrderNotFound.into()) };
+        order.status = Status::EditQueued;
+        order.last_update = now.time;
+        self.edits.insert((due, number), change);
+        self.record(now, Kind::EditRequested, number, "");
+        Ok(())
+    }
+
+    /// Makes the changes that are due. One that has become impossible leaves its order as it is.
+    pub(super) fn run_edits(&mut self, now: Now) {
+        while let Some(entry) = self.edits.first_entry().filter(|entry| entry.key().0 <= now.time) {
+            let ((_, number), change) = entry.remove_entry();
+            // Filled, cancelled or about to be, or expired meanwhile.
+            let Some(order) = self.orders.get_mut(&number).filter(|o| o.status == Status::EditQueued) else { continue };
+            order.status = Status::Open;
+            order.last_update = now.time;
+            let (portfolio, id) = (order.portfolio, order.id);
+            match self.check_edit(portfolio, id, change) {
+                Ok((_, rung)) => self.change(now, number, rung),
+                Err(refused) => self.record(now, Kind::EditRefused, number, &refused.failure.to_string()),
+            }
+        }
+    }
+
+    /// Gives an order a new size and price. It keeps its place in the queue only if it gets smaller at the same price;
+    /// otherwise it arrives anew and may trade.
+    fn change(&mut self, now: Now, number: OrderNumber, rung: Rung) {
+        let Some(order) = self.orders.get_mut(&number) else { return };
+        let portfolio = order.portfolio;
         let old = order.rungs.first().copied().unwrap_or(rung);
         order.edits.push(Edit { price: old.price, size: order.size, time: now.time });
         order.size = order.filled_size + rung.remaining;
@@ -84,7 +113,7 @@ impl Exchange {
         let book = &mut self.markets[market].book;
         if old.price == rung.price && rung.remaining <= old.remaining {
             book.reduce(side, rung.price, number, rung.remaining);
-            return Ok(());
+            return;
         }
         book.remove(side, old.price, number);
         if let Some(order) = self.orders.get_mut(&number) {
@@ -92,7 +121,6 @@ impl Exchange {
         }
         self.execute(now, number);
         self.run_triggers(now);
-        Ok(())
     }
 
     /// The order and where it would work after the change.

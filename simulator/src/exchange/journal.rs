@@ -15,7 +15,10 @@ use super::book::Side;
 pub enum Kind {
     OrderAccepted,
     OrderRejected,
+    EditRequested,
     OrderEdited,
+    /// An accepted edit that had become impossible.
+    EditRefused,
     CancelRequested,
     OrderCancelled,
     OrderExpired,

@@ -36,7 +36,7 @@ pub struct Settings {
     pub future_fees: FeeRates,
     /// A repeated client_order_id is refused instead of answered with the old order.
     pub refuse_duplicates: bool,
-    /// How long an accepted cancel takes to happen.
+    /// How long an accepted cancel or edit takes to happen.
     pub cancel_delay: jiff::SignedDuration,
     pub retention: Retention,
     /// Funding rate per hour shown until the first hour has been measured.

@@ -2,6 +2,7 @@
 
 mod commands;
 mod configurations;
+mod edits;
 mod properties;
 mod replay;
 

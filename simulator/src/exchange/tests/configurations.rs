@@ -1,11 +1,10 @@
 //! One example of each kind of order and of what the clearing house does.
 
-use super::super::edit::{Change, EditFailure};
 use super::super::order::configuration::{Bracket, Scaled, StopDirection, StopLimit, Twap};
 use super::*;
 
 /// A world in which only the test trades and moves prices.
-fn frozen() -> World {
+pub(super) fn frozen() -> World {
     let mut world = World::new(1);
     world.place(ALICE, BTC, Side::Buy, market(dec!(1))).unwrap();
     world.place(BOB, BTC, Side::Buy, market(dec!(1))).unwrap();
@@ -14,7 +13,7 @@ fn frozen() -> World {
 }
 
 impl World {
-    fn filled(&self, id: Uuid) -> Decimal {
+    pub(super) fn filled(&self, id: Uuid) -> Decimal {
         self.exchange.order(id).unwrap().filled_size
     }
 
@@ -123,51 +122,6 @@ fn a_scaled_order_rests_at_several_prices_and_holds_for_each() {
     world.exchange.advance(world.now);
     assert_eq!(world.exchange.markets[0].book.size_at(Side::Buy, dec!(61000)), dec!(0));
     assert_eq!(world.usd(ALICE), before);
-    world.check();
-}
-
-#[test]
-fn an_edit_keeps_its_place_only_if_it_gets_smaller() {
-    for (size, first_is_filled) in [(dec!(0.01), true), (dec!(0.03), false)] {
-        let mut world = frozen();
-        let price = world.best(BTC, Side::Buy) + dec!(0.01);
-        let first = world.place(ALICE, BTC, Side::Sell, gtc(dec!(0.02), price, true)).unwrap();
-        let second = world.place(BOB, BTC, Side::Sell, gtc(dec!(0.02), price, true)).unwrap();
-        world.exchange.edit(world.now, ALICE, first, Change { size: Some(size), price: Some(price) }).unwrap();
-        world.exchange.open_portfolio(world.now, Uuid::from_u128(9), "taker", DEPOSIT);
-        world.place(Uuid::from_u128(9), BTC, Side::Buy, market(dec!(0.01))).unwrap();
-        assert_eq!(
-            (world.filled(first) > dec!(0), world.filled(second) > dec!(0)),
-            (first_is_filled, !first_is_filled)
-        );
-        world.check();
-    }
-}
-
-#[test]
-fn edits_that_cannot_be_are_refused_with_the_reason() {
-    let mut world = frozen();
-    let spot = world.place(ALICE, BTC, Side::Buy, gtc(dec!(0.1), dec!(65000), true)).unwrap();
-    let future = world.place(ALICE, BIP, Side::Buy, gtc(dec!(1), dec!(65000), true)).unwrap();
-    let mut edit = |owner, id, size: Option<Decimal>, price: Option<Decimal>| {
-        let refused = world.exchange.edit(world.now, owner, id, Change { size, price }).unwrap_err();
-        (refused.failure, refused.rule)
-    };
-    let (size, price) = (Some(dec!(0.2)), Some(dec!(64000)));
-    assert_eq!(edit(ALICE, spot, None, price).0, EditFailure::InvalidEditedSize);
-    assert_eq!(edit(ALICE, spot, size, None).0, EditFailure::InvalidEditedPrice);
-    assert_eq!(edit(BOB, spot, size, price).0, EditFailure::OrderNotFound);
-    assert_eq!(edit(ALICE, future, Some(dec!(2)), price).0, EditFailure::CannotEditFuturesOrder);
-    let same = edit(ALICE, spot, Some(dec!(0.1)), Some(dec!(65000))).0;
-    assert_eq!(same, EditFailure::EditRequestEqualToOriginalRequest);
-    for (size, price, rule) in [
-        (dec!(100), dec!(64000), Reason::InsufficientFund),
-        (dec!(0.2), dec!(64000.001), Reason::InvalidPricePrecision),
-        (dec!(0.2), dec!(71000), Reason::InvalidLimitPricePostOnly),
-    ] {
-        let refused = edit(ALICE, spot, Some(size), Some(price));
-        assert_eq!(refused, (EditFailure::CommanderRejectedEditOrder, Some(rule)));
-    }
     world.check();
 }
 

@@ -95,6 +95,9 @@ fn behaviour(exchange: &Exchange, faults: &[Fault]) -> Behaviour {
             FaultKind::SlowCancels { milliseconds } => {
                 behaviour.cancel_delay = Some(SignedDuration::from_millis(i64::from(milliseconds)));
             }
+            FaultKind::SlowEdits { milliseconds } => {
+                behaviour.edit_delay = Some(SignedDuration::from_millis(i64::from(milliseconds)));
+            }
             _ => {}
         }
     }

@@ -77,6 +77,8 @@ pub enum FaultKind {
     PartialFills { percent: u8 },
     /// An accepted cancel takes so long.
     SlowCancels { milliseconds: u32 },
+    /// An accepted edit takes so long.
+    SlowEdits { milliseconds: u32 },
     /// A repeated client_order_id is refused (DUPLICATE_CLIENT_ORDER_ID).
     RefuseDuplicates {},
     /// limit_limit_gtd is refused (UNSUPPORTED_ORDER_CONFIGURATION).
