@@ -17,6 +17,7 @@ pub mod rate_limit;
 pub mod rest;
 pub mod scenario;
 pub mod shapes;
+mod shown;
 pub mod tape;
 pub mod websocket;
 
@@ -45,6 +46,7 @@ use hub::Hub;
 use publish::Feeds;
 use rate_limit::RateLimiter;
 use scenario::Scenario;
+use shown::Shown;
 use websocket::limits::Limits;
 
 /// USD that every portfolio starts with.
@@ -89,6 +91,7 @@ pub struct State {
     pub public_rate_limiter: RateLimiter<IpAddr>,
     pub cache: Cache,
     pub feeds: Feeds,
+    pub shown: Shown,
     pub web_socket_limits: Limits,
 }
 
@@ -144,6 +147,7 @@ impl Simulator {
         let app = Arc::new(App {
             state: Mutex::new(State {
                 feeds: Feeds::new(exchange.markets.len()),
+                shown: Shown::default(),
                 exchange,
                 hub: Hub::default(),
                 faults: Faults::new(options.settings.seed),
@@ -205,6 +209,7 @@ async fn run_market(app: Arc<App>, tick: Duration) {
         app.run_scenario(&mut state, now);
         app.apply_faults(&mut state, now);
         state.exchange.tick(now);
+        state.show_books(now);
         state.publish();
         state.publish_books(now);
     }

@@ -36,7 +36,7 @@ impl Side {
 }
 
 /// What rests at a price, oldest first.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Level {
     orders: VecDeque<Resting>,
     total: Decimal,
@@ -86,7 +86,7 @@ pub struct Taken {
 }
 
 /// One product's order book.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Book {
     bids: BTreeMap<Decimal, Level>,
     asks: BTreeMap<Decimal, Level>,

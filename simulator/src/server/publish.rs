@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rust_decimal::Decimal;
-use rust_decimal::dec;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use uuid::Uuid;
 
@@ -13,7 +12,7 @@ use super::faults::kind::FaultKind;
 use super::hub::Topic;
 use super::shapes::{futures, market_data, user};
 use super::tape::Tape;
-use super::{App, State};
+use super::{App, State, shown};
 use crate::exchange::book::Side;
 use crate::exchange::history::Past;
 use crate::exchange::{Notice, Now};
@@ -68,7 +67,9 @@ impl State {
             }
         }
         for market in traded {
-            let events = || market_data::ticker(&self.exchange, "update", market);
+            let (exchange, shown) = (&self.exchange, &self.shown);
+            let book = shown.book(exchange, market);
+            let events = || market_data::ticker(&exchange.markets[market], book, "update");
             self.hub.publish(Topic::Ticker(market), "ticker", events);
         }
     }
@@ -93,8 +94,7 @@ impl State {
     /// Adds the bid of the fault `crossed_book` above the best offer, or takes it back.
     fn cross_book(&mut self, index: usize, crossed: bool, changes: &mut Vec<(Side, Decimal, Decimal)>) {
         let market = &self.exchange.markets[index];
-        let wanted =
-            market.book.best(Side::Sell).filter(|_| crossed).map(|ask| ask + market.product.price_increment * dec!(10));
+        let wanted = shown::crossing_bid(market).filter(|_| crossed);
         let shown = self.feeds.crossing.get(&index).copied();
         if wanted == shown {
             return;
@@ -143,7 +143,8 @@ impl State {
     fn publish_batches(&mut self, now: Now) {
         for index in 0..self.exchange.markets.len() {
             if self.feeds.tapes[index].take_traded() {
-                let events = || market_data::ticker(&self.exchange, "update", index);
+                let book = self.shown.book(&self.exchange, index);
+                let events = || market_data::ticker(&self.exchange.markets[index], book, "update");
                 self.hub.publish(Topic::TickerBatch(index), "ticker_batch", events);
             }
             let events = || market_data::status(&self.exchange, "update", index, now.time);

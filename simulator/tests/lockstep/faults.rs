@@ -202,6 +202,66 @@ fn a_stale_book_is_silent_and_a_crossed_one_shows_a_bid_above_the_offer() {
     });
 }
 
+/// Best bid and best offer, by each way that a client may see them.
+async fn best_prices(desk: &Desk) -> Vec<(String, [f64; 2])> {
+    let price = |value: &Value| value.as_str().unwrap().parse::<f64>().unwrap();
+    let touch = |book: &Value| [price(&book["bids"][0]["price"]), price(&book["asks"][0]["price"])];
+    let best = |shown: &Value| [price(&shown["best_bid"]), price(&shown["best_ask"])];
+    let mut seen = Vec::new();
+    for path in [format!("/product_book?product_id={BTC}"), format!("/product_book?product_id={BTC}&limit=1")] {
+        seen.push((path.clone(), touch(&desk.get(&path).await["pricebook"])));
+    }
+    let several = desk.get(&format!("/best_bid_ask?product_ids={BTC}")).await;
+    seen.push(("best_bid_ask".to_owned(), touch(&several["pricebooks"][0])));
+    seen.push(("trades".to_owned(), best(&desk.get(&format!("/products/{BTC}/ticker?limit=1")).await)));
+    for channel in ["ticker", "ticker_batch", "level2"] {
+        let mut socket = desk.web_socket("/ws").await;
+        socket.subscribe(channel, &[BTC], None).await;
+        sleep(SECOND / 5).await; // at most eight connections a second
+        let frame = socket.drain().await.remove(0);
+        let event = &frame["events"][0];
+        let shown = if channel == "level2" {
+            let of = |side: &str| {
+                let updates = event["updates"].as_array().unwrap().iter().filter(|u| u["side"] == side);
+                updates.map(|u| price(&u["price_level"])).collect::<Vec<_>>()
+            };
+            [of("bid").into_iter().fold(f64::MIN, f64::max), of("offer").into_iter().fold(f64::MAX, f64::min)]
+        } else {
+            best(&event["tickers"][0])
+        };
+        seen.push((channel.to_owned(), shown));
+    }
+    seen
+}
+
+#[test]
+fn a_stale_and_a_crossed_book_are_shown_everywhere_and_end_everywhere() {
+    paused(async {
+        let desk = desk();
+        sleep(SECOND).await;
+        fault(&desk, json!({"kind": "stale_book", "product_id": BTC})).await;
+        let before = best_prices(&desk).await;
+        let first = before[0].1;
+        assert!(before.iter().all(|(_, shown)| *shown == first), "{before:?}");
+        fault(&desk, json!({"kind": "price_gap", "product_id": BTC, "bps": 500})).await;
+        sleep(10 * SECOND).await;
+        assert_eq!(best_prices(&desk).await, before);
+        let last = desk.get(&format!("/products/{BTC}")).await["price"].as_str().unwrap().parse::<f64>().unwrap();
+        assert!(last > first[1] * 1.03, "it trades on: {last}");
+        clear(&desk).await;
+        assert!(best_prices(&desk).await.iter().all(|(_, [bid, ask])| bid < ask && *bid > first[1]));
+
+        desk.admin("POST", "/market", Some(json!({"frozen": true}))).await;
+        fault(&desk, json!({"kind": "crossed_book", "product_id": BTC})).await;
+        let crossed = best_prices(&desk).await;
+        assert!(crossed.iter().all(|(_, [bid, ask])| bid > ask), "{crossed:?}");
+        clear(&desk).await;
+        sleep(SECOND).await;
+        let after = best_prices(&desk).await;
+        assert!(after.iter().all(|(_, [bid, ask])| bid < ask), "{after:?}");
+    });
+}
+
 #[test]
 fn prices_jump_and_funding_spikes() {
     paused(async {

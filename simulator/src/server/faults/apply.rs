@@ -78,6 +78,7 @@ impl App {
         let skew = |f: &Fault| if let FaultKind::ClockSkew { milliseconds } = f.kind { milliseconds } else { 0 };
         self.clock.set_skew(active.iter().map(skew).sum());
         self.web_socket_faults.store(!active.is_empty(), Ordering::Relaxed);
+        state.show_books(now);
     }
 }
 

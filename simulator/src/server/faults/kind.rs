@@ -55,9 +55,9 @@ pub enum FaultKind {
     ReorderFrames {},
     /// A frame does not arrive, and its sequence number is missing.
     SequenceGap {},
-    /// level2 says nothing of the product while it trades on.
+    /// The book that clients are shown stands still while the product trades on.
     StaleBook {},
-    /// level2 shows a bid above the best offer.
+    /// The book that clients are shown has a bid above the best offer.
     CrossedBook {},
     /// heartbeat_counter is a number instead of a string.
     NumericHeartbeats {},

@@ -62,15 +62,18 @@ pub async fn list(State(app): State<Arc<App>>, pairs: Pairs) -> Reply {
         };
         kind_fits && expiry_fits && (ids.is_empty() || ids.contains(&m.product.id.as_str()))
     });
-    let products: Vec<Value> =
-        wanted.skip(offset).take(limit).map(|(i, _)| shapes::product::product(exchange, i, now.time)).collect();
+    let products: Vec<Value> = wanted
+        .skip(offset)
+        .take(limit)
+        .map(|(i, _)| shapes::product::product(exchange, i, state.book(i), now.time))
+        .collect();
     Ok(Json(json!({"num_products": products.len(), "products": products})))
 }
 
 pub async fn get(State(app): State<Arc<App>>, Path(product_id): Path<String>) -> Reply {
     let (state, now) = app.lock();
     let index = find(&state.exchange, &product_id)?;
-    Ok(Json(shapes::product::product(&state.exchange, index, now.time)))
+    Ok(Json(shapes::product::product(&state.exchange, index, state.book(index), now.time)))
 }
 
 /// Names and lengths in seconds of the candles that can be asked for.
@@ -115,9 +118,10 @@ pub async fn trades(State(app): State<Arc<App>>, Path(product_id): Path<String>,
     let limit = query.parse::<usize>("limit")?.ok_or_else(|| ApiError::InvalidArgument("limit is required".into()))?;
     let (start, end) = (query.parse("start")?, query.parse("end")?);
     let (state, _) = app.lock();
-    let market = &state.exchange.markets[find(&state.exchange, &product_id)?];
+    let index = find(&state.exchange, &product_id)?;
+    let market = &state.exchange.markets[index];
     let trades = market.history.trades(start, end, limit.clamp(1, MAX_TRADES));
-    Ok(Json(shapes::product::market_trades(market, &trades)))
+    Ok(Json(shapes::product::market_trades(market, state.book(index), &trades)))
 }
 
 pub async fn book(State(app): State<Arc<App>>, pairs: Pairs) -> Reply {
@@ -128,22 +132,23 @@ pub async fn book(State(app): State<Arc<App>>, pairs: Pairs) -> Reply {
     let aggregation: Option<Decimal> = query.parse("aggregation_price_increment")?;
     let (state, now) = app.lock();
     let index = find(&state.exchange, product_id)?;
-    let tick = state.exchange.markets[index].product.price_increment;
+    let market = &state.exchange.markets[index];
+    let tick = market.product.price_increment;
     if aggregation.is_some_and(|step| step < tick || !(step % tick).is_zero()) {
         let message = format!("aggregation_price_increment must be a multiple of {tick}");
         return Err(ApiError::InvalidArgument(message));
     }
-    Ok(Json(shapes::product::product_book(&state.exchange.markets[index], limit, aggregation, now.time)))
+    Ok(Json(shapes::product::product_book(market, state.book(index), limit, aggregation, now.time)))
 }
 
 pub async fn best_bid_ask(State(app): State<Arc<App>>, pairs: Pairs) -> Reply {
     let query = Parameters::new(pairs, &["product_ids"])?;
     let ids = query.all("product_ids");
     let (state, now) = app.lock();
-    let markets = state.exchange.markets.iter();
+    let markets = state.exchange.markets.iter().enumerate();
     let books: Vec<Value> = markets
-        .filter(|m| ids.is_empty() || ids.contains(&m.product.id.as_str()))
-        .map(|m| shapes::product::pricebook(m, 1, now.time))
+        .filter(|(_, m)| ids.is_empty() || ids.contains(&m.product.id.as_str()))
+        .map(|(index, m)| shapes::product::pricebook(m, state.book(index), 1, now.time))
         .collect();
     Ok(Json(json!({"pricebooks": books})))
 }

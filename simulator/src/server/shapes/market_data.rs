@@ -5,7 +5,7 @@ use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
 use super::decimal;
-use crate::exchange::book::Side;
+use crate::exchange::book::{Book, Side};
 use crate::exchange::history::Past;
 use crate::exchange::{Exchange, Market};
 
@@ -31,19 +31,17 @@ pub fn level2(product_id: &str, kind: &str, changes: &[(Side, Decimal, Decimal)]
 }
 
 /// A level2 snapshot of a whole book.
-pub fn level2_snapshot(exchange: &Exchange, market: usize, time: Timestamp) -> String {
-    let market = &exchange.markets[market];
-    let side = |side| market.book.depth(side, usize::MAX).into_iter().map(move |(price, size)| (side, price, size));
+pub fn level2_snapshot(market: &Market, book: &Book, time: Timestamp) -> String {
+    let side = |side| book.depth(side, usize::MAX).into_iter().map(move |(price, size)| (side, price, size));
     let levels: Vec<_> = side(Side::Buy).chain(side(Side::Sell)).collect();
     level2(&market.product.id, "snapshot", &levels, time)
 }
 
 /// A ticker event of one market.
-pub fn ticker(exchange: &Exchange, kind: &str, index: usize) -> String {
-    let market = &exchange.markets[index];
+pub fn ticker(market: &Market, book: &Book, kind: &str) -> String {
     let best = |side| {
-        let price = market.book.best(side);
-        let size = price.map(|p| market.book.size_at(side, p));
+        let price = book.best(side);
+        let size = price.map(|p| book.size_at(side, p));
         (price.map(decimal).unwrap_or_default(), size.map(decimal).unwrap_or_default())
     };
     let ((bid, bid_size), (ask, ask_size)) = (best(Side::Buy), best(Side::Sell));

@@ -10,10 +10,10 @@ use crate::exchange::history::{Bar, Past};
 use crate::exchange::product::{FutureTerms, MarginRate};
 use crate::exchange::{Exchange, Market};
 
-pub fn product(exchange: &Exchange, index: usize, now: Timestamp) -> Value {
+pub fn product(exchange: &Exchange, index: usize, book: &Book, now: Timestamp) -> Value {
     let market = &exchange.markets[index];
     let p = &market.product;
-    let mid = market.book.mid().map(decimal).unwrap_or_default();
+    let mid = book.mid().map(decimal).unwrap_or_default();
     let day = market.history.day(now);
     let volume = day.map_or(Decimal::ZERO, |bar| bar.volume);
     let change = day.and_then(|bar| ((market.last_price - bar.open) * Decimal::ONE_HUNDRED).checked_div(bar.open));
@@ -130,20 +130,26 @@ fn margin(rate: MarginRate) -> Value {
 }
 
 /// `{product_id, bids, asks, time}` with the best `limit` levels of each side.
-pub fn pricebook(market: &Market, limit: usize, time: Timestamp) -> Value {
-    let side = |side| levels(&market.book.depth(side, limit));
+pub fn pricebook(market: &Market, book: &Book, limit: usize, time: Timestamp) -> Value {
+    let side = |side| levels(&book.depth(side, limit));
     json!({"product_id": market.product.id, "bids": side(Side::Buy), "asks": side(Side::Sell), "time": time})
 }
 
 /// The reply of `product_book`; with an aggregation, levels are summed up to multiples of it.
-pub fn product_book(market: &Market, limit: usize, aggregation: Option<Decimal>, time: Timestamp) -> Value {
-    let (mid, spread) = spread(&market.book);
+pub fn product_book(
+    market: &Market,
+    book: &Book,
+    limit: usize,
+    aggregation: Option<Decimal>,
+    time: Timestamp,
+) -> Value {
+    let (mid, spread) = spread(book);
     let bps = spread.and_then(|s| (s * Decimal::from(10_000)).checked_div(mid?));
     let text = |value: Option<Decimal>| value.map(|v| decimal(v.round_dp(4))).unwrap_or_default();
     let pricebook = match aggregation {
-        None => pricebook(market, limit, time),
+        None => pricebook(market, book, limit, time),
         Some(step) => {
-            let side = |side| levels(&aggregated(&market.book, side, step, limit));
+            let side = |side| levels(&aggregated(book, side, step, limit));
             json!({"product_id": market.product.id, "bids": side(Side::Buy), "asks": side(Side::Sell), "time": time})
         }
     };
@@ -189,7 +195,7 @@ pub fn candle(bar: &Bar) -> Value {
 }
 
 /// The reply of `ticker`: trades, newest first, and the best prices.
-pub fn market_trades(market: &Market, trades: &[Past]) -> Value {
+pub fn market_trades(market: &Market, book: &Book, trades: &[Past]) -> Value {
     let trade = |t: &Past| {
         json!({
             "trade_id": t.id.to_string(),
@@ -203,7 +209,7 @@ pub fn market_trades(market: &Market, trades: &[Past]) -> Value {
             "exchange": if market.product.is_future() { "CDE" } else { "CBE" },
         })
     };
-    let best = |side| market.book.best(side).map(decimal).unwrap_or_default();
+    let best = |side| book.best(side).map(decimal).unwrap_or_default();
     json!({
         "trades": trades.iter().map(trade).collect::<Vec<_>>(),
         "best_bid": best(Side::Buy),

@@ -127,10 +127,13 @@ fn market(exchange: &Exchange, id: &str) -> Result<usize, Refusal> {
 pub fn snapshot(state: &State, topic: Topic, now: Timestamp) -> Vec<Frame> {
     let exchange = &state.exchange;
     let one = |channel, events: String| vec![Frame { channel, events: events.into() }];
+    let ticker = |market: usize| market_data::ticker(&exchange.markets[market], state.book(market), "snapshot");
     match topic {
-        Topic::Level2(market) => one("l2_data", market_data::level2_snapshot(exchange, market, now)),
-        Topic::Ticker(market) => one("ticker", market_data::ticker(exchange, "snapshot", market)),
-        Topic::TickerBatch(market) => one("ticker_batch", market_data::ticker(exchange, "snapshot", market)),
+        Topic::Level2(market) => {
+            one("l2_data", market_data::level2_snapshot(&exchange.markets[market], state.book(market), now))
+        }
+        Topic::Ticker(market) => one("ticker", ticker(market)),
+        Topic::TickerBatch(market) => one("ticker_batch", ticker(market)),
         Topic::MarketTrades(market) => {
             let market = &exchange.markets[market];
             let recent = market.history.trades(None, None, RECENT_TRADES);
