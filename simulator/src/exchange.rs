@@ -29,6 +29,7 @@ mod settle;
 #[cfg(test)]
 mod tests;
 pub mod transfer;
+mod wallet;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -171,6 +172,7 @@ impl Exchange {
         }
         self.liquidate(now);
         self.run_triggers(now);
+        self.fund_futures();
     }
 
     /// Does what has become due, without letting anybody trade.
@@ -183,6 +185,8 @@ impl Exchange {
         if self.calendar.take_settlement(now.time).is_some() {
             self.settle_variation();
         }
+        self.run_sweeps(now);
+        self.fund_futures();
     }
 
     fn follow_calendar(&mut self, now: Now) {

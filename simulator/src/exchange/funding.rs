@@ -134,7 +134,7 @@ impl Exchange {
             if settle {
                 let paid = std::mem::take(&mut position.funding_accrued);
                 position.funding_settled += paid;
-                portfolio.balance_mut("USD").total += paid;
+                portfolio.pay_futures(paid);
             }
         }
     }

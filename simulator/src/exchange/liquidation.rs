@@ -16,7 +16,7 @@ impl Exchange {
             for portfolio in self.portfolios.values_mut() {
                 let Some(position) = portfolio.positions.get_mut(&index) else { continue };
                 let paid = position.settle_variation(market.product.multiplier(), mark);
-                portfolio.balance_mut("USD").total += paid;
+                portfolio.pay_futures(paid);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What a portfolio can spend: spot holds and futures margin come out of the same USD.
+//! What a portfolio can spend: spot holds come out of the spot wallet, futures margin out of both.
 
 use rust_decimal::Decimal;
 use rust_decimal::dec;
@@ -69,10 +69,11 @@ impl Exchange {
             .sum()
     }
 
-    /// USD free for a new spot order: total − holds − futures margin, less any unrealised loss.
+    /// USD free for a new spot order: what is in the spot wallet, less holds and what the futures wallet is short of.
     pub fn available_usd(&self, portfolio: &Portfolio) -> Decimal {
         let usd = portfolio.balance("USD");
-        usd.total - usd.hold - self.initial_margin(portfolio, None) + self.unrealized_pnl(portfolio).min(Decimal::ZERO)
+        let spot = usd.total - usd.hold - portfolio.futures_usd;
+        spot + self.futures_excess(portfolio).min(Decimal::ZERO)
     }
 
     /// USD that counts as futures collateral: total − spot holds + unrealised profit or loss.

@@ -65,6 +65,7 @@ impl Exchange {
             Ok(checked) => {
                 let order_id = self.accept(now, portfolio, new, checked, false);
                 self.run_triggers(now);
+                self.fund_futures_of(portfolio);
                 Ok(Placed { order_id, duplicate: false })
             }
             Err(rejection) => {

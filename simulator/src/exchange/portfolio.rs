@@ -17,6 +17,8 @@ pub struct Portfolio {
     pub participant: bool,
     pub created: Timestamp,
     pub balances: BTreeMap<String, Balance>,
+    /// The part of the USD balance that is in the futures wallet.
+    pub futures_usd: Decimal,
     /// Futures positions by market index; a flat one is removed once its accruals are settled.
     pub positions: BTreeMap<usize, Position>,
     /// Orders that are not terminal.
@@ -33,13 +35,13 @@ pub struct Portfolio {
     pub intraday_margin: bool,
     /// Its futures are being closed because the equity fell below the maintenance margin.
     pub liquidating: bool,
-    /// The last request to move money from futures to spot.
+    /// The request to move money from futures to spot that is still to come.
     pub sweep: Option<Sweep>,
     /// The portfolio whose key created this one; itself for those that exist from the start.
     pub creator: Uuid,
 }
 
-/// A request to move USD out of the futures account. Spot and futures share one balance here, so it moves nothing.
+/// A request to move USD from the futures wallet to the spot wallet.
 #[derive(Debug, Clone)]
 pub struct Sweep {
     pub id: Uuid,
@@ -100,6 +102,7 @@ impl Portfolio {
             participant,
             created,
             balances: BTreeMap::new(),
+            futures_usd: Decimal::ZERO,
             positions: BTreeMap::new(),
             open: BTreeSet::new(),
             history: VecDeque::new(),
@@ -124,6 +127,14 @@ impl Portfolio {
         }
         // The key was inserted above; `or_default` is only the infallible way to say so.
         self.balances.entry(currency.to_owned()).or_default()
+    }
+
+    /// Pays USD into the futures wallet; negative: out of it.
+    pub fn pay_futures(&mut self, amount: Decimal) {
+        self.balance_mut("USD").total += amount;
+        if !self.participant {
+            self.futures_usd += amount;
+        }
     }
 
     /// Signed contracts of a market.

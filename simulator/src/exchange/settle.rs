@@ -71,7 +71,7 @@ impl Exchange {
             if position.is_empty() && owner.participant {
                 owner.positions.remove(&order.market);
             }
-            owner.balance_mut(&product.quote).total += realized - fee;
+            owner.pay_futures(realized - fee);
         } else {
             let keeps = still_held(order, product, value + fee, done, self.settings.spot_fees.taker);
             let released = order.hold - keeps;

@@ -5,6 +5,7 @@ mod configurations;
 mod edits;
 mod properties;
 mod replay;
+mod wallets;
 
 use jiff::SignedDuration;
 use rust_decimal::dec;

@@ -96,7 +96,8 @@ impl Exchange {
             return Err(TransferError::SweepPending);
         }
         let portfolio = self.portfolios.get(&id).ok_or(TransferError::NotFound)?;
-        let free = self.available_usd(portfolio);
+        // Whether the futures wallet has it is seen when the sweep is made.
+        let free = self.available_usd(portfolio) + self.futures_excess(portfolio).max(Decimal::ZERO);
         if amount.is_some_and(|amount| amount <= Decimal::ZERO || amount > free) {
             return Err(TransferError::InsufficientFunds);
         }

@@ -41,8 +41,8 @@ pub fn balance_summary(exchange: &Exchange, portfolio: &Portfolio) -> Value {
         "balance_summary": {
             "futures_buying_power": money(available),
             "total_usd_balance": money(total),
-            "cbi_usd_balance": money(total - with_orders),
-            "cfm_usd_balance": money(with_orders),
+            "cbi_usd_balance": usd(total.round_dp(2) - portfolio.futures_usd.round_dp(2)),
+            "cfm_usd_balance": money(portfolio.futures_usd),
             "total_open_orders_hold_amount": money(with_orders - initial),
             "unrealized_pnl": money(unrealized),
             "daily_realized_pnl": money(realized),
