@@ -170,6 +170,7 @@ impl Exchange {
         if !self.frozen {
             self.trade_participants(now);
         }
+        self.empty_closed_sessions(now);
         self.liquidate(now);
         self.run_triggers(now);
         self.fund_futures();

@@ -144,8 +144,12 @@ fn an_order_whose_reply_is_lost_is_found_and_never_sent_again() {
 #[test]
 fn an_order_that_never_arrived_is_not_known_and_may_be_said_again() {
     let desk = Desk::new();
+    // Without the file, whose limit of slippage no order at the market keeps.
     let sell = ["orders", "place", "BIP-20DEC30-CDE", "SELL", "2", "--type", "market", "--yes"];
-    desk.rows(&sell);
+    let mut sell = desk.arb_bot(&sell);
+    sell.args(["--credentials", "key-0", "--ca-file", "simulator/ca.crt", "--rest-url"]);
+    let sold = sell.arg(format!("https://{}", desk.address)).output().unwrap();
+    assert!(sold.status.success(), "{}", stderr(&sold));
     let close = ["orders", "place", "BIP-20DEC30-CDE", "BUY", "1", "--type", "close", "--yes"];
     desk.admin("faults", &json!({"kind": "drop_requests", "endpoint": "POST /orders/close_position", "count": 1}));
     let message = desk.refused(&close);

@@ -3,10 +3,10 @@
 use jiff::SignedDuration;
 use rust_decimal::Decimal;
 
-use super::Exchange;
 use super::book::Quantity;
-use super::order::{Terms, TimeInForce};
+use super::order::{Order, Status, Terms, TimeInForce};
 use super::rejection::{Reason, Rejection};
+use super::{Exchange, Now};
 
 /// The default is the behaviour that was observed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,6 +17,10 @@ pub struct Behaviour {
     pub refuse_gtd: Vec<Option<usize>>,
     /// close_position closes everything whatever size it is given.
     pub close_position_ignores_size: bool,
+    /// The orders of a future are cancelled when its session closes.
+    pub close_cancels_orders: bool,
+    /// liquidation_buffer_percentage is from 0 to 1 instead of 0 to 100.
+    pub liquidation_buffer_as_fraction: bool,
     /// An order that executes at once gets at most this percentage of its size; the rest is cancelled.
     pub partial_fill_percent: Option<u8>,
     /// An accepted cancel takes this long instead of the usual.
@@ -64,6 +68,19 @@ impl Exchange {
                 Quantity::Base(product.round_size(size * share).max(product.base_increment.min(size)))
             }
             Quantity::Quote { budget, increment } => Quantity::Quote { budget: budget * share, increment },
+        }
+    }
+
+    /// Cancels what rests in closed sessions, where the behaviour wants that.
+    pub(super) fn empty_closed_sessions(&mut self, now: Now) {
+        if !self.behaviour.close_cancels_orders {
+            return;
+        }
+        let closed = |order: &Order| self.markets[order.market].is_closed(now.time) && self.is_client(order.portfolio);
+        let open = self.portfolios.values().flat_map(|portfolio| portfolio.open.iter());
+        let orders: Vec<_> = open.copied().filter(|n| self.orders.get(n).is_some_and(closed)).collect();
+        for number in orders {
+            self.close(now, number, Status::Cancelled, "the session closed");
         }
     }
 

@@ -33,6 +33,8 @@ pub struct Feeds {
     balances: BTreeMap<Uuid, String>,
     /// The bid that a fault shows above the best offer, by market.
     crossing: BTreeMap<usize, Decimal>,
+    /// Markets whose book is shown empty.
+    emptied: BTreeSet<usize>,
 }
 
 impl Feeds {
@@ -81,7 +83,15 @@ impl State {
                 continue; // the changes are kept, and sent when it ends
             }
             let mut changes = self.exchange.markets[index].book.take_changes();
-            let crossed = self.faults.is_on(&FaultKind::CrossedBook {}, Some(&product.id), now.time);
+            let emptied = self.is_emptied(index, now);
+            let was_emptied = self.feeds.emptied.contains(&index);
+            if emptied != was_emptied {
+                changes = shown::levels(&self.exchange.markets[index].book, emptied);
+            } else if emptied {
+                changes.clear();
+            }
+            let _ = if emptied { self.feeds.emptied.insert(index) } else { self.feeds.emptied.remove(&index) };
+            let crossed = !emptied && self.faults.is_on(&FaultKind::CrossedBook {}, Some(&product.id), now.time);
             self.cross_book(index, crossed, &mut changes);
             if changes.is_empty() {
                 continue;

@@ -1,4 +1,4 @@
-//! The books that clients are shown: the exchange's own, but while a fault has them stand still or cross.
+//! The books that clients are shown: the exchange's own, but while a fault has them stand still, cross or be empty.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +17,13 @@ const CROSSED_BY: Decimal = dec!(10);
 #[derive(Debug, Default)]
 pub struct Shown(BTreeMap<usize, Book>);
 
+/// Every level of a book, with its size or, where it is gone, none.
+pub(super) fn levels(book: &Book, gone: bool) -> Vec<(Side, Decimal, Decimal)> {
+    let side = |side| book.depth(side, usize::MAX).into_iter().map(move |(price, size)| (side, price, size));
+    let shown = |(side, price, size)| (side, price, if gone { Decimal::ZERO } else { size });
+    side(Side::Buy).chain(side(Side::Sell)).map(shown).collect()
+}
+
 impl Shown {
     /// The book of a market as clients are shown it.
     pub fn book<'a>(&'a self, exchange: &'a Exchange, market: usize) -> &'a Book {
@@ -30,6 +37,13 @@ impl State {
         self.shown.book(&self.exchange, market)
     }
 
+    /// Whether a market's book is shown empty, because its session is closed.
+    pub(super) fn is_emptied(&mut self, index: usize, now: Now) -> bool {
+        let market = &self.exchange.markets[index];
+        let product = Some(market.product.id.as_str());
+        market.is_closed(now.time) && self.faults.is_on(&FaultKind::ClosedBookIsEmpty {}, product, now.time)
+    }
+
     /// Brings what is shown in line with the faults that are on.
     pub(super) fn show_books(&mut self, now: Now) {
         for (index, market) in self.exchange.markets.iter().enumerate() {
@@ -39,6 +53,11 @@ impl State {
                 continue;
             }
             self.shown.0.remove(&index);
+            let empty = self.faults.is_on(&FaultKind::ClosedBookIsEmpty {}, product, now.time);
+            if empty && market.is_closed(now.time) {
+                self.shown.0.insert(index, Book::default());
+                continue;
+            }
             let crossed = self.faults.is_on(&FaultKind::CrossedBook {}, product, now.time);
             if let Some(price) = crossing_bid(market).filter(|_| crossed) {
                 let mut book = market.book.clone();

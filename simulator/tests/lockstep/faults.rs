@@ -336,6 +336,71 @@ fn undocumented_behaviour_can_be_the_other_one() {
     });
 }
 
+#[test]
+fn what_coinbase_does_not_document_can_be_either_way() {
+    paused(async {
+        let desk = desk();
+        let resting = json!({"limit_limit_gtc": {"base_size": "1", "limit_price": "50000", "post_only": true}});
+        let working = async || desk.open_orders().await.len();
+        let close = json!({"kind": "session_closed", "product_id": BIP, "for": "10s"});
+        desk.order("rests", BIP, "BUY", resting.clone()).await;
+        fault(&desk, close.clone()).await;
+        sleep(5 * SECOND).await;
+        assert_eq!(working().await, 1, "observed: orders rest while a session is closed");
+        fault(&desk, json!({"kind": "close_cancels_orders"})).await;
+        sleep(SECOND).await;
+        assert_eq!(working().await, 0);
+        clear(&desk).await;
+
+        let mut socket = desk.web_socket("/ws").await;
+        socket.subscribe("level2", &[BIP], None).await;
+        fault(&desk, json!({"kind": "closed_book_is_empty"})).await;
+        let best = async || desk.get(&format!("/best_bid_ask?product_ids={BIP}")).await["pricebooks"][0].clone();
+        assert_eq!(best().await["bids"].as_array().unwrap().len(), 1, "the session is open");
+        fault(&desk, close).await;
+        sleep(3 * SECOND).await;
+        assert_eq!((&best().await["bids"], &best().await["asks"]), (&json!([]), &json!([])));
+        assert_eq!(kept(&socket.drain().await).len(), 0, "a book kept from level2 is empty, too");
+        sleep(10 * SECOND).await;
+        assert_eq!(best().await["bids"].as_array().unwrap().len(), 1, "it opens again");
+        socket.subscribe("level2", &[BIP], None).await;
+        sleep(SECOND).await;
+        assert!(kept(&socket.drain().await).len() > 10);
+        clear(&desk).await;
+
+        let kind = async || desk.get("/accounts").await["accounts"][0]["type"].clone();
+        assert_eq!(kind().await, "ACCOUNT_TYPE_CRYPTO");
+        fault(&desk, json!({"kind": "short_account_types"})).await;
+        assert_eq!(kind().await, "CRYPTO");
+        let buffer = async || {
+            let summary = desk.get("/cfm/balance_summary").await;
+            summary["balance_summary"]["liquidation_buffer_percentage"].as_str().unwrap().parse::<f64>().unwrap()
+        };
+        assert_eq!(buffer().await, 100.0);
+        fault(&desk, json!({"kind": "liquidation_buffer_as_fraction"})).await;
+        assert_eq!(buffer().await, 1.0);
+    });
+}
+
+/// The levels that a client who follows level2 has.
+fn kept(frames: &[Value]) -> BTreeSet<String> {
+    let mut levels = BTreeSet::new();
+    for event in frames.iter().filter(|f| f["channel"] == "l2_data").flat_map(|f| f["events"].as_array().unwrap()) {
+        if event["type"] == "snapshot" {
+            levels.clear();
+        }
+        for update in event["updates"].as_array().unwrap() {
+            let level = format!("{} {}", update["side"], update["price_level"]);
+            if update["new_quantity"] == "0" {
+                levels.remove(&level)
+            } else {
+                levels.insert(level)
+            };
+        }
+    }
+    levels
+}
+
 /// An hour of random faults on a client that goes on regardless. Returns the journal's hash.
 async fn an_hour_of_faults(seed: u64) -> String {
     let desk = Desk::open(seed, SECOND);

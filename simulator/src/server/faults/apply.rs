@@ -92,6 +92,8 @@ fn behaviour(exchange: &Exchange, faults: &[Fault]) -> Behaviour {
                 behaviour.refuse_gtd.push(market);
             }
             FaultKind::ClosePositionIgnoresSize {} => behaviour.close_position_ignores_size = true,
+            FaultKind::CloseCancelsOrders {} => behaviour.close_cancels_orders = true,
+            FaultKind::LiquidationBufferAsFraction {} => behaviour.liquidation_buffer_as_fraction = true,
             FaultKind::PartialFills { percent } => behaviour.partial_fill_percent = Some(percent),
             FaultKind::SlowCancels { milliseconds } => {
                 behaviour.cancel_delay = Some(SignedDuration::from_millis(i64::from(milliseconds)));

@@ -85,6 +85,14 @@ pub enum FaultKind {
     RefuseGtd {},
     /// close_position closes the whole position whatever size it is given.
     ClosePositionIgnoresSize {},
+    /// The orders of a future are cancelled when its session closes.
+    CloseCancelsOrders {},
+    /// While a session is closed, the book that clients are shown is empty.
+    ClosedBookIsEmpty {},
+    /// The type of an account is FIAT or CRYPTO, without ACCOUNT_TYPE_.
+    ShortAccountTypes {},
+    /// liquidation_buffer_percentage is from 0 to 1 instead of 0 to 100.
+    LiquidationBufferAsFraction {},
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

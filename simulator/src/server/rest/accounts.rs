@@ -8,11 +8,13 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::query::{Pairs, Parameters, parse};
+use crate::exchange::Now;
 use crate::exchange::portfolio::Portfolio;
-use crate::server::App;
 use crate::server::caller::Caller;
 use crate::server::error::ApiError;
+use crate::server::faults::kind::FaultKind;
 use crate::server::shapes::account;
+use crate::server::{App, State as Everything};
 
 /// Accounts per page when no limit is given, and at most.
 const DEFAULT_PAGE: usize = 49;
@@ -24,11 +26,12 @@ pub async fn list(State(app): State<Arc<App>>, Extension(caller): Extension<Call
     let query = Parameters::new(pairs, &["limit", "cursor", "retail_portfolio_id"])?;
     let limit = query.parse::<usize>("limit")?.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
     let cursor = query.parse::<usize>("cursor")?.unwrap_or(0);
-    let (state, _) = app.lock();
+    let (mut state, now) = app.lock();
+    let prefix = type_prefix(&mut state, now);
     let portfolio = own(&state.exchange.portfolios, &caller)?;
     let currencies: Vec<&String> = portfolio.balances.keys().collect();
-    let page: Vec<Value> =
-        currencies.iter().skip(cursor).take(limit).map(|c| account::account(&state.exchange, portfolio, c)).collect();
+    let account = |currency: &&String| account::account(&state.exchange, portfolio, currency, prefix);
+    let page: Vec<Value> = currencies.iter().skip(cursor).take(limit).map(account).collect();
     let next = cursor + page.len();
     let has_next = next < currencies.len();
     let cursor = if has_next { next.to_string() } else { String::new() };
@@ -37,11 +40,12 @@ pub async fn list(State(app): State<Arc<App>>, Extension(caller): Extension<Call
 
 pub async fn get(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>, Path(uuid): Path<String>) -> Reply {
     let wanted: Uuid = parse("account_uuid", &uuid)?;
-    let (state, _) = app.lock();
+    let (mut state, now) = app.lock();
+    let prefix = type_prefix(&mut state, now);
     let portfolio = own(&state.exchange.portfolios, &caller)?;
     let currency = portfolio.balances.keys().find(|c| account::account_id(portfolio.id, c) == wanted);
     let currency = currency.ok_or_else(|| ApiError::NotFound(format!("account {wanted} not found")))?;
-    Ok(Json(json!({"account": account::account(&state.exchange, portfolio, currency)})))
+    Ok(Json(json!({"account": account::account(&state.exchange, portfolio, currency, prefix)})))
 }
 
 pub async fn key_permissions(Extension(caller): Extension<Caller>) -> Json<Value> {
@@ -66,6 +70,11 @@ pub async fn transaction_summary(
     let settings = &state.exchange.settings;
     let rates = if future { settings.future_fees } else { settings.spot_fees };
     Ok(Json(account::transaction_summary(&state.exchange, portfolio, rates)))
+}
+
+/// How the types of accounts begin; both forms were seen.
+fn type_prefix(state: &mut Everything, now: Now) -> &'static str {
+    if state.faults.is_on(&FaultKind::ShortAccountTypes {}, None, now.time) { "" } else { "ACCOUNT_TYPE_" }
 }
 
 /// The caller's portfolio; every key in accounts.json has one.

@@ -8,8 +8,8 @@ use super::{decimal, usd};
 use crate::exchange::portfolio::Portfolio;
 use crate::exchange::{Exchange, FeeRates};
 
-/// A portfolio's account in one currency; its uuid is derived, so it never changes.
-pub fn account(exchange: &Exchange, portfolio: &Portfolio, currency: &str) -> Value {
+/// A portfolio's account in one currency; its uuid is derived, so it never changes. `prefix` begins its type.
+pub fn account(exchange: &Exchange, portfolio: &Portfolio, currency: &str, prefix: &str) -> Value {
     let balance = portfolio.balance(currency);
     let fiat = currency == "USD";
     let available =
@@ -24,7 +24,7 @@ pub fn account(exchange: &Exchange, portfolio: &Portfolio, currency: &str) -> Va
         "created_at": portfolio.created,
         "updated_at": portfolio.created,
         "deleted_at": Value::Null,
-        "type": if fiat { "ACCOUNT_TYPE_FIAT" } else { "ACCOUNT_TYPE_CRYPTO" },
+        "type": format!("{prefix}{}", if fiat { "FIAT" } else { "CRYPTO" }),
         "ready": true,
         "hold": {"value": decimal(balance.total - available), "currency": currency},
         "retail_portfolio_id": portfolio.id,

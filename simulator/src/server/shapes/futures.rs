@@ -32,7 +32,7 @@ pub fn balance_summary(exchange: &Exchange, portfolio: &Portfolio) -> Value {
             "margin_level": "MARGIN_LEVEL_TYPE_BASE",
             "initial_margin": decimal(initial.round_dp(2)),
             "maintenance_margin": decimal(maintenance.round_dp(2)),
-            "liquidation_buffer_percentage": buffer_percentage(equity, maintenance),
+            "liquidation_buffer_percentage": buffer_percentage(exchange, equity, maintenance),
             "total_hold": decimal(hold.round_dp(2)),
             "futures_buying_power": decimal((collateral - initial - hold).round_dp(2)),
         })
@@ -59,13 +59,18 @@ pub fn balance_summary(exchange: &Exchange, portfolio: &Portfolio) -> Value {
 
 /// Share of the equity in percent that may be lost before a liquidation: 0 is one.
 pub fn liquidation_buffer(exchange: &Exchange, portfolio: &Portfolio) -> String {
-    buffer_percentage(exchange.equity(portfolio), exchange.maintenance_margin(portfolio))
+    buffer_percentage(exchange, exchange.equity(portfolio), exchange.maintenance_margin(portfolio))
 }
 
-fn buffer_percentage(equity: Decimal, maintenance: Decimal) -> String {
+fn buffer_percentage(exchange: &Exchange, equity: Decimal, maintenance: Decimal) -> String {
     let percentage = ((equity - maintenance) * Decimal::ONE_HUNDRED).checked_div(equity);
     let percentage = if equity.is_sign_negative() { Decimal::ZERO } else { percentage.unwrap_or(Decimal::ONE_HUNDRED) };
-    decimal(percentage.clamp(Decimal::ZERO, Decimal::ONE_HUNDRED).round_dp(2))
+    let percentage = percentage.clamp(Decimal::ZERO, Decimal::ONE_HUNDRED).round_dp(2);
+    decimal(if exchange.behaviour.liquidation_buffer_as_fraction {
+        percentage / Decimal::ONE_HUNDRED
+    } else {
+        percentage
+    })
 }
 
 fn window_type(overnight: bool) -> &'static str {
