@@ -5,6 +5,7 @@
 mod desk;
 mod faults;
 mod fuzz;
+mod shown;
 mod web_socket;
 
 use std::time::Duration;
