@@ -140,7 +140,12 @@ fn within_limits(order: &NewOrder, leg: &Leg, exposure: &Exposure, control: &Con
     check("maxOrderNotional", leg.notional(order.size, price), limits.max_order_notional.0)?;
     check("maxOpenOrders", (exposure.open_orders + 1).into(), limits.max_open_orders.into())?;
     check("maxOrdersPerMinute", (exposure.orders_last_minute + 1).into(), limits.max_orders_per_minute.into())?;
-    check("maxSlippageBps", slippage_bps(order, mid), limits.max_slippage_bps.0)?;
+    let Some(slippage) = slippage_bps(order, mid) else {
+        let most = limits.max_slippage_bps.0;
+        let message = format!("an order at the market has no bound, and the limit is {most}; give it a limit price");
+        return Err(denied("maxSlippageBps", message));
+    };
+    check("maxSlippageBps", slippage, limits.max_slippage_bps.0)?;
     if let Some(after) = after.leg(&order.product) {
         check("maxPositionNotional", after.notional(after.worst(), price), limits.max_position_notional.0)?;
     }
@@ -152,12 +157,9 @@ fn within_limits(order: &NewOrder, leg: &Leg, exposure: &Exposure, control: &Con
     check("maxLegImbalanceNotional", imbalance, limits.max_leg_imbalance_notional.0)
 }
 
-/// How far the limit price is on the wrong side of the mid price, in basis points; a market order has no bound.
-fn slippage_bps(order: &NewOrder, mid: Decimal) -> Decimal {
-    match order.limit_price() {
-        Some(price) => (price - mid) * order.side.sign() / mid * Decimal::from(10_000),
-        None => Decimal::MAX,
-    }
+/// How far the limit price is on the wrong side of the mid price, in basis points; None: a market order has no bound.
+fn slippage_bps(order: &NewOrder, mid: Decimal) -> Option<Decimal> {
+    order.limit_price().map(|price| (price - mid) * order.side.sign() / mid * Decimal::from(10_000))
 }
 
 #[cfg(test)]

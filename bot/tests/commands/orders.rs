@@ -100,6 +100,8 @@ fn an_order_by_hand_obeys_the_mode_and_the_limits_of_the_file_that_it_names() {
     let desk = Desk::new();
     let place = |size: &str| desk.refused(&["orders", "place", "BTC-USD", "BUY", size, "--limit", "60000", "--yes"]);
     assert!(place("1").contains("maxOrderNotional"));
+    let market = desk.refused(&["orders", "place", "BTC-USD", "BUY", "0.01", "--type", "market", "--yes"]);
+    assert!(market.contains("maxSlippageBps") && market.contains("give it a limit price"), "{market}");
     desk.write_bot("  mode: Halted\n");
     assert!(place("0.01").contains("Halted"));
     desk.write_bot("  killSwitch: {engaged: true}\n");
