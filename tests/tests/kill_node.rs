@@ -68,7 +68,7 @@ async fn after_the_incident(desk: &NodeDesk) -> Result<()> {
     let id = "jsonpath={.status.killSwitch.incidents[0].id}";
     let id = desk.kubectl.run(&["-n", NAMESPACE, "get", "arbbot/bot", "-o", id]).await?;
     for (command, says) in
-        [("report incident", "| flat |"), ("ledger verify", "whole"), ("ledger export orders", "Kill")]
+        [("report incident", "| flat, seen once |"), ("ledger verify", "whole"), ("ledger export orders", "Kill")]
     {
         ensure!(page.contains(&format!("/arb-bot {command}")), "the page does not name `arb-bot {command}`");
         let mut arguments = vec!["-n", NAMESPACE, "exec", "deployment/arbbot-bot", "--", "/arb-bot"];

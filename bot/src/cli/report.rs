@@ -65,12 +65,13 @@ impl Incident {
 }
 
 /// The steps of a kill and when each was reached.
-fn steps(story: &IncidentStory) -> [(&'static str, Option<Timestamp>); 4] {
+fn steps(story: &IncidentStory) -> [(&'static str, Option<Timestamp>); 5] {
     let incident = &story.incident;
     [
         ("gate closed", Some(incident.engaged_at)),
-        ("orders cancelled", incident.orders_cancelled_at),
-        ("flat", incident.flat_at),
+        ("orders gone, seen once", incident.orders_cancelled_at),
+        ("flat, seen once", incident.flat_at),
+        ("proven: seen twice, 2 s apart", story.finished_at),
         ("released", story.released_at),
     ]
 }
@@ -128,6 +129,7 @@ fn as_json(story: &IncidentStory) -> Value {
         "engaged_at": incident.engaged_at,
         "orders_cancelled_after_s": seconds(incident.orders_cancelled_at),
         "flat_after_s": seconds(incident.flat_at),
+        "proven_after_s": seconds(story.finished_at),
         "released_after_s": seconds(story.released_at),
         "orders": story.orders.iter().map(order).collect::<Vec<_>>(),
         "timeline": timeline.collect::<Vec<_>>(),

@@ -51,6 +51,8 @@ const SNAPSHOT_RETRY: Duration = Duration::from_secs(1);
 struct LegState {
     product: Option<Product>,
     touch: Option<(Touch, Duration)>,
+    /// The last mid price that was ever known: for what people read, and for the size of orders at market.
+    last_mid: Option<Decimal>,
     attempts: Attempts,
     /// What the venue showed less than owned, at the last snapshot.
     deficit: Decimal,
@@ -63,6 +65,7 @@ impl LegState {
         Self {
             product: None,
             touch: None,
+            last_mid: None,
             attempts: Attempts::default(),
             deficit: Decimal::ZERO,
             not_before: Duration::ZERO,
@@ -186,6 +189,7 @@ impl Engine {
             Event::Venue(VenueEvent::Touch { product, touch }) => {
                 if let Some(leg) = self.leg_mut(&product) {
                     leg.touch = touch.map(|touch| (touch, now.boot));
+                    leg.last_mid = touch.map(|touch| touch.mid()).or(leg.last_mid);
                 }
             }
             Event::Venue(VenueEvent::Link { link, down }) => {

@@ -1,6 +1,6 @@
 //! What the ledger says of one incident, for the review after it. Reads beside a running bot.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::path::Path;
 
 use arbbot_crds::incident::IncidentId;
@@ -24,8 +24,10 @@ pub struct Moment {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IncidentStory {
     pub incident: IncidentRecord,
+    /// When the exchange had confirmed everything twice.
+    pub finished_at: Option<Timestamp>,
     pub released_at: Option<Timestamp>,
-    /// Orders that were sent in it, as they stand.
+    /// Orders that were sent in it, oldest first, as they stood at its end.
     pub orders: Vec<OrderRecord>,
     /// Oldest first.
     pub timeline: Vec<Moment>,
@@ -72,9 +74,10 @@ fn story(id: &IncidentId, entries: &[(Timestamp, Entry)]) -> Option<IncidentStor
         }
     }
     let incident = incident?;
-    let end = finished_at.and_then(|at| at.checked_add(LAST_ANSWERS).ok()).max(released_at);
+    // After the release the bot trades again.
+    let end = released_at.or(finished_at.and_then(|at| at.checked_add(LAST_ANSWERS).ok()));
     let is_inside = |at: Timestamp| at >= incident.engaged_at && end.is_none_or(|end| at <= end);
-    let mut orders: BTreeMap<&str, OrderRecord> = BTreeMap::new();
+    let mut orders: HashMap<&str, OrderRecord> = HashMap::new();
     let mut timeline = Vec::new();
     let mut phase = None;
     for (at, entry) in entries.iter().filter(|(at, _)| is_inside(*at)) {
@@ -105,5 +108,7 @@ fn story(id: &IncidentId, entries: &[(Timestamp, Entry)]) -> Option<IncidentStor
         };
         timeline.push(Moment { at: *at, event, detail });
     }
-    Some(IncidentStory { incident, released_at, orders: orders.into_values().collect(), timeline })
+    let mut orders: Vec<_> = orders.into_values().collect();
+    orders.sort_by(|a, b| (a.created_at, &a.client_order_id).cmp(&(b.created_at, &b.client_order_id)));
+    Some(IncidentStory { incident, finished_at, released_at, orders, timeline })
 }

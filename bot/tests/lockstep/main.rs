@@ -9,6 +9,7 @@ mod hostile;
 mod keys;
 mod network;
 mod orders;
+mod outage;
 
 use std::path::Path;
 use std::sync::Arc;

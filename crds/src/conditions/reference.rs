@@ -168,6 +168,7 @@ impl ConditionType {
             Self::Flat => &[
                 NoPosition,
                 PositionOpen,
+                OrdersUnknown,
                 OrdersWorking,
                 NotConfirmed,
                 Draining,

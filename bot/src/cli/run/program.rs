@@ -312,7 +312,8 @@ async fn stop_orders(gate: &Gate, mut view: watch::Receiver<View>) {
     let gone = view.wait_for(|view| {
         let halted = matches!(view.mode, Some(EffectiveMode::Halted | EffectiveMode::Flatten));
         let proven = view.proof.orders_gone.first.is_some() && (view.proof.flat.confirmed || !was_flat);
-        halted && view.open_orders == 0 && proven
+        let never_sent_one = view.owned_since.is_none();
+        halted && view.open_orders == 0 && (proven || never_sent_one)
     });
     if timeout(STOP_WITHIN, gone).await.is_err() {
         let open = view.borrow().open_orders;

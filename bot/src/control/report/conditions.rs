@@ -197,6 +197,8 @@ fn halted(facts: Facts<'_>) -> Said {
     say(type_, true, Reason::NoOrdersWorking, "the gate is closed and the exchange shows no working order of this bot")
 }
 
+const UNANSWERED: &str = "an order that closes has no answer from the exchange and may still be carried out: it counts as filled, and is not sent again, until the exchange's listings disprove it, at most 50 s after it was sent or when the exchange is back; everything else is closed meanwhile";
+
 fn flat(facts: Facts<'_>) -> Said {
     let type_ = ConditionType::Flat;
     let view = facts.view;
@@ -224,6 +226,7 @@ fn flat(facts: Facts<'_>) -> Said {
         (_, false) => match facts.drain_message() {
             Some((DrainPhase::HeldByHalt, message)) => say(type_, false, Reason::PositionOpen, message),
             Some((phase, message)) => say(type_, false, drain::reason(phase), message),
+            None if facts.flattens() && view.unknown_orders > 0 => say(type_, false, Reason::OrdersUnknown, UNANSWERED),
             None => say(type_, false, Reason::PositionOpen, "there is a position"),
         },
         (_, true) if view.open_orders > 0 => say(type_, false, Reason::OrdersWorking, "orders work at the exchange"),

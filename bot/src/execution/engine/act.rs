@@ -156,7 +156,7 @@ impl Engine {
         KillLeg {
             leg,
             touch: state.touch(now.boot),
-            last_mid: state.touch.map(|(touch, _)| touch.mid()),
+            last_mid: state.last_mid,
             busy: self.busy(&leg.product.id, now) || now.boot < state.not_before,
             attempts: state.attempts,
         }

@@ -7,12 +7,13 @@ use arbbot_crds::status::EffectiveMode;
 use k8s_openapi::jiff::Timestamp;
 use rust_decimal::Decimal;
 
-use super::{Engine, Now, Reconciliation};
+use super::{Engine, LegState, Now, Reconciliation};
 use crate::exchange::Link;
 use crate::execution::drain::DrainView;
 use crate::execution::kill::is_flat;
 use crate::execution::orders::State;
 use crate::execution::proof::Proof;
+use crate::risk::exposure::Leg;
 
 /// Source of the restriction that a drain puts in force once it has taken too long.
 pub const DRAIN_TIMEOUT: &str = "drainTimeout";
@@ -75,21 +76,21 @@ impl Engine {
         let (mut notional_quote, mut leverage, mut pnl_quote, mut dust_base) =
             (Decimal::ZERO, Decimal::ZERO, None, Decimal::ZERO);
         if let Some(exposure) = &exposure {
-            let legs = [(&exposure.spot, &self.spot), (&exposure.future, &self.future)];
-            let notional = |leg: &crate::risk::exposure::Leg| leg.mid.map(|mid| leg.notional(leg.owned, mid));
-            notional_quote = legs.iter().filter_map(|(leg, _)| notional(leg)).max().unwrap_or_default();
+            // Without fresh prices by the last ones: a position does not vanish with its price.
+            let (spot, future) = ((&exposure.spot, &self.spot), (&exposure.future, &self.future));
+            let mark = |(leg, state): (&Leg, &LegState)| leg.mid.or(state.last_mid);
+            let notional = |(leg, state): (&Leg, &LegState)| mark((leg, state)).map(|mid| leg.notional(leg.owned, mid));
+            notional_quote = [spot, future].into_iter().filter_map(notional).max().unwrap_or_default();
             if exposure.futures_collateral_quote > Decimal::ZERO {
-                let notional = notional(&exposure.future).unwrap_or_default();
+                let notional = notional(future).unwrap_or_default();
                 leverage = notional.checked_div(exposure.futures_collateral_quote).unwrap_or(Decimal::MAX);
             }
-            let value = |leg: &crate::risk::exposure::Leg| {
+            let value = |(leg, state): (&Leg, &LegState)| {
                 let unit = leg.product.unit_base;
-                let mark = if leg.owned.is_zero() { Some(Decimal::ZERO) } else { leg.mid };
+                let mark = if leg.owned.is_zero() { Some(Decimal::ZERO) } else { mark((leg, state)) };
                 mark.map(|mid| self.orders.cash_quote(&leg.product.id, unit) + leg.owned * unit * mid)
             };
-            pnl_quote = value(&exposure.spot)
-                .zip(value(&exposure.future))
-                .map(|(spot, future)| spot + future - self.orders.fees_quote());
+            pnl_quote = value(spot).zip(value(future)).map(|(spot, future)| spot + future - self.orders.fees_quote());
             if is_flat(&exposure.spot) {
                 dust_base = exposure.spot.owned;
             }

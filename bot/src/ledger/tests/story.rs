@@ -25,7 +25,7 @@ async fn an_incident_is_told_from_the_gate_to_its_release_and_nothing_else_with_
     ledger.update_incident(&record).await.unwrap();
     clock.advance(Duration::from_secs(60));
     ledger.release_incident(&id, clock.now()).await.unwrap();
-    clock.advance(Duration::from_secs(60));
+    tick();
     ledger.intent(&new_order("b-1-3"), Class::Enter, 1).await.unwrap();
 
     let story = super::super::incident(dir.path(), &id).await.unwrap().unwrap();
