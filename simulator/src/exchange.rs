@@ -4,7 +4,6 @@
 //! commands at the same times give the same exchange. The server around it holds the lock and the sockets.
 
 pub mod behaviour;
-pub mod book;
 mod cancel;
 mod conditional;
 pub mod edit;
@@ -21,7 +20,6 @@ mod place;
 pub mod portfolio;
 pub mod preview;
 pub mod product;
-pub mod rejection;
 mod replay;
 pub mod session;
 mod settings;
@@ -40,6 +38,8 @@ use rust_decimal::Decimal;
 use uuid::Uuid;
 
 use behaviour::Behaviour;
+pub use exchange_matching::fees::FeeRates;
+pub use exchange_matching::{book, rejection, rules};
 use book::{OrderNumber, Side};
 use journal::{Journal, JournalEvent, Kind};
 pub use market::Market;
@@ -49,7 +49,7 @@ pub use place::{NewOrder, Placed};
 use portfolio::{Balance, Portfolio};
 use product::Listing;
 use session::Calendar;
-pub use settings::{FeeRates, Retention, Settings};
+pub use settings::{Retention, Settings};
 
 /// The moment a command takes effect: the exchange's time, and this host's clocks for the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -93,8 +93,5 @@ impl Exchange {
 
 /// Initial margin of a signed number of contracts at the mark price.
 pub fn margin_at(market: &Market, contracts: Decimal, overnight: bool) -> Decimal {
-    let Some(terms) = &market.product.future else { return Decimal::ZERO };
-    let rates = if overnight { terms.overnight_margin } else { terms.intraday_margin };
-    let rate = if contracts.is_sign_negative() { rates.short } else { rates.long };
-    market.product.value(contracts.abs(), market.mark()) * rate
+    market.product.initial_margin(contracts, market.mark(), overnight)
 }

@@ -4,17 +4,14 @@ use rust_decimal::Decimal;
 use rust_decimal::dec;
 use uuid::Uuid;
 
-use super::book::{Quantity, Side, Taker, acceptable};
+use super::book::{Quantity, Side, Taker};
 use super::journal::{JournalEvent, Kind};
 use super::order::{Market as MarketOrder, OrderConfiguration, Plan, Rung, Size, StopDirection, Terms, TimeInForce};
 use super::product::Product;
 use super::rejection::{Reason, Rejection};
+use super::rules;
 use super::{Exchange, Now};
 
-/// Highest limit price accepted, in quote currency; far above any product, and far from an arithmetic overflow.
-const MAX_PRICE: Decimal = Decimal::from_parts(100_000_000, 0, 0, false, 0);
-/// How far beyond the market a limit price may be on the side that trades at once.
-const PRICE_BAND: Decimal = dec!(0.1);
 /// How much worse than its stop price a triggered bracket may trade.
 pub(super) const STOP_BAND: Decimal = dec!(0.05);
 
@@ -178,7 +175,7 @@ impl Exchange {
         let reject = |reason, message: &str| Err(Rejection::new(reason, message));
         let limit = terms.limit_price.unwrap_or_default();
         let (Plan::Stop { price: stop, .. } | Plan::Bracket { stop }) = terms.plan else { return Ok(()) };
-        check_price(product, "stop price", stop)?;
+        rules::price(product, "stop price", stop)?;
         match terms.plan {
             Plan::Stop { direction: StopDirection::Up, .. } if stop <= last => {
                 reject(Reason::StopPriceBelowLastTradePrice, "stop_price of a stop up must be above the last trade")
@@ -202,33 +199,11 @@ impl Exchange {
     /// A price that trades at once must not be far from the market.
     pub(super) fn check_band(&self, market: usize, side: Side, terms: &Terms) -> Result<(), Rejection> {
         let (Some(limit), Plan::Direct) = (terms.limit_price, terms.plan) else { return Ok(()) };
-        let mark = self.markets[market].mark();
-        let outside = match side {
-            Side::Buy => limit > mark * (Decimal::ONE + PRICE_BAND),
-            Side::Sell => limit < mark * (Decimal::ONE - PRICE_BAND),
-        };
-        let reason = match (self.markets[market].product.is_future(), side) {
-            (false, _) => Reason::LimitPriceTooFarFromMarket,
-            (true, Side::Buy) => Reason::LimitOrderPriceExceedsPriceBandOnBuy,
-            (true, Side::Sell) => Reason::LimitOrderPriceExceedsPriceBandOnSell,
-        };
-        let message = || format!("limit_price {limit} is more than 10 % beyond the market at {}", mark.round_dp(2));
-        if outside { Err(Rejection::new(reason, message())) } else { Ok(()) }
+        rules::band(&self.markets[market].product, side, limit, self.markets[market].mark())
     }
 
     fn check_book(&self, market: usize, side: Side, terms: &Terms) -> Result<(), Rejection> {
-        let book = &self.markets[market].book;
-        let crosses = book.best(side.opposite()).is_some_and(|best| acceptable(side, terms.limit_price, best));
-        if terms.post_only && crosses {
-            return Err(Rejection::new(
-                Reason::InvalidLimitPricePostOnly,
-                "a post_only order at this price would match at once",
-            ));
-        }
-        if terms.limit_price.is_none() && !crosses {
-            return Err(Rejection::new(Reason::InsufficientLiquidity, "nothing to trade against"));
-        }
-        Ok(())
+        rules::book(&self.markets[market].book, side, terms.limit_price, terms.post_only)
     }
 
     fn check_funds(
@@ -335,62 +310,23 @@ pub(super) fn worst_price(product: &Product, terms: &Terms, price: Decimal) -> D
     }
 }
 
-fn check_price(product: &Product, field: &str, price: Decimal) -> Result<(), Rejection> {
-    let reject = |reason, message: String| Err(Rejection::new(reason, message));
-    if price <= Decimal::ZERO || price > MAX_PRICE {
-        return reject(Reason::InvalidLimitPrice, format!("{field} {price} is out of range"));
-    }
-    if !(price % product.price_increment).is_zero() {
-        let message = format!("{field} {price} is not a multiple of {}", product.price_increment);
-        return reject(Reason::InvalidPricePrecision, message);
-    }
-    Ok(())
-}
-
 /// Tick, size increment and minimum rules.
 pub(super) fn check_increments(product: &Product, side: Side, terms: &Terms) -> Result<(), Rejection> {
-    let reject = |reason, message: String| Err(Rejection::new(reason, message));
-    if let Some(price) = terms.limit_price {
-        check_price(product, "limit_price", price)?;
-    }
     match terms.size {
         Size::Quote(amount) => {
+            if let Some(price) = terms.limit_price {
+                rules::price(product, "limit_price", price)?;
+            }
+            let reject = |reason, message: String| Err(Rejection::new(reason, message));
             if product.is_future() || side == Side::Sell {
                 return reject(Reason::UnsupportedOrderConfiguration, "quote_size is only for spot market buys".into());
             }
-            check_value(product, amount)?;
+            rules::value(product, amount)?;
             if !(amount % Decimal::new(1, 2)).is_zero() {
                 return reject(Reason::InvalidSizePrecision, format!("quote_size {amount} is not in cents"));
             }
             Ok(())
         }
-        Size::Base(size) => {
-            // The minimum first: it is what Coinbase names for a zero size, whatever its precision.
-            if size < product.base_min_size {
-                let message = format!("base_size {size} is below {}", product.base_min_size);
-                return reject(Reason::PreviewInvalidBaseSizeTooSmall, message);
-            }
-            if size > product.base_max_size {
-                let message = format!("base_size {size} is above {}", product.base_max_size);
-                return reject(Reason::PreviewInvalidBaseSizeTooLarge, message);
-            }
-            if !(size % product.base_increment).is_zero() {
-                let message = format!("base_size {size} is not a multiple of {}", product.base_increment);
-                return reject(Reason::InvalidSizePrecision, message);
-            }
-            terms.limit_price.map_or(Ok(()), |price| check_value(product, product.value(size, price)))
-        }
+        Size::Base(size) => rules::increments(product, size, terms.limit_price),
     }
-}
-
-fn check_value(product: &Product, value: Decimal) -> Result<(), Rejection> {
-    if value < product.quote_min_size {
-        let message = format!("order value {value} is below {}", product.quote_min_size);
-        return Err(Rejection::new(Reason::PreviewInvalidQuoteSizeTooSmall, message));
-    }
-    if value > product.quote_max_size {
-        let message = format!("order value {value} is above {}", product.quote_max_size);
-        return Err(Rejection::new(Reason::PreviewInvalidQuoteSizeTooLarge, message));
-    }
-    Ok(())
 }

@@ -2,16 +2,10 @@
 
 use std::sync::Arc;
 
+use exchange_matching::fees::FeeRates;
 use market_recording::Series;
 use rust_decimal::Decimal;
 use rust_decimal::dec;
-
-/// Fee per side as a fraction of value.
-#[derive(Debug, Clone, Copy)]
-pub struct FeeRates {
-    pub maker: Decimal,
-    pub taker: Decimal,
-}
 
 /// What is kept, so that a long run stays bounded in memory; the oldest goes first.
 #[derive(Debug, Clone, Copy)]

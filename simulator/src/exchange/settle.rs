@@ -48,8 +48,7 @@ impl Exchange {
         let value = product.value(matched.size, matched.price);
         let rates = if product.is_future() { self.settings.future_fees } else { self.settings.spot_fees };
         let Some(owner) = self.portfolios.get_mut(&order.portfolio) else { return false };
-        let rate = if maker { rates.maker } else { rates.taker };
-        let fee = if owner.participant { Decimal::ZERO } else { (value * rate).round_dp(8) };
+        let fee = if owner.participant { Decimal::ZERO } else { rates.of(value, maker) };
 
         order.filled_size += matched.size;
         order.filled_value += value;
