@@ -4,6 +4,7 @@
 //! in quote currency.
 
 pub mod coinbase;
+pub mod paper;
 mod session;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::future::Future;
 use k8s_openapi::jiff::Timestamp;
 use rust_decimal::Decimal;
 
+use crate::market::book::Level;
 use crate::risk::Cleared;
 
 /// The one venue that there is. A second one becomes a choice here by `spec.venue`; nothing else names a venue.
@@ -76,6 +78,17 @@ pub struct FutureDetails {
     pub session_open: bool,
     /// When a closed session opens again, if the venue says so.
     pub reopens_at: Option<Timestamp>,
+}
+
+/// What holding a future costs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CarryTerms {
+    /// Initial margin as a fraction of notional, the higher of intraday and overnight.
+    pub long_margin: Decimal,
+    pub short_margin: Decimal,
+    /// Rate of the hour that ended at `funding_time`; longs pay it to shorts while it is positive.
+    pub funding_rate: Decimal,
+    pub funding_time: Option<Timestamp>,
 }
 
 /// How an order is executed.
@@ -222,6 +235,17 @@ pub enum VenueEvent {
     Order(OrderState),
     /// A connection came up, or went down and why.
     Link { link: Link, down: Option<String> },
+}
+
+/// What the public market data tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MarketEvent {
+    /// New absolute quantities of price levels; a snapshot is the whole book.
+    Levels { product: String, snapshot: bool, levels: Vec<Level> },
+    /// A trade; when, if the venue says it.
+    Trade { product: String, price: Decimal, size: Decimal, at: Option<Timestamp> },
+    /// The connection was lost: no book is known.
+    Lost,
 }
 
 /// Why a call to the venue has no business answer.

@@ -4,6 +4,7 @@
 //! themselves: nothing may refuse a patch that engages a kill or tightens a limit. The rule on the root looks only at
 //! the name, and only when the object is created.
 
+mod paper;
 mod strategy;
 mod venue;
 
@@ -21,6 +22,7 @@ use crate::decimal::DecimalString;
 use crate::duration::DurationString;
 use crate::limits::RiskLimits;
 use crate::status::ArbBotStatus;
+pub use paper::{Paper, PaperFees};
 pub use strategy::{FundingCarry, Orders, Strategy};
 pub use venue::{CaBundle, Coinbase, ConfigMapKeyRef, Endpoint, Venue};
 
@@ -41,6 +43,10 @@ pub use venue::{CaBundle, Coinbase, ConfigMapKeyRef, Endpoint, Venue};
     // Looked at when an object is created, never again: it must not refuse a kill of one that an earlier schema let in.
     validation = Rule::new("oldSelf.hasValue() || self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && !(self.metadata.name in ['operator', 'operator-leader'])")
         .message("metadata.name must be at most 40 lower-case letters, digits or '-', start with a letter and end with a letter or digit, and not be 'operator' or 'operator-leader': create the bot under another name").optional_old_self(true),
+    // Execution and what it needs have no smaller node in common; what is given cannot be taken away again.
+    validation = Rule::new("oldSelf.hasValue() || self.spec.execution != 'Live' || has(self.spec.credentials.secretRef) && has(self.spec.venue.coinbase.portfolio)")
+        .message("spec.execution Live needs spec.credentials.secretRef and spec.venue.coinbase.portfolio; to try a bot without a key set spec.execution to Paper").optional_old_self(true),
+    printcolumn = r#"{"name":"Execution","type":"string","description":"Live, or Paper: orders are simulated","jsonPath":".spec.execution"}"#,
     printcolumn = r#"{"name":"Mode","type":"string","description":"What the spec asks for","jsonPath":".spec.mode"}"#,
     printcolumn = r#"{"name":"Effective","type":"string","description":"What the bot obeys, by its own word","jsonPath":".status.bot.effectiveMode"}"#,
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
@@ -72,9 +78,14 @@ pub struct ArbBotSpec {
     #[serde(default)]
     pub risk: Risk,
 
-    /// How orders are executed. Live sends them to the venue's account. Immutable.
+    /// How orders are executed. Live sends them to the venue's account. Paper fills them in the bot itself, against the
+    /// venue's public market data, and needs neither a key nor a portfolio. Immutable.
     #[x_kube(validation = Rule::new("self == oldSelf").message("execution is immutable: create another ArbBot"))]
     pub execution: Execution,
+
+    /// The paper account of `execution: Paper`; Live does not look at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paper: Option<Paper>,
 
     /// The exchange and the account there.
     pub venue: Venue,
@@ -82,7 +93,10 @@ pub struct ArbBotSpec {
     /// What the bot trades.
     pub strategy: Strategy,
 
-    /// The API key of the account.
+    /// The API key of the account. Required when `execution` is Live; Paper does not look at it.
+    #[serde(default)]
+    #[x_kube(validation = Rule::new("!has(oldSelf.secretRef) || has(self.secretRef)")
+        .message("credentials.secretRef cannot be removed: name another Secret, or delete the ArbBot"))]
     #[x_kube(validation = Rule::new("has(self.backupSecretRef) || (!has(self.active) || self.active == 'Primary') && (!has(self.failover) || self.failover == 'Never')")
         .message("credentials.active Backup and credentials.failover OnRefused need credentials.backupSecretRef"))]
     pub credentials: Credentials,
@@ -129,6 +143,31 @@ pub struct ArbBotSpec {
     /// Hot. Default Drain.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
+}
+
+/// Account of a bot on paper: each has its own.
+pub const PAPER_ACCOUNT: &str = "paper";
+
+impl ArbBotSpec {
+    /// The account that the bot trades: its portfolio, or on paper [`PAPER_ACCOUNT`].
+    #[must_use]
+    pub fn account(&self) -> &str {
+        match self.execution {
+            Execution::Live => self.venue.coinbase.portfolio.as_deref().unwrap_or_default(),
+            Execution::Paper => PAPER_ACCOUNT,
+        }
+    }
+
+    /// What Live execution needs and the spec lacks: the field.
+    #[must_use]
+    pub fn lacks_for_live(&self) -> Option<&'static str> {
+        match self.execution {
+            Execution::Paper => None,
+            Execution::Live if self.venue.coinbase.portfolio.is_none() => Some("venue.coinbase.portfolio"),
+            Execution::Live if self.credentials.secret_ref.is_none() => Some("credentials.secretRef"),
+            Execution::Live => None,
+        }
+    }
 }
 
 /// Mode of a bot, from the least to the most restrictive.
@@ -212,6 +251,9 @@ pub struct Risk {
 /// How orders are executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Display)]
 pub enum Execution {
+    /// Orders are filled by the bot itself against public market data. No order ever leaves it.
+    Paper,
+    /// Orders are sent to the venue's account.
     Live,
 }
 
@@ -220,8 +262,11 @@ pub enum Execution {
 #[serde(rename_all = "camelCase")]
 pub struct Credentials {
     /// Secret in the bot's namespace with the keys `name` and `privateKey` of the key file that Coinbase lets you
-    /// download. Its content is hot, the reference is cold.
-    pub secret_ref: SecretRef,
+    /// download. Required when `execution` is Live. Its content is hot, the reference is cold.
+    // Absent, but never null: a rule asks whether it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SecretRef")]
+    pub secret_ref: Option<SecretRef>,
     /// Secret with a second key of the same portfolio, in the same form. Its content is hot, the reference is cold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_secret_ref: Option<SecretRef>,
@@ -234,6 +279,18 @@ pub struct Credentials {
     /// Age of the key in use from which the condition CredentialsValid reminds of changing it. Hot. Default 720h.
     #[serde(default = "max_key_age")]
     pub max_age: DurationString,
+}
+
+impl Default for Credentials {
+    fn default() -> Self {
+        Self {
+            secret_ref: None,
+            backup_secret_ref: None,
+            active: ActiveKey::default(),
+            failover: KeyFailover::default(),
+            max_age: max_key_age(),
+        }
+    }
 }
 
 fn max_key_age() -> DurationString {

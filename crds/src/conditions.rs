@@ -131,6 +131,9 @@ pub enum Reason {
     /// key_permissions accepted the key.
     #[strum(message = "Nothing.")]
     KeyAccepted,
+    /// The bot trades on paper and uses no key.
+    #[strum(message = "Nothing: no order leaves the bot.")]
+    OnPaper,
     /// The key in use is older than `spec.credentials.maxAge`.
     #[strum(message = "Create a new key and put it into the Secret; the bot changes to it by itself.")]
     KeyOld,

@@ -67,7 +67,7 @@ pub fn arb_bot(
     before: Option<&ArbBotSpec>,
 ) -> Result<Decoded<ArbBot>, DecodeError> {
     let raw = data.get("spec").unwrap_or(&Value::Null);
-    let (spec, unreadable) = match whole::<ArbBotSpec>(raw) {
+    let (spec, unreadable) = match whole_spec(raw) {
         Ok(spec) => (spec, Vec::new()),
         Err(first) => bot_spec(raw, before, first)?,
     };
@@ -161,7 +161,7 @@ fn mended(
             None if INDISPENSABLE.contains(&part.as_str()) || fields.remove(&part).is_none() => break,
             None => {}
         }
-        match whole(&Value::Object(fields.clone())) {
+        match whole_spec(&Value::Object(fields.clone())) {
             Ok(spec) => return Ok(spec),
             Err(next) => error = next,
         }
@@ -376,9 +376,18 @@ impl Unreadable {
 }
 
 /// A whole spec.
+/// A spec that can be read and lacks nothing.
+fn whole_spec(raw: &Value) -> Result<ArbBotSpec, Unreadable> {
+    let spec: ArbBotSpec = whole(raw)?;
+    match spec.lacks_for_live() {
+        None => Ok(spec),
+        Some(field) => Err(Unreadable::of(&format!("spec.{field}"), "it is missing, and execution Live needs it")),
+    }
+}
+
 fn whole<T: DeserializeOwned>(raw: &Value) -> Result<T, Unreadable> {
     // serde reads a list as a struct, by position: an empty one would be a kill switch that is not engaged.
-    for path in ["", "/killSwitch", "/risk", "/risk/limits"] {
+    for path in ["", "/killSwitch", "/risk", "/risk/limits", "/credentials", "/venue/coinbase", "/paper"] {
         if raw.pointer(path).is_some_and(Value::is_array) {
             return Err(Unreadable::of(&format!("spec{}", path.replace('/', ".")), "a list is not an object"));
         }

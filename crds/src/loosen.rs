@@ -85,6 +85,7 @@ pub fn loosenings_of_bot(old: &ArbBot, new: &ArbBot, policies: &[&ArbPolicy]) ->
         kill_switch,
         risk,
         execution: _, // immutable
+        paper: _,     // no money
         venue,
         strategy,
         credentials,
@@ -209,7 +210,7 @@ fn keys(found: &mut Found, old: &Credentials, new: &Credentials) {
     let Credentials { secret_ref, backup_secret_ref, active: _, failover: _, max_age: _ } = new;
     let name = |secret: &Option<SecretRef>| secret.as_ref().map_or("none", |secret| &secret.name).to_owned();
     found.changed("spec.credentials.backupSecretRef", &old.backup_secret_ref, backup_secret_ref, name);
-    found.changed("spec.credentials.secretRef", &old.secret_ref, secret_ref, |secret| secret.name.clone());
+    found.changed("spec.credentials.secretRef", &old.secret_ref, secret_ref, name);
 }
 
 fn timeouts(found: &mut Found, old: &ControlTimeouts, new: &ControlTimeouts) {

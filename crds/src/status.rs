@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::{Display, EnumString};
 
-use crate::arbbot::{ActiveKey, KillAction, Mode};
+use crate::arbbot::{ActiveKey, Execution, KillAction, Mode};
 use crate::limits::RiskLimits;
 
 /// Status of an ArbBot.
@@ -77,6 +77,9 @@ pub struct BotStatus {
     /// What the bot obeys: the most restrictive of spec, policies, latches and loss of contact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective_mode: Option<EffectiveMode>,
+    /// How orders are executed: on Paper none ever leaves the bot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution: Option<Execution>,
     /// Orders of this bot that work, or may work, at the exchange.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0), extend("format" = "int32"))]
@@ -87,7 +90,7 @@ pub struct BotStatus {
     /// Profit and loss since the first order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pnl: Option<PnlStatus>,
-    /// Portfolio that the API key belongs to, as key_permissions shows it.
+    /// Portfolio that the API key belongs to, as key_permissions shows it; "paper" for a paper account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
     /// State of each connection to the exchange.

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use arbbot_crds::ArbBot;
+use arbbot_crds::arbbot::Execution;
 use arbbot_crds::status::ClaimStatus;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -38,7 +39,7 @@ impl Claimant {
             bot: format!("{}/{}", bot.namespace().unwrap_or_default(), bot.name_any()),
             uid,
             created: bot.creation_timestamp().map(|time| time.0),
-            portfolio: bot.spec.venue.coinbase.portfolio.clone(),
+            portfolio: bot.spec.account().to_owned(),
             future: carry.future_product.clone(),
             spot: carry.spot_product.clone(),
             granted,
@@ -83,9 +84,7 @@ pub struct Claim {
 
 impl Claim {
     fn held(bot: &ArbBot, by: &str) -> Self {
-        let (account, product) = (&bot.spec.venue.coinbase.portfolio, &bot.spec.strategy.funding_carry.future_product);
-        let status = ClaimStatus { account: account.clone(), product: product.clone(), granted: false };
-        Self { status: Some(status), held_by: Some(by.to_owned()) }
+        Self { status: Some(claim_status(bot, false)), held_by: Some(by.to_owned()) }
     }
 
     /// What stands in status now.
@@ -101,17 +100,22 @@ impl Claim {
     }
 }
 
+fn claim_status(bot: &ArbBot, granted: bool) -> ClaimStatus {
+    let product = bot.spec.strategy.funding_carry.future_product.clone();
+    ClaimStatus { account: bot.spec.account().to_owned(), product, granted }
+}
+
 fn judge<'a>(bot: &ArbBot, all: impl IntoIterator<Item = &'a ArbBot>, granted: &HashSet<String>) -> Claim {
     let me = Claimant::new(bot, granted);
     let rivals: Vec<_> = all
         .into_iter()
-        .filter(|other| other.spec.venue.coinbase.portfolio == me.portfolio)
+        .filter(|other| other.spec.account() == me.portfolio)
         .map(|other| Claimant::new(other, granted))
         .collect();
     let held_by = holder(&me, &rivals).map(|holder| holder.bot.clone());
     // What was granted stays granted until its bot is gone: a trader that is told to stop would leave its hedge alone.
     let granted = me.granted || held_by.is_none();
-    Claim { status: Some(ClaimStatus { account: me.portfolio, product: me.future, granted }), held_by }
+    Claim { status: Some(claim_status(bot, granted)), held_by }
 }
 
 /// Grants of this process: a grant counts from the moment it is decided, before the watch shows it.
@@ -167,8 +171,12 @@ pub enum ClaimError {
 /// A rival cannot be read, or not every bot is known yet.
 pub async fn decide(fetched: &Fetched, ctx: &Context) -> Result<Claim, ClaimError> {
     let bot = &fetched.bot;
+    if bot.spec.execution == Execution::Paper {
+        // Its account is its own.
+        return Ok(Claim { status: Some(claim_status(bot, true)), held_by: None });
+    }
     let me = store::key_of(&bot.metadata);
-    let mut rivals = ctx.caches.bots.on_portfolio(&bot.spec.venue.coinbase.portfolio);
+    let mut rivals = ctx.caches.bots.on_portfolio(bot.spec.account());
     rivals.retain(|key| *key != me);
     let mut known = Vec::new();
     for key in &rivals {

@@ -38,9 +38,9 @@ use rust_decimal::Decimal;
 use uuid::Uuid;
 
 use behaviour::Behaviour;
+use book::{OrderNumber, Side};
 pub use exchange_matching::fees::FeeRates;
 pub use exchange_matching::{book, rejection, rules};
-use book::{OrderNumber, Side};
 use journal::{Journal, JournalEvent, Kind};
 pub use market::Market;
 use order::Order;

@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use arbbot_crds::ArbBot;
+use arbbot_crds::arbbot::Execution;
 use clap::Args;
 
 use crate::cli::output::Format;
 use crate::clock::Clock;
 use crate::control::file::document;
-use crate::exchange::venue::Client;
+use crate::exchange::venue::{Client, PublicRest};
 
 /// Where production is.
 pub(super) const PRODUCTION: &str = "https://api.coinbase.com";
@@ -17,9 +18,10 @@ pub(super) const PRODUCTION: &str = "https://api.coinbase.com";
 /// Flags that every command with the exchange has.
 #[derive(Clone, Debug, Args)]
 pub struct Connection {
-    /// Directory with the files `name` and `privateKey` of the API key.
+    /// Directory with the files `name` and `privateKey` of the API key. Only the preflight of an ArbBot on paper needs
+    /// none.
     #[arg(long, value_name = "DIR")]
-    pub credentials: PathBuf,
+    pub credentials: Option<PathBuf>,
     /// File with an ArbBot, whose first endpoint is used.
     #[arg(short = 'f', long = "file", value_name = "FILE")]
     pub file: Option<PathBuf>,
@@ -58,9 +60,31 @@ impl Connection {
     /// # Errors
     /// The key cannot be used; the error says what to do.
     pub fn client(&self) -> anyhow::Result<Client> {
-        let of_bot = self.bot()?.and_then(|bot| bot.spec.venue.coinbase.endpoints.first().map(|e| e.rest_url.clone()));
-        let url = self.rest_url.clone().or(of_bot).unwrap_or_else(|| PRODUCTION.to_owned());
-        Client::for_command(&url, self.ca_file.as_deref(), &self.credentials, Clock::system())
-            .with_context(|| format!("no client for {url} with the key of {}", self.credentials.display()))
+        let bot = self.bot()?;
+        if bot.as_ref().is_some_and(|bot| bot.spec.execution == Execution::Paper) {
+            bail!(
+                "this ArbBot trades on paper: what it has is in its own ledger's directory and in its status, not at the \
+                 exchange. Leave out -f to act on the real account of the key"
+            );
+        }
+        let credentials = self.credentials.as_deref().context("give the directory of the key with --credentials")?;
+        let url = self.url(bot.as_ref());
+        Client::for_command(&url, self.ca_file.as_deref(), credentials, Clock::system())
+            .with_context(|| format!("no client for {url} with the key of {}", credentials.display()))
+    }
+
+    /// A client for public market data, which needs no key.
+    ///
+    /// # Errors
+    /// The authority or the URL cannot be used.
+    pub fn market_data(&self) -> anyhow::Result<PublicRest> {
+        let url = self.url(self.bot()?.as_ref());
+        PublicRest::for_command(&url, self.ca_file.as_deref(), Clock::system())
+            .with_context(|| format!("no client for {url}"))
+    }
+
+    fn url(&self, bot: Option<&ArbBot>) -> String {
+        let of_bot = bot.and_then(|bot| bot.spec.venue.coinbase.endpoints.first().map(|e| e.rest_url.clone()));
+        self.rest_url.clone().or(of_bot).unwrap_or_else(|| PRODUCTION.to_owned())
     }
 }

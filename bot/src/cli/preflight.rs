@@ -2,6 +2,7 @@
 
 use anyhow::{Context, bail};
 use arbbot_crds::ArbBot;
+use arbbot_crds::arbbot::Execution;
 use clap::Args;
 use k8s_openapi::jiff::SignedDuration;
 use rust_decimal::Decimal;
@@ -9,7 +10,7 @@ use rust_decimal::Decimal;
 use crate::cli::connect::Connection;
 use crate::cli::output::Rows;
 use crate::clock::Clock;
-use crate::exchange::venue::Client;
+use crate::exchange::venue::{Client, PublicRest, VenueClock};
 use crate::exchange::{Exchange, ExchangeError, Holdings, Product};
 
 /// Clock error from which a person should look at it, and from which it is refused. The bot itself uses the venue's time.
@@ -64,11 +65,10 @@ impl Checklist {
 /// A check failed, or there is no ArbBot or key to check.
 pub async fn preflight(args: PreflightArgs) -> anyhow::Result<()> {
     let bot = args.connection.bot()?.context("preflight checks an ArbBot: give its file with -f")?;
-    let client = args.connection.client()?;
     let mut list = Checklist { rows: Rows::new(&["check", "result", "detail"]), failed: 0 };
-    list.note("key files", Verdict::Ok, format!("fingerprint {}", client.fingerprint()));
-    if time(&mut list, &client).await && key(&mut list, &client, &bot).await {
-        account(&mut list, &client, &bot).await;
+    match bot.spec.execution {
+        Execution::Live => live(&mut list, &args.connection.client()?, &bot).await,
+        Execution::Paper => paper(&mut list, &args.connection.market_data()?, &bot).await,
     }
     list.rows.print(args.connection.output)?;
     match list.failed {
@@ -77,12 +77,38 @@ pub async fn preflight(args: PreflightArgs) -> anyhow::Result<()> {
     }
 }
 
+async fn live(list: &mut Checklist, client: &Client, bot: &ArbBot) {
+    list.note("key files", Verdict::Ok, format!("fingerprint {}", client.fingerprint()));
+    if time(list, client.measure_time().await, client.venue_clock()) && key(list, client, bot).await {
+        account(list, client, bot).await;
+    }
+}
+
+/// What a bot on paper needs: market data, and limits that let it trade.
+async fn paper(list: &mut Checklist, data: &PublicRest, bot: &ArbBot) {
+    list.note("execution", Verdict::Ok, "on paper: no key is used and no order leaves the bot");
+    if !time(list, data.measure_time().await, data.venue_clock()) {
+        return;
+    }
+    let carry = &bot.spec.strategy.funding_carry;
+    let spot = list.take("spot product", data.product(&carry.spot_product).await).map(|(product, _)| product);
+    let future = list.take("future product", data.product(&carry.future_product).await).map(|(product, _)| product);
+    let best = data.best_bid_ask(&carry.future_product).await;
+    if let Some((_, future)) = products(list, bot, spot, future, best) {
+        let balance = bot.spec.paper.clone().unwrap_or_default().balance;
+        let needs = carry.target_notional.0 * Decimal::TWO;
+        let advice = if balance.0 >= needs { "" } else { ": the legs may not fit; raise spec.paper.balance" };
+        let verdict = if balance.0 >= needs { Verdict::Ok } else { Verdict::Warn };
+        list.note("paper balance", verdict, format!("{balance} {}{advice}", future.quote_currency));
+    }
+}
+
 /// Returns whether the exchange answers at all.
-async fn time(list: &mut Checklist, client: &Client) -> bool {
-    if list.take("exchange", client.measure_time().await).is_none() {
+fn time(list: &mut Checklist, measured: Result<(), ExchangeError>, clock: &VenueClock) -> bool {
+    if list.take("exchange", measured).is_none() {
         return false;
     }
-    let skew = client.venue_clock().skew();
+    let skew = clock.skew();
     let verdict = match skew.abs() {
         skew if skew > SKEW_REFUSED => Verdict::Fail,
         skew if skew > SKEW_NOTED => Verdict::Warn,
@@ -103,7 +129,7 @@ async fn key(list: &mut Checklist, client: &Client, bot: &ArbBot) -> bool {
     list.require("key may view and trade", may, shown);
     let advice = if permissions.can_transfer { "it may: create a key without this permission" } else { "it may not" };
     list.require("key may not transfer", !permissions.can_transfer, advice);
-    let expected = &bot.spec.venue.coinbase.portfolio;
+    let expected = bot.spec.account();
     let matches = permissions.portfolio.eq_ignore_ascii_case(expected);
     let actual = permissions.portfolio;
     let detail = if matches {
@@ -120,22 +146,11 @@ async fn account(list: &mut Checklist, client: &Client, bot: &ArbBot) {
     let spot = list.take("spot product", client.product(&carry.spot_product).await);
     // An INTX product is refused by the client, with the date on which it ended.
     let future = list.take("future product", client.product(&carry.future_product).await);
-    for (check, product) in [("spot product", &spot), ("future product", &future)] {
-        if let Some(product) = product {
-            tradable(list, check, product);
-        }
-    }
-    if let (Some(spot), Some(future)) = (&spot, &future) {
-        let same = spot.base_currency == future.base_currency;
-        let detail = format!("{} is of {}, {} of {}", spot.id, spot.base_currency, future.id, future.base_currency);
-        list.require("the legs hedge each other", same, detail);
-        let best = client.best_bid_ask(&future.id).await;
-        if let Some((bid, ask)) = list.take("futures prices", best) {
-            contract(list, bot, future, &bid, &ask);
-        }
-        if let Some(holdings) = list.take("balances", client.holdings().await) {
-            balances(list, bot, spot, &holdings);
-        }
+    let best = client.best_bid_ask(&carry.future_product).await;
+    if let Some((spot, _)) = products(list, bot, spot, future, best)
+        && let Some(holdings) = list.take("balances", client.holdings().await)
+    {
+        balances(list, bot, &spot, &holdings);
     }
     for (check, futures) in [("spot fees", false), ("futures fees", true)] {
         if let Some(fees) = list.take(check, client.fees(futures).await) {
@@ -143,6 +158,29 @@ async fn account(list: &mut Checklist, client: &Client, bot: &ArbBot) {
             list.note(check, Verdict::Ok, detail);
         }
     }
+}
+
+/// Checks what is known of the products; returns them where both are.
+fn products(
+    list: &mut Checklist,
+    bot: &ArbBot,
+    spot: Option<Product>,
+    future: Option<Product>,
+    best: Result<(String, String), ExchangeError>,
+) -> Option<(Product, Product)> {
+    for (check, product) in [("spot product", &spot), ("future product", &future)] {
+        if let Some(product) = product {
+            tradable(list, check, product);
+        }
+    }
+    let (spot, future) = (spot?, future?);
+    let same = spot.base_currency == future.base_currency;
+    let detail = format!("{} is of {}, {} of {}", spot.id, spot.base_currency, future.id, future.base_currency);
+    list.require("the legs hedge each other", same, detail);
+    if let Some((bid, ask)) = list.take("futures prices", best) {
+        contract(list, bot, &future, &bid, &ask);
+    }
+    Some((spot, future))
 }
 
 fn tradable(list: &mut Checklist, check: &str, product: &Product) {

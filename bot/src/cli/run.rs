@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use arbbot_crds::ArbBot;
+use arbbot_crds::arbbot::Execution;
 use arbbot_crds::decode::Decoded;
 use arbbot_crds::incident::uid8;
 use arbbot_crds::names;
@@ -87,8 +88,8 @@ impl RunArgs {
 /// Where control comes from and status goes to, and what else differs with it.
 enum Source {
     Cluster(Client),
-    /// The lock is held as long as the program runs.
-    File(ControlFile, AccountLock),
+    /// The lock is held as long as the program runs; a paper account needs none but its ledger's.
+    File(ControlFile, Option<AccountLock>),
 }
 
 /// Trades for one ArbBot until SIGTERM; then cancels its orders, gives up the Lease and returns.
@@ -139,16 +140,23 @@ fn from_file(path: &Path, mut args: RunArgs) -> anyhow::Result<(Source, Decoded<
     let dir = args.state_dir.clone().context("--file needs --state-dir")?;
     let (file, first) = ControlFile::open(path, &dir)?;
     let bot = &first.object;
+    let lock = match bot.spec.execution {
+        Execution::Live => Some(lock(bot, &args, &dir)?),
+        Execution::Paper => None,
+    };
+    args.name = Some(bot.name_any());
+    args.ledger_dir = dir.join(ledger::DIR);
+    Ok((Source::File(file, lock), first, args))
+}
+
+fn lock(bot: &ArbBot, args: &RunArgs, dir: &Path) -> anyhow::Result<AccountLock> {
     let lock_dir = args.lock_dir.clone().or_else(default_lock_dir).context(
         "there is no home directory for the locks that keep an account to one bot: give --lock-dir, the same to every \
          bot of this machine",
     )?;
-    let (portfolio, product) = (venue::account(bot), &bot.spec.strategy.funding_carry.future_product);
-    let state = std::path::absolute(&dir)?;
-    let lock = AccountLock::take(&lock_dir, portfolio, product, &bot.name_any(), &state)?;
-    args.name = Some(bot.name_any());
-    args.ledger_dir = dir.join(ledger::DIR);
-    Ok((Source::File(file, lock), first, args))
+    let (portfolio, product) = (bot.spec.account(), &bot.spec.strategy.funding_carry.future_product);
+    let state = std::path::absolute(dir)?;
+    Ok(AccountLock::take(&lock_dir, portfolio, product, &bot.name_any(), &state)?)
 }
 
 fn default_lock_dir() -> Option<PathBuf> {
@@ -213,7 +221,7 @@ fn binding(bot: &ArbBot) -> Binding {
         bot_uid: bot.uid().unwrap_or_default(),
         execution: bot.spec.execution.to_string(),
         venue: venue::NAME.to_owned(),
-        portfolio: venue::account(bot).to_owned(),
+        portfolio: bot.spec.account().to_owned(),
         spot_product: carry.spot_product.clone(),
         future_product: carry.future_product.clone(),
     }

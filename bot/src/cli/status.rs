@@ -57,6 +57,8 @@ fn rows(status: &ArbBotStatus, running: bool) -> Rows {
     if let Some(bot) = &status.bot {
         let generation = bot.applied_generation.map(|generation| generation.to_string()).unwrap_or_default();
         let mode = bot.effective_mode.map(|mode| mode.to_string()).unwrap_or_default();
+        let execution = bot.execution.map(|execution| execution.to_string()).unwrap_or_default();
+        rows.push(["execution", &execution]);
         rows.push(["effectiveMode", &mode, "", &format!("generation {generation} of the file")]);
         rows.push(["openOrders", &bot.open_orders.unwrap_or_default().to_string()]);
         if let Some(position) = &bot.position {

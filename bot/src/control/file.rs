@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arbbot_crds::arbbot::ArbBot;
+use arbbot_crds::arbbot::{ArbBot, PAPER_ACCOUNT};
 use arbbot_crds::decode::{self, Decoded, Unreadable};
 use kube::api::{DynamicObject, ObjectMeta};
 use serde_json::{Value, json};
@@ -109,7 +109,9 @@ impl ControlFile {
 
     /// The object as an API server would show it. The lock is held, so the claim is granted.
     fn object(&self, metadata: ObjectMeta, spec: Value) -> DynamicObject {
+        let on_paper = spec.get("execution").is_some_and(|execution| execution == "Paper");
         let portfolio = spec.pointer("/venue/coinbase/portfolio").cloned().unwrap_or_default();
+        let account = if on_paper { PAPER_ACCOUNT.into() } else { portfolio };
         let product = spec.pointer("/strategy/fundingCarry/futureProduct").cloned().unwrap_or_default();
         let generation = self.memory.generation;
         DynamicObject {
@@ -122,7 +124,7 @@ impl ControlFile {
             },
             data: json!({
                 "spec": spec,
-                "status": {"claim": {"account": portfolio, "product": product, "granted": true}},
+                "status": {"claim": {"account": account, "product": product, "granted": true}},
             }),
         }
     }
@@ -154,8 +156,8 @@ impl ControlFile {
         let mut object = self.object(metadata, spec);
         // The lock stays on the account that it was taken for.
         let claim = before.map(|spec: arbbot_crds::arbbot::ArbBotSpec| {
-            let product = spec.strategy.funding_carry.future_product;
-            json!({"claim": {"account": spec.venue.coinbase.portfolio, "product": product, "granted": true}})
+            let product = &spec.strategy.funding_carry.future_product;
+            json!({"claim": {"account": spec.account(), "product": product, "granted": true}})
         });
         if let (Some(claim), Some(data)) = (claim, object.data.as_object_mut()) {
             data.insert("status".to_owned(), claim);

@@ -190,7 +190,7 @@ mod tests {
         observed.policies_listed(vec![], Some("1"));
         assert!(observed.bot_seen(bot_with(21, "a", &json!({"mode": "Halted", "venue": 5})), None));
         let (seen, _) = observed.complete().unwrap();
-        assert_eq!((seen.spec.mode, seen.spec.venue.coinbase.portfolio.as_str()), (Mode::Halted, "p"));
+        assert_eq!((seen.spec.mode, seen.spec.account()), (Mode::Halted, "p"));
         assert_eq!(observed.unreadable(&[]).len(), 1);
         assert!(observed.bot_seen(bot(22, "a"), None));
         assert_eq!((observed.complete().unwrap().0.spec.mode, observed.unreadable(&[]).len()), (Mode::Active, 0));

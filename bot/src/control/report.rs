@@ -123,6 +123,7 @@ fn bot_status(facts: Facts<'_>) -> BotStatus {
     BotStatus {
         applied_generation: control.generation,
         applied_policies: control.policies.clone(),
+        execution: session.execution,
         effective_mode: Some(under_contact(facts.lasting().mode(), facts.contact())),
         open_orders: Some(view.open_orders),
         position: Some(PositionStatus {

@@ -29,7 +29,6 @@ use crate::control::latch::Latches;
 use crate::control::lease::Standing;
 use crate::control::observed::Observed;
 use crate::control::report::{Claim, ControlFacts};
-use crate::exchange::venue;
 use crate::execution::drain::{Demand, Terms};
 use crate::execution::engine::{ControlChange, Event, Params, View};
 use crate::ledger::{IncidentRecord, KILL_DEADLINE, Ledger};
@@ -264,7 +263,7 @@ impl ControlTask {
     }
 
     fn claim(&self, bot: &ArbBot) -> Claim {
-        let account = venue::account(bot);
+        let account = bot.spec.account();
         let product = &bot.spec.strategy.funding_carry.future_product;
         let ours = |a: &str, p: &String| a == account && p == product;
         match bot.status.as_ref().and_then(|status| status.claim.as_ref()) {
@@ -323,7 +322,7 @@ impl ControlTask {
     }
 
     fn remember_claim(&mut self, bot: &ArbBot) {
-        let account = venue::account(bot).to_owned();
+        let account = bot.spec.account().to_owned();
         let product = bot.spec.strategy.funding_carry.future_product.clone();
         self.remembered_claim = Some((account.clone(), product.clone()));
         let ledger = self.ledger.clone();

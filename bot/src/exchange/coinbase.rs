@@ -8,6 +8,7 @@ mod http;
 pub mod jwt;
 pub mod key;
 pub mod market_data;
+pub mod public;
 pub mod rest;
 pub mod session;
 mod task;
@@ -19,19 +20,15 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use jwt::VenueClock;
 pub use key::{ApiKey, KeyError};
+pub use public::PublicSession;
 /// The REST client, by the name that commands know it under.
 pub use rest::Coinbase as Client;
-pub use rest::{Coinbase, manual};
+pub use rest::{Coinbase, PublicRest, manual};
 pub use session::{Connector, Session, SessionError, Settings};
 pub use task::SessionTask;
 pub use transport::{Dial, Transport};
 
 /// Its name in the spec and in the ledger.
 pub const NAME: &str = "coinbase";
-
-/// The account that a bot trades: its portfolio.
-#[must_use]
-pub fn account(bot: &arbbot_crds::ArbBot) -> &str {
-    &bot.spec.venue.coinbase.portfolio
-}

@@ -1,12 +1,14 @@
 //! What is known of the session with the exchange. Venue-neutral: status is made of it.
 
-use arbbot_crds::arbbot::ActiveKey;
+use arbbot_crds::arbbot::{ActiveKey, Execution};
 use arbbot_crds::conditions::Reason;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// What is known of the API key and the session with the exchange.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SessionFacts {
+    /// How orders are executed.
+    pub execution: Option<Execution>,
     /// Name of the endpoint in use.
     pub endpoint: String,
     /// Which key is in use.

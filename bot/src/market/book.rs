@@ -92,6 +92,29 @@ impl OrderBook {
         *self = Self::default();
     }
 
+    /// Whether it is known.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.known
+    }
+
+    /// Quantity at a price.
+    #[must_use]
+    pub fn quantity(&self, side: Side, price: Decimal) -> Decimal {
+        let levels = if side == Side::Buy { &self.bids } else { &self.asks };
+        levels.get(&price).copied().unwrap_or_default()
+    }
+
+    /// Price and quantity of a side's levels, best first.
+    pub fn levels(&self, side: Side) -> impl Iterator<Item = (Decimal, Decimal)> + '_ {
+        let (bids, asks) = match side {
+            Side::Buy => (Some(self.bids.iter().rev()), None),
+            Side::Sell => (None, Some(self.asks.iter())),
+        };
+        let bids = bids.into_iter().flatten();
+        bids.chain(asks.into_iter().flatten()).map(|(price, quantity)| (*price, *quantity))
+    }
+
     /// The best prices. None while the book is unknown, a side is empty, or the sides cross (which a venue's book
     /// never does, so ours is wrong).
     #[must_use]

@@ -144,6 +144,26 @@ spec:
         )
     }
 
+    /// The text of an ArbBot that trades on paper, without key and portfolio.
+    pub fn paper_bot(&self, more: &str) -> String {
+        let live = self.bot(more);
+        let without = live.lines().filter(|line| !line.contains("portfolio:") && !line.contains("secretRef"));
+        without.map(|line| line.replace("execution: Live", "execution: Paper") + "\n").collect()
+    }
+
+    /// Kind of every event that the exchange's journal holds of the account.
+    pub fn journal(&self) -> Vec<Value> {
+        let token = fs::read_to_string(self.path("simulator/admin.token")).unwrap();
+        let url = format!("https://{}/_simulator/journal?portfolio={}&after=0", self.address, self.portfolio);
+        let header = format!("Authorization: Bearer {}", token.trim());
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--fail", "--header", &header, "--cacert"]).arg(self.path("simulator/ca.crt")).arg(url);
+        let output = curl.output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let page: Value = serde_json::from_slice(&output.stdout).unwrap();
+        page["events"].as_array().unwrap().clone()
+    }
+
     /// Puts another text in the place of bot.yaml, as editors and ConfigMaps do: by a rename.
     pub fn write_file(&self, text: &str) {
         fs::write(self.path("bot.yaml.new"), text).unwrap();

@@ -1,4 +1,4 @@
-//! `docs/cli.md` does what it says.
+//! `docs/cli.md` and `docs/paper.md` do what they say.
 
 use std::path::Path;
 use std::process::Command;
@@ -22,8 +22,21 @@ fn blocks(page: &str) -> String {
 
 #[test]
 fn every_block_of_the_page_runs() {
+    let (dir, said) = run("cli.md");
+    assert!(said.contains("CANCELLED") && said.contains("gap_seconds"), "the last blocks were reached: {said}");
+    assert!(dir.path().join("replay/ca.crt").exists(), "the recording is replayed");
+}
+
+#[test]
+fn every_block_of_the_page_on_paper_runs() {
+    let (_dir, said) = run("paper.md");
+    assert!(said.contains("no order leaves the bot") && said.contains("Paper"), "{said}");
+}
+
+/// Runs a page; returns where, and what it said.
+fn run(page: &str) -> (tempfile::TempDir, String) {
     let dir = tempfile::tempdir().unwrap();
-    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/cli.md")).unwrap();
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page)).unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let programs = super::desk::simulator().parent().unwrap().to_owned();
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
@@ -38,6 +51,6 @@ fn every_block_of_the_page_runs() {
     let said = String::from_utf8_lossy(&output.stdout);
     let log = std::fs::read_to_string(dir.path().join("bot.log")).unwrap_or_default();
     assert!(output.status.success(), "{}\n{said}\n{}\n{log}", output.status, stderr(&output));
-    assert!(said.contains("CANCELLED") && said.contains("gap_seconds"), "the last blocks were reached: {said}");
-    assert!(dir.path().join("replay/ca.crt").exists(), "the recording is replayed");
+    let said = said.into_owned();
+    (dir, said)
 }

@@ -7,3 +7,4 @@ mod control;
 mod desk;
 mod docs;
 mod orders;
+mod paper;

@@ -8,7 +8,8 @@ use std::time::Duration;
 use arb_bot::clock::Clock;
 use arb_bot::control::task::params;
 use arb_bot::exchange::SessionFacts;
-use arb_bot::exchange::venue::{Connector, Dial, SessionTask, Transport};
+use arb_bot::exchange::paper::{Paper, PaperTask};
+use arb_bot::exchange::venue::{Client, Connector, Dial, SessionTask, Transport};
 use arb_bot::execution::drain::Demand;
 use arb_bot::execution::driver::{Driver, Io, Products};
 use arb_bot::execution::engine::{ControlChange, Engine, Event, Identity, Now, View};
@@ -19,8 +20,10 @@ use arb_bot::risk::{Gate, Slot};
 use arb_bot::telemetry::metrics::Metrics;
 use arb_bot::telemetry::server::Heartbeat;
 use arbbot_crds::ArbBot;
+use arbbot_crds::arbbot::Execution;
 use arbbot_crds::control::Restriction;
 use arbbot_crds::incident::uid8;
+use arc_swap::ArcSwapOption;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -73,7 +76,7 @@ pub fn binding(bot: &ArbBot) -> Binding {
         bot_uid: UID.to_owned(),
         execution: bot.spec.execution.to_string(),
         venue: "coinbase".to_owned(),
-        portfolio: bot.spec.venue.coinbase.portfolio.clone(),
+        portfolio: bot.spec.account().to_owned(),
         spot_product: carry.spot_product.clone(),
         future_product: carry.future_product.clone(),
     }
@@ -99,6 +102,32 @@ pub struct Bot {
     generation: i64,
     incidents: u64,
     clock: Clock,
+}
+
+/// What a driver needs beside its exchange.
+struct Wires {
+    engine: Engine,
+    identity: Identity,
+    gate: Arc<Gate>,
+    ledger: Ledger,
+    clock: Clock,
+    view: watch::Sender<View>,
+}
+
+impl Wires {
+    fn drive<E: arb_bot::exchange::Exchange>(
+        self,
+        exchange: Arc<ArcSwapOption<E>>,
+        (feedback, events): (mpsc::Sender<Event>, mpsc::Receiver<Event>),
+        tasks: &mut JoinSet<()>,
+    ) {
+        let Self { engine, identity, gate, ledger, clock, view } = self;
+        let heartbeat = Heartbeat::new(clock.clone());
+        let (metrics, products) = (Metrics::new().unwrap(), Products::default());
+        let io = Io { identity, gate, ledger, clock, exchange, feedback, metrics, products };
+        let driver = Driver { engine, io, events, view, heartbeat };
+        tasks.spawn(driver.run(CancellationToken::new()));
+    }
 }
 
 impl Bot {
@@ -129,36 +158,9 @@ impl Bot {
         let (venue, mut venue_events) = mpsc::channel(4096);
         let (spec, spec_seen) = watch::channel(bot.clone());
         let (facts, facts_seen) = watch::channel(SessionFacts::default());
-        let exchange = Arc::default();
         let transport = Transport::InProcess(machine.dial.clone());
         let randomness = Randomness::seeded(machine.seed.wrapping_add(epoch.unsigned_abs()));
-        let session = SessionTask {
-            connector: Connector::new(transport, clock.clone(), randomness, venue),
-            credentials_dir: dir.join("primary"),
-            backup_credentials_dir: Some(dir.join("backup")),
-            ca_file: None,
-            spec: spec_seen,
-            gate: Arc::clone(&gate),
-            exchange: Arc::clone(&exchange),
-            facts,
-            before: None,
-        };
-        let driver = Driver {
-            engine,
-            io: Io {
-                identity,
-                gate: Arc::clone(&gate),
-                ledger,
-                clock: clock.clone(),
-                exchange,
-                feedback: events.clone(),
-                metrics: Metrics::new().unwrap(),
-                products: Products::default(),
-            },
-            events: engine_events,
-            view,
-            heartbeat: Heartbeat::new(clock.clone()),
-        };
+        let io_gate = Arc::clone(&gate);
         let mut tasks = JoinSet::new();
         let forward = events.clone();
         tasks.spawn(async move {
@@ -173,8 +175,43 @@ impl Bot {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         });
-        tasks.spawn(session.run(CancellationToken::new()));
-        tasks.spawn(driver.run(CancellationToken::new()));
+        let wires = Wires { engine, identity, gate: io_gate, ledger, clock: clock.clone(), view };
+        let events_of_engine = (events.clone(), engine_events);
+        if bot.spec.execution == Execution::Paper {
+            let products = [carry.spot_product.clone(), carry.future_product.clone()];
+            let terms = bot.spec.paper.clone().unwrap_or_default();
+            let (paper, told) = Paper::open(&dir.join("ledger"), &terms, products, clock.clone()).unwrap();
+            let exchange: Arc<ArcSwapOption<Paper>> = Arc::default();
+            let session = PaperTask {
+                paper,
+                told,
+                transport,
+                clock: clock.clone(),
+                randomness,
+                events: venue,
+                ca_file: None,
+                spec: spec_seen,
+                exchange: Arc::clone(&exchange),
+                facts,
+            };
+            tasks.spawn(session.run(CancellationToken::new()));
+            wires.drive(exchange, events_of_engine, &mut tasks);
+        } else {
+            let exchange: Arc<ArcSwapOption<Client>> = Arc::default();
+            let session = SessionTask {
+                connector: Connector::new(transport, clock.clone(), randomness, venue),
+                credentials_dir: dir.join("primary"),
+                backup_credentials_dir: Some(dir.join("backup")),
+                ca_file: None,
+                spec: spec_seen,
+                gate: Arc::clone(&gate),
+                exchange: Arc::clone(&exchange),
+                facts,
+                before: None,
+            };
+            tasks.spawn(session.run(CancellationToken::new()));
+            wires.drive(exchange, events_of_engine, &mut tasks);
+        }
         gate.set(Slot::Claim, Vec::new());
         events.send(Event::Lease { epoch }).await.unwrap();
         let (view, facts) = (view_seen, facts_seen);

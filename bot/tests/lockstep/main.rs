@@ -10,6 +10,7 @@ mod keys;
 mod network;
 mod orders;
 mod outage;
+mod paper;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -25,7 +25,10 @@ pub struct FundingCarry {
     pub spot_product: String,
     /// Futures product of the short leg, for example BIP-20DEC30-CDE. Immutable. INTX perpetuals ended on Advanced
     /// Trade on 1 October 2026.
-    #[schemars(regex(pattern = r"^[A-Z0-9]{2,10}-[0-9]{1,2}[A-Z]{3}[0-9]{2}-CDE$"), length(max = 40))]
+    #[schemars(regex(pattern = r"^[A-Z0-9]{2,10}-([0-9]{1,2}[A-Z]{3}[0-9]{2}-CDE|PERP-INTX)$"), length(max = 40))]
+    // The pattern lets it pass so that the refusal can say why.
+    #[x_kube(validation = Rule::new("!self.endsWith('-INTX')")
+        .message("INTX perpetuals over Advanced Trade ended on 1 October 2026: choose a US perpetual-style future, for example BIP-20DEC30-CDE"))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("strategy.fundingCarry.futureProduct is immutable: create another ArbBot"))]
     pub future_product: String,
     /// Notional of each leg that the bot builds up to, in quote currency, cut to whole contracts. Hot.

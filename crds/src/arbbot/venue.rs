@@ -5,10 +5,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The exchange. Exactly one of its fields is set; its kind is immutable.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Venue {
     /// Coinbase Advanced Trade: spot and US perpetual-style futures.
+    #[x_kube(validation = Rule::new("has(self.portfolio) == has(oldSelf.portfolio)")
+        .message("venue.coinbase.portfolio is immutable: create another ArbBot"))]
     pub coinbase: Coinbase,
 }
 
@@ -16,10 +18,17 @@ pub struct Venue {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Coinbase {
-    /// UUID of the portfolio that is traded. The API key must belong to it. Immutable.
-    #[schemars(regex(pattern = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"), length(max = 36))]
+    /// UUID of the portfolio that is traded. The API key must belong to it. Required when `execution` is Live; Paper
+    /// does not look at it. Immutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    // Absent, but never null: a rule asks whether it is there.
+    #[schemars(
+        with = "String",
+        regex(pattern = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"),
+        length(max = 36)
+    )]
     #[x_kube(validation = Rule::new("self == oldSelf").message("venue.coinbase.portfolio is immutable: create another ArbBot"))]
-    pub portfolio: String,
+    pub portfolio: Option<String>,
     /// Where the exchange is reached, in order of preference: the next is used while those before it fail. Hot: an
     /// endpoint is used only after key_permissions shows the same portfolio there. Default: production.
     #[serde(default = "production")]

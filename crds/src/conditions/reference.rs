@@ -65,7 +65,7 @@ impl ConditionType {
             ),
             Self::CredentialsValid => (
                 Writer::Bot,
-                "A verified API key is in use. The reason tells when a newer one was refused.",
+                "A verified API key is in use, or none is needed (on paper). The reason tells when a newer one was refused.",
                 "The exchange refuses the key, or the key must not be used.",
                 "No key has been checked yet, or the bot's Lease has expired.",
             ),
@@ -182,6 +182,7 @@ impl ConditionType {
             Self::WithinRiskLimits => &[WithinLimits, LimitExceeded, LimitBelowOneContract, NotConfirmed, ContactLost],
             Self::CredentialsValid => &[
                 KeyAccepted,
+                OnPaper,
                 KeyOld,
                 KeyFailedOver,
                 KeyRefused,

@@ -121,11 +121,28 @@ fn a_bot_that_was_never_read_starts_without_what_is_dispensable_and_names_what_i
         (json!({"venue": {"coinbase": {"portfolio": 4}}}), "spec.venue.coinbase.portfolio"),
         (json!({"strategy": {"fundingCarry": null}}), "spec.strategy.fundingCarry"),
         (json!({"execution": "Backtest"}), "spec.execution"),
+        (json!({"credentials": []}), "spec.credentials"),
+        (json!({"credentials": {"secretRef": null}}), "spec.credentials.secretRef"),
+        (json!({"venue": {"coinbase": {"portfolio": null}}}), "spec.venue.coinbase.portfolio"),
     ] {
         let error = arb_bot(metadata(), &bot(&json!({"spec": part})), None).unwrap_err();
         assert_eq!(error.0.field, field);
     }
     assert!(arb_bot(metadata(), &json!({}), None).is_err() && arb_bot(metadata(), &json!({"spec": {}}), None).is_err());
+}
+
+#[test]
+fn a_live_bot_that_loses_its_key_or_portfolio_keeps_those_it_had_and_one_on_paper_needs_neither() {
+    let before = good(&json!({}));
+    for part in [json!({"credentials": null}), json!({"venue": {"coinbase": {"portfolio": null}}})] {
+        let read = read(&json!({"spec": part}), Some(&before));
+        assert_eq!(read.unreadable.len(), 1, "{part}");
+        assert_eq!((&read.object.spec.credentials, &read.object.spec.venue), (&before.credentials, &before.venue));
+    }
+    let changes =
+        json!({"execution": "Paper", "credentials": {"secretRef": null}, "venue": {"coinbase": {"portfolio": null}}});
+    let paper = json!({"spec": changes});
+    assert_eq!(good(&paper).account(), crate::arbbot::PAPER_ACCOUNT);
 }
 
 #[test]

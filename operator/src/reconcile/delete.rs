@@ -227,7 +227,7 @@ async fn leave_with_namespace(bot: &ArbBot, ctx: &Context) -> Result<Deletion, A
         "ArbBot {} goes with its namespace without confirmation of the exchange; {}. Check orders and position of portfolio {} at the exchange",
         bot.name_any(),
         last_words(bot),
-        bot.spec.venue.coinbase.portfolio
+        bot.spec.account()
     );
     ctx.reports.publish_on_namespace(bot, &Report::warning(Reason::Deleting, note)).await;
     release(bot, ctx).await

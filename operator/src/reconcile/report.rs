@@ -83,7 +83,7 @@ fn judge(fetched: &Fetched, claim: &Claim, outcome: &Result<Option<Deployment>, 
         Err(error) => return error.verdict(),
     };
     if let Some(holder) = &claim.held_by {
-        let portfolio = &fetched.bot.spec.venue.coinbase.portfolio;
+        let portfolio = fetched.bot.spec.account();
         let text = if claim.is_granted() {
             format!(
                 "ArbBot {holder} holds the claim on portfolio {portfolio}, too: two operators have granted it, and both bots trade. Delete one of them"
@@ -296,7 +296,12 @@ fn trouble(condition: &Condition) -> Option<(String, Reason, String)> {
     let starting = matches!(reason, Reason::Starting | Reason::NotConfirmed | Reason::ContactLost);
     let fine = matches!(
         reason,
-        Reason::KeyAccepted | Reason::Connected | Reason::WithinLimits | Reason::Reconciled | Reason::Stopped
+        Reason::KeyAccepted
+            | Reason::OnPaper
+            | Reason::Connected
+            | Reason::WithinLimits
+            | Reason::Reconciled
+            | Reason::Stopped
     );
     (!starting && !fine).then(|| (condition.type_.clone(), reason, condition.message.clone()))
 }

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::book::Side;
 
+/// Hours of the UTC day at which accrued funding is paid.
+pub const FUNDING_SETTLEMENT_HOURS: [i64; 2] = [0, 12];
+
 /// A futures position.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
@@ -70,6 +73,18 @@ impl Position {
         self.cost += paid;
         self.variation += paid;
         self.daily_realized_pnl = Decimal::ZERO;
+        paid
+    }
+
+    /// Accrues the funding of an hour: `per_contract` in quote currency, paid by longs and received by shorts.
+    pub fn accrue_funding(&mut self, per_contract: Decimal) {
+        self.funding_accrued -= self.contracts * per_contract;
+    }
+
+    /// Pays what accrued; returns the amount.
+    pub fn settle_funding(&mut self) -> Decimal {
+        let paid = std::mem::take(&mut self.funding_accrued);
+        self.funding_settled += paid;
         paid
     }
 

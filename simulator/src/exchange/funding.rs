@@ -4,6 +4,7 @@
 //! samples three minutes apart; F = 0.75 × Premium + 0.25 × previous F. It accrues each hour and is paid twice a day.
 //! A position pays contracts × contract size × mark × F, so a short receives while F > 0.
 
+use exchange_matching::position::FUNDING_SETTLEMENT_HOURS;
 use jiff::{SignedDuration, Timestamp};
 use rust_decimal::Decimal;
 use rust_decimal::dec;
@@ -12,8 +13,6 @@ use super::{Exchange, Now};
 
 const SAMPLE_SECONDS: i64 = 180;
 const HOUR_SECONDS: i64 = 3600;
-/// Hours of the UTC day at which accrued funding is paid.
-const SETTLEMENT_HOURS: [i64; 2] = [0, 12];
 
 /// Funding state of one future.
 #[derive(Debug, Clone)]
@@ -59,7 +58,7 @@ impl Funding {
     pub fn due(&self, now: Timestamp) -> Due {
         if now >= self.next_hour && self.next_hour <= self.next_sample {
             let hour = self.next_hour.as_second().div_euclid(HOUR_SECONDS).rem_euclid(24);
-            return Due::Hour { settle: SETTLEMENT_HOURS.contains(&hour) };
+            return Due::Hour { settle: FUNDING_SETTLEMENT_HOURS.contains(&hour) };
         }
         if now >= self.next_sample { Due::Sample } else { Due::Nothing }
     }
@@ -130,10 +129,9 @@ impl Exchange {
             .map(|rate| market.product.value(Decimal::ONE, market.mark()) * rate);
         for portfolio in self.portfolios.values_mut() {
             let Some(position) = portfolio.positions.get_mut(&index) else { continue };
-            position.funding_accrued -= position.contracts * per_contract.unwrap_or_default();
+            position.accrue_funding(per_contract.unwrap_or_default());
             if settle {
-                let paid = std::mem::take(&mut position.funding_accrued);
-                position.funding_settled += paid;
+                let paid = position.settle_funding();
                 portfolio.pay_futures(paid);
             }
         }

@@ -27,8 +27,11 @@ pub async fn a_bot_becomes_ready_and_every_printer_column_shows(desk: Arc<Desk>)
     };
     bot.wait("position and P&L are in status", priced).await?;
     for (output, columns) in [
-        ("", "NAME MODE EFFECTIVE READY HALTED FLAT P&L AGE"),
-        ("wide", "NAME MODE EFFECTIVE READY HALTED FLAT P&L AGE REASON INCIDENT CONTRACTS SPOT LEVERAGE KEY NODE"),
+        ("", "NAME EXECUTION MODE EFFECTIVE READY HALTED FLAT P&L AGE"),
+        (
+            "wide",
+            "NAME EXECUTION MODE EFFECTIVE READY HALTED FLAT P&L AGE REASON INCIDENT CONTRACTS SPOT LEVERAGE KEY NODE",
+        ),
     ] {
         let table = room.kubectl(&["get", "arbbots", "-o", output]).await?;
         let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();

@@ -6,10 +6,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use arbbot_crds::ArbBot;
+use arbbot_crds::arbbot::Execution;
 use arbbot_crds::control::{Entry, Restriction};
 use arbbot_crds::decode::Decoded;
 use arbbot_crds::incident::uid8;
-use arbbot_crds::status::{DrainPhase, EffectiveMode};
+use arbbot_crds::status::{CredentialsStatus, DrainPhase, EffectiveMode};
+use arc_swap::ArcSwapOption;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use kube::ResourceExt;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
@@ -27,8 +31,9 @@ use crate::control::lease::BotLease;
 use crate::control::report::{ControlFacts, SHUTDOWN};
 use crate::control::task::{ControlTask, Watches, params};
 use crate::control::writer::{StatusSink, StatusTask};
-use crate::exchange::venue::{Connector, SessionTask, Transport};
-use crate::exchange::{SessionFacts, VenueEvent};
+use crate::exchange::paper::{Paper, PaperTask};
+use crate::exchange::venue::{self, Connector, SessionTask, Transport};
+use crate::exchange::{Exchange, SessionFacts, VenueEvent};
 use crate::execution::driver::{Driver, Io, Products};
 use crate::execution::engine::{Engine, Event, Identity, Now, View};
 use crate::execution::orders::Orders;
@@ -75,6 +80,25 @@ impl Program {
     }
 
     pub(super) async fn run(self, stopping: CancellationToken) -> anyhow::Result<()> {
+        let spec = &self.first.object.spec;
+        match spec.execution {
+            Execution::Live => self.run_on(stopping, live).await,
+            Execution::Paper => {
+                let carry = &spec.strategy.funding_carry;
+                let products = [carry.spot_product.clone(), carry.future_product.clone()];
+                let terms = spec.paper.clone().unwrap_or_default();
+                let (paper, told) = Paper::open(&self.args.ledger_dir, &terms, products, self.clock.clone())?;
+                self.run_on(stopping, move |session, shutdown| on_paper(paper, told, session, shutdown)).await
+            }
+        }
+    }
+
+    /// Runs on an exchange. Live and paper differ in nothing but what keeps the session with it.
+    async fn run_on<E: Exchange>(
+        self,
+        stopping: CancellationToken,
+        session: impl FnOnce(SessionParts<E>, CancellationToken) -> BoxFuture<'static, ()>,
+    ) -> anyhow::Result<()> {
         let Self { args, log, source, clock, first, ledger, recovered, gate, metrics } = self;
         let bot = &first.object;
         let identity = Identity {
@@ -100,7 +124,8 @@ impl Program {
         let lost = latches.remember(remembered.map_or(&[][..], |kill| &kill.incidents));
         let first_facts = ControlFacts { incidents: latches.status(), ..ControlFacts::default() };
         let (facts, facts_seen) = watch::channel(first_facts);
-        let (session_facts, session_seen) = watch::channel(SessionFacts::default());
+        let execution = Some(bot.spec.execution);
+        let (session_facts, session_seen) = watch::channel(SessionFacts { execution, ..SessionFacts::default() });
         let (spec, spec_seen) = watch::channel(bot.clone());
         let (ready, ready_seen) = watch::channel(false);
         let heartbeat = Heartbeat::new(clock.clone());
@@ -129,12 +154,10 @@ impl Program {
             metrics: metrics.clone(),
             unkept: AtomicBool::new(!lost.is_empty()),
         };
-        let connector = Connector::new(Transport::Network, clock.clone(), Randomness::system(), venue);
-        let session = SessionTask {
-            connector,
-            credentials_dir: args.credentials_dir.clone(),
-            backup_credentials_dir: args.backup_credentials_dir.clone(),
-            ca_file: args.ca_file.clone(),
+        let session_parts = SessionParts {
+            args: args.clone(),
+            clock: clock.clone(),
+            venue,
             spec: spec_seen.clone(),
             gate: Arc::clone(&gate),
             exchange: Arc::clone(&exchange),
@@ -180,7 +203,7 @@ impl Program {
         tasks.spawn(async move { ("server", serve(listen, server, server_stop).await.map_err(anyhow::Error::from)) });
         tasks.spawn(ended("contact", contact.run(status_is_written.clone())));
         tasks.spawn(ended("control", control.run(first, watches, stop_rest.clone())));
-        tasks.spawn(ended("session", session.run(stop_rest.clone())));
+        tasks.spawn(ended("session", session(session_parts, stop_rest.clone())));
         let writer_stop = stop_rest.clone();
         tasks.spawn(ended("status", async move {
             let _ends = status_is_written.drop_guard();
@@ -220,6 +243,50 @@ impl Program {
             Some(Err(error)) => Err(error).context("a task failed"),
         }
     }
+}
+
+/// What the session with an exchange needs.
+struct SessionParts<E> {
+    args: RunArgs,
+    clock: Clock,
+    venue: mpsc::Sender<VenueEvent>,
+    spec: watch::Receiver<ArbBot>,
+    gate: Arc<Gate>,
+    exchange: Arc<ArcSwapOption<E>>,
+    facts: watch::Sender<SessionFacts>,
+    before: Option<CredentialsStatus>,
+}
+
+fn live(parts: SessionParts<venue::Client>, shutdown: CancellationToken) -> BoxFuture<'static, ()> {
+    let SessionParts { args, clock, venue, spec, gate, exchange, facts, before } = parts;
+    let session = SessionTask {
+        connector: Connector::new(Transport::Network, clock, Randomness::system(), venue),
+        credentials_dir: args.credentials_dir,
+        backup_credentials_dir: args.backup_credentials_dir,
+        ca_file: args.ca_file,
+        spec,
+        gate,
+        exchange,
+        facts,
+        before,
+    };
+    session.run(shutdown).boxed()
+}
+
+/// No key is read and no client that could place an order is made.
+fn on_paper(
+    paper: Arc<Paper>,
+    told: mpsc::UnboundedReceiver<VenueEvent>,
+    parts: SessionParts<Paper>,
+    shutdown: CancellationToken,
+) -> BoxFuture<'static, ()> {
+    let SessionParts { args, clock, venue, spec, exchange, facts, .. } = parts;
+    let transport = Transport::Network;
+    let (events, ca_file) = (venue, args.ca_file);
+    let randomness = Randomness::system();
+    PaperTask { paper, told, transport, clock, randomness, events, ca_file, spec, exchange, facts }
+        .run(shutdown)
+        .boxed()
 }
 
 /// What differs between a cluster and a file.
@@ -281,7 +348,7 @@ impl Plane {
                 watches: Watches::none(),
                 sink: StatusSink::File(file.status_file(&name)),
                 contact: Contact::File(Box::new(FileTask { file, clock, gate, rounds })),
-                _lock: Some(lock),
+                _lock: lock,
             },
         }
     }

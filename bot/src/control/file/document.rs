@@ -216,14 +216,26 @@ fn rules(spec: &ArbBotSpec, before: Option<&ArbBotSpec>, problems: &mut Vec<Unre
     require(5 * second <= rest && rest <= 600 * second, "strategy.fundingCarry.orders.maxRest", "it must be 5s to 10m");
     let leg = carry.orders.leg_timeout.0;
     require(leg >= second, "strategy.fundingCarry.orders.legTimeout", "it must be at least 1s");
+    require(
+        !carry.future_product.ends_with("-INTX"),
+        "strategy.fundingCarry.futureProduct",
+        "INTX perpetuals over Advanced Trade ended on 1 October 2026: choose a US perpetual-style future, for example \
+         BIP-20DEC30-CDE",
+    );
     let credentials = &spec.credentials;
     let wants_backup = credentials.active != ActiveKey::Primary || credentials.failover != KeyFailover::Never;
     let has_backup = credentials.backup_secret_ref.is_some();
     require(has_backup || !wants_backup, "credentials", "active Backup and failover OnRefused need backupSecretRef");
+    if let Some(field) = spec.lacks_for_live() {
+        require(false, field, "it is missing, and execution Live needs it; to try a bot without a key use Paper");
+    }
     let Some(before) = before else { return };
     let old = &before.strategy.funding_carry;
     let immutable = "it is immutable: run another bot, with another --state-dir";
     require(spec.execution == before.execution, "execution", immutable);
+    let balance = |spec: &ArbBotSpec| spec.paper.as_ref().map(|paper| paper.balance);
+    let kept = balance(before).is_none_or(|_| balance(spec) == balance(before));
+    require(kept, "paper.balance", immutable);
     let portfolio = &before.venue.coinbase.portfolio;
     require(spec.venue.coinbase.portfolio == *portfolio, "venue.coinbase.portfolio", immutable);
     require(carry.spot_product == old.spot_product, "strategy.fundingCarry.spotProduct", immutable);

@@ -1,5 +1,6 @@
 //! What each of the bot's conditions says. Pure.
 
+use arbbot_crds::arbbot::Execution;
 use arbbot_crds::conditions::{ConditionStatus, ConditionType, Reason};
 use arbbot_crds::control::{Duty, Entry, Restriction};
 use arbbot_crds::incident::IncidentId;
@@ -70,7 +71,11 @@ fn trading(facts: Facts<'_>) -> Said {
         );
     }
     if facts.in_force.entry == Entry::Active && facts.in_force.duty == Duty::Hold {
-        return say(type_, true, Reason::EntryOpen, "entry is open");
+        let message = match facts.session.execution {
+            Some(Execution::Paper) => "entry is open, on paper: no order leaves the bot",
+            _ => "entry is open",
+        };
+        return say(type_, true, Reason::EntryOpen, message);
     }
     let (reason, why) = strongest(facts).map_or((Reason::Starting, "starting".to_owned()), |restriction| {
         let why = match (&facts.session.problem, restriction.source.as_str()) {
@@ -253,6 +258,10 @@ fn within_limits(facts: Facts<'_>) -> Said {
 fn credentials(facts: Facts<'_>) -> Said {
     let type_ = ConditionType::CredentialsValid;
     let session = facts.session;
+    if session.execution == Some(Execution::Paper) {
+        let message = "the bot trades on paper: it uses no key, and fills its orders itself against public market data";
+        return say(type_, true, Reason::OnPaper, message);
+    }
     if let Some((reason, why)) = &session.unfit {
         return say(type_, false, *reason, why.clone());
     }
@@ -315,6 +324,10 @@ fn connected(facts: Facts<'_>) -> Said {
                 "REST and both WebSockets work; on {products} the exchange refuses orders that expire by themselves: \
                  should this bot die, cancel its resting orders there"
             );
+            say(type_, true, Reason::Connected, message)
+        }
+        None if facts.session.execution == Some(Execution::Paper) => {
+            let message = "REST and the WebSocket of the public market data work; the account is on paper";
             say(type_, true, Reason::Connected, message)
         }
         None => say(type_, true, Reason::Connected, "REST and both WebSockets work"),

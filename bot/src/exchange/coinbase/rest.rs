@@ -2,6 +2,7 @@
 
 mod calls;
 pub mod manual;
+mod public;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,7 @@ use super::jwt::{Signer, TOKEN_LIFE, VenueClock};
 use super::transport::{Transport, authority};
 use super::wire;
 use crate::exchange::ExchangeError;
+pub use public::PublicRest;
 
 /// Deadline of every call, its waiting for its turn included.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -37,17 +39,24 @@ const CANCEL_BATCH: usize = 100;
 /// The REST client of one key at one endpoint.
 #[derive(Debug)]
 pub struct Coinbase {
+    rest: Rest,
+    signer: Arc<Signer>,
+    /// Products that refuse orders which expire by themselves.
+    resting: Mutex<BTreeSet<String>>,
+}
+
+/// Makes the calls at one endpoint. Without a key only the public ones.
+#[derive(Debug)]
+pub struct Rest {
     http: Http,
     /// Up to and without the resource: `https://host/api/v3/brokerage`.
     root: Url,
-    signer: Arc<Signer>,
+    signer: Option<Arc<Signer>>,
     venue: Arc<VenueClock>,
     budget: Arc<Budget>,
     circuit: Circuit,
     /// Whether the last authenticated call was refused.
     refused: AtomicBool,
-    /// Products that refuse orders which expire by themselves.
-    resting: Mutex<BTreeSet<String>>,
 }
 
 /// One call.
@@ -104,23 +113,8 @@ impl Coinbase {
         venue: Arc<VenueClock>,
         budget: Arc<Budget>,
     ) -> Result<Self, ExchangeError> {
-        let unreachable = |cause: String| ExchangeError::Unreachable { url: rest_url.to_owned(), cause };
-        let root = format!("{}/api/v3/brokerage", rest_url.trim_end_matches('/'));
-        let root = Url::parse(&root).map_err(|error| unreachable(error.to_string()))?;
-        if root.scheme() != "https" || root.host_str().is_none() {
-            return Err(unreachable("it is not an https:// URL".to_owned()));
-        }
-        let http = Http::new(transport, tls).map_err(unreachable)?;
-        Ok(Self {
-            http,
-            root,
-            signer,
-            venue,
-            budget,
-            circuit: Circuit::default(),
-            refused: AtomicBool::new(false),
-            resting: Mutex::default(),
-        })
+        let rest = Rest::new(rest_url, transport, tls, Some(Arc::clone(&signer)), venue, budget)?;
+        Ok(Self { rest, signer, resting: Mutex::default() })
     }
 
     /// Fingerprint of the key in use.
@@ -132,13 +126,13 @@ impl Coinbase {
     /// Why the endpoint counts as failing; None while it answers.
     #[must_use]
     pub fn failing(&self) -> Option<String> {
-        self.circuit.failing()
+        self.rest.failing()
     }
 
     /// Whether the exchange refused the key at the last call.
     #[must_use]
     pub fn is_refused(&self) -> bool {
-        self.refused.load(Ordering::Relaxed)
+        self.rest.refused.load(Ordering::Relaxed)
     }
 
     fn resting(&self) -> MutexGuard<'_, BTreeSet<String>> {
@@ -154,6 +148,50 @@ impl Coinbase {
     /// The venue's time, as measured.
     #[must_use]
     pub fn venue_clock(&self) -> &VenueClock {
+        &self.rest.venue
+    }
+
+    /// Measures the venue's time (GET /time, without authentication).
+    ///
+    /// # Errors
+    /// The venue did not answer.
+    pub async fn measure_time(&self) -> Result<(), ExchangeError> {
+        self.rest.measure_time().await
+    }
+}
+
+impl Rest {
+    /// What has not yet talked to anybody.
+    ///
+    /// # Errors
+    /// The URL or the TLS configuration cannot be used.
+    pub fn new(
+        rest_url: &str,
+        transport: &Transport,
+        tls: rustls::ClientConfig,
+        signer: Option<Arc<Signer>>,
+        venue: Arc<VenueClock>,
+        budget: Arc<Budget>,
+    ) -> Result<Self, ExchangeError> {
+        let unreachable = |cause: String| ExchangeError::Unreachable { url: rest_url.to_owned(), cause };
+        let root = format!("{}/api/v3/brokerage", rest_url.trim_end_matches('/'));
+        let root = Url::parse(&root).map_err(|error| unreachable(error.to_string()))?;
+        if root.scheme() != "https" || root.host_str().is_none() {
+            return Err(unreachable("it is not an https:// URL".to_owned()));
+        }
+        let http = Http::new(transport, tls).map_err(unreachable)?;
+        Ok(Self { http, root, signer, venue, budget, circuit: Circuit::default(), refused: AtomicBool::new(false) })
+    }
+
+    /// Why the endpoint counts as failing; None while it answers.
+    #[must_use]
+    pub fn failing(&self) -> Option<String> {
+        self.circuit.failing()
+    }
+
+    /// The venue's time, as measured.
+    #[must_use]
+    pub fn venue_clock(&self) -> &Arc<VenueClock> {
         &self.venue
     }
 
@@ -311,8 +349,11 @@ impl Coinbase {
             Authentication::Token => Some(now.saturating_add(TOKEN_LIFE)),
             Authentication::TokenUntil(at) => Some(at),
         };
-        let token = expires.map(|at| self.signer.token(Some(uri), self.venue.at(now), self.venue.at(at)));
-        let token = token.transpose().map_err(|error| refuse(error.to_string()))?;
+        let sign = |at| {
+            let signer = self.signer.as_ref().ok_or_else(|| "it needs a key, and there is none".to_owned())?;
+            signer.token(Some(uri), self.venue.at(now), self.venue.at(at)).map_err(|error| error.to_string())
+        };
+        let token = expires.map(sign).transpose().map_err(refuse)?;
         let body = call.body.as_ref().map(|body| body.to_string().into_bytes());
         Ok(Request { method: call.method.clone(), url, token, body })
     }

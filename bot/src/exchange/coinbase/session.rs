@@ -106,8 +106,12 @@ impl Connector {
         Self { transport, clock, randomness, events, budget: Arc::new(Budget::new(LEAST_RATE)) }
     }
 
+    pub(super) fn budget(&self) -> Arc<Budget> {
+        Arc::clone(&self.budget)
+    }
+
     /// The bot's share of the account's rate limit, in requests per second.
-    pub(super) fn set_rate(&self, per_second: u32) {
+    pub(in crate::exchange) fn set_rate(&self, per_second: u32) {
         self.budget.set_rate(per_second);
     }
 }
@@ -161,9 +165,10 @@ impl Session {
                 transport: connector.transport.clone(),
                 randomness: connector.randomness.clone(),
                 tls: Arc::clone(&tls),
-                signer: Arc::clone(&signer),
+                signer: Some(Arc::clone(&signer)),
                 venue: Arc::clone(&venue),
                 outlet: Arc::clone(&outlet),
+                tape: None,
             };
             tasks.spawn(feed.run());
         }

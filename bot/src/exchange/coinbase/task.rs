@@ -105,7 +105,7 @@ impl SessionTask {
             active: credentials.active,
             failover: credentials.failover,
             max_age: credentials.max_age.0,
-            portfolio: venue.portfolio.clone(),
+            portfolio: venue.portfolio.clone().unwrap_or_default(),
             products: [carry.spot_product.clone(), carry.future_product.clone()],
             requests_per_second: venue.requests_per_second,
         }

@@ -18,7 +18,7 @@ pub use self::outlet::Outlet;
 use super::jwt::{Signer, TOKEN_LIFE, VenueClock};
 use super::tls::causes;
 use super::transport::{Socket, Transport};
-use crate::exchange::Link;
+use crate::exchange::{Link, MarketEvent};
 use crate::randomness::Randomness;
 
 /// Deadline of a connection and of each message that is sent.
@@ -39,10 +39,16 @@ pub struct Feed {
     pub transport: Transport,
     pub randomness: Randomness,
     pub tls: Arc<rustls::ClientConfig>,
-    pub signer: Arc<Signer>,
+    /// None: only public channels, without a token.
+    pub signer: Option<Arc<Signer>>,
     pub venue: Arc<VenueClock>,
     pub outlet: Arc<Outlet>,
+    /// Told of every price level and trade before the outlet hears of what follows from them.
+    pub tape: Option<Tape>,
 }
+
+/// Hears the whole book and every trade.
+pub type Tape = Arc<dyn Fn(MarketEvent) + Send + Sync>;
 
 /// Why a connection ended.
 enum End {
@@ -59,12 +65,16 @@ impl Feed {
         loop {
             let started = Instant::now();
             let mut channels = Channels::new(self.link, &self.products);
+            if self.tape.is_some() {
+                channels = channels.with_tape();
+            }
             let cause = match self.connection(&mut channels).await {
                 End::Unheard => return,
                 End::Broken(cause) => cause,
             };
             if channels.is_up() || last_cause.as_ref() != Some(&cause) {
                 tracing::warn!(link = %self.link, url = %self.url, %cause, "connection lost; connecting again");
+                self.record(MarketEvent::Lost);
                 for event in channels.down(&cause) {
                     if !self.outlet.tell(event).await {
                         return;
@@ -88,18 +98,29 @@ impl Feed {
         }
     }
 
+    fn record(&self, event: MarketEvent) {
+        if let Some(tape) = &self.tape {
+            tape(event);
+        }
+    }
+
     async fn connect(&self) -> Result<Socket, String> {
         let mut socket = timeout(CONNECT, self.transport.web_socket(&self.url, &self.tls))
             .await
             .map_err(|_| format!("no connection within {} s", CONNECT.as_secs()))?
             .map_err(|cause| format!("no connection: {cause}"))?;
-        for channel in Channels::names(self.link) {
+        let trades: &[&str] = if self.tape.is_some() { &["market_trades"] } else { &[] };
+        for channel in Channels::names(self.link).iter().chain(trades) {
             // The user channel without products tells of all of them; heartbeats belong to no product.
-            let products: &[String] = if *channel == "level2" { &self.products } else { &[] };
-            let now = self.venue.boottime();
-            let expires = self.venue.at(now.saturating_add(TOKEN_LIFE));
-            let token = self.signer.token(None, self.venue.at(now), expires).map_err(|error| error.to_string())?;
-            subscribe(&mut socket, channel, products, Some(token)).await?;
+            let of_products = matches!(*channel, "level2" | "market_trades");
+            let products: &[String] = if of_products { &self.products } else { &[] };
+            let sign = |signer: &Arc<Signer>| {
+                let now = self.venue.boottime();
+                let expires = self.venue.at(now.saturating_add(TOKEN_LIFE));
+                signer.token(None, self.venue.at(now), expires).map_err(|error| error.to_string())
+            };
+            let token = self.signer.as_ref().map(sign).transpose()?;
+            subscribe(&mut socket, channel, products, token).await?;
         }
         Ok(socket)
     }
@@ -128,6 +149,9 @@ impl Feed {
                 if began.elapsed() > STABLE {
                     self.outlet.failed(self.link, 0);
                 }
+            }
+            for event in heard.market {
+                self.record(event);
             }
             for event in heard.events {
                 if !self.outlet.tell(event).await {

@@ -13,7 +13,7 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer, de};
 
 pub use self::account::{Account, BalanceSummary, Positions};
-pub use self::message::{Level2Event, Message, UserEvent};
+pub use self::message::{Level2Event, Message, TradesEvent, UserEvent};
 pub use self::order::{Cancels, CreateOrder, OneOrder, Order, UNSUPPORTED, new_order};
 pub use self::product::WireProduct;
 use crate::exchange::KeyPermissions;

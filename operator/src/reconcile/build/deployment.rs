@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use arbbot_crds::arbbot::{Credentials, Execution};
 use arbbot_crds::names::{
     BACKUP_CREDENTIALS_DIR, BOT_PORT, CA_DIR, CREDENTIALS_DIR, LEDGER_DIR, child_name, ledger_claim_name,
 };
@@ -111,7 +112,7 @@ fn args(bot: &ValidatedBot) -> Vec<String> {
     let listen = format!("$(POD_IP):{BOT_PORT}");
     let mut args = strings(["run", "--name", bot.name(), "--listen", &listen]);
     args.extend(strings(["--credentials-dir", CREDENTIALS_DIR, "--ledger-dir", LEDGER_DIR]));
-    if bot.spec().credentials.backup_secret_ref.is_some() {
+    if keys(bot).backup_secret_ref.is_some() {
         args.extend(strings(["--backup-credentials-dir", BACKUP_CREDENTIALS_DIR]));
     }
     if bot.spec().venue.coinbase.ca_bundle.is_some() {
@@ -146,18 +147,27 @@ fn env(bot: &ValidatedBot) -> Vec<EnvVar> {
     env
 }
 
+/// The keys that reach the pod. On paper none does, whatever the spec names: what is not there cannot sign an order.
+fn keys(bot: &ValidatedBot) -> Credentials {
+    match bot.spec().execution {
+        Execution::Live => bot.spec().credentials.clone(),
+        Execution::Paper => Credentials::default(),
+    }
+}
+
 fn volumes(bot: &ValidatedBot) -> Vec<Volume> {
-    let secret = SecretVolumeSource {
-        secret_name: Some(bot.spec().credentials.secret_ref.name.clone()),
-        default_mode: Some(0o440),
-        ..SecretVolumeSource::default()
-    };
     let claim = PersistentVolumeClaimVolumeSource { claim_name: ledger_claim_name(bot.name()), read_only: None };
-    let mut volumes = vec![
-        Volume { name: "credentials".to_owned(), secret: Some(secret), ..Volume::default() },
-        Volume { name: "ledger".to_owned(), persistent_volume_claim: Some(claim), ..Volume::default() },
-    ];
-    if let Some(backup) = &bot.spec().credentials.backup_secret_ref {
+    let mut volumes = Vec::new();
+    if let Some(primary) = &keys(bot).secret_ref {
+        let secret = SecretVolumeSource {
+            secret_name: Some(primary.name.clone()),
+            default_mode: Some(0o440),
+            ..SecretVolumeSource::default()
+        };
+        volumes.push(Volume { name: "credentials".to_owned(), secret: Some(secret), ..Volume::default() });
+    }
+    volumes.push(Volume { name: "ledger".to_owned(), persistent_volume_claim: Some(claim), ..Volume::default() });
+    if let Some(backup) = &keys(bot).backup_secret_ref {
         let secret = SecretVolumeSource {
             secret_name: Some(backup.name.clone()),
             default_mode: Some(0o440),
@@ -188,8 +198,12 @@ fn mounts(bot: &ValidatedBot) -> Vec<VolumeMount> {
         read_only: read_only.then_some(true),
         ..VolumeMount::default()
     };
-    let mut mounts = vec![mount("credentials", CREDENTIALS_DIR, true), mount("ledger", LEDGER_DIR, false)];
-    if bot.spec().credentials.backup_secret_ref.is_some() {
+    let mut mounts = Vec::new();
+    if keys(bot).secret_ref.is_some() {
+        mounts.push(mount("credentials", CREDENTIALS_DIR, true));
+    }
+    mounts.push(mount("ledger", LEDGER_DIR, false));
+    if keys(bot).backup_secret_ref.is_some() {
         mounts.push(mount("backup-credentials", BACKUP_CREDENTIALS_DIR, true));
     }
     if bot.spec().venue.coinbase.ca_bundle.is_some() {
@@ -281,6 +295,19 @@ mod tests {
         assert_eq!(pod["volumes"][0]["secret"], json!({"secretName": "key", "defaultMode": 0o440}));
         let mount = &pod["containers"][0]["volumeMounts"][0];
         assert_eq!(*mount, json!({"name": "credentials", "mountPath": "/etc/arbbot/credentials", "readOnly": true}));
+    }
+
+    #[test]
+    fn no_key_reaches_a_pod_that_trades_on_paper() {
+        let mut bot = bot("");
+        bot.spec.execution = Execution::Paper;
+        bot.spec.credentials.backup_secret_ref = serde_json::from_value(json!({"name": "key-b"})).unwrap();
+        let deployment = json!(build(&validated(&bot), 1));
+        let pod = &deployment["spec"]["template"]["spec"];
+        let names = |list: &Value| list.as_array().unwrap().iter().map(|v| v["name"].clone()).collect::<Vec<_>>();
+        assert_eq!(names(&pod["volumes"]), ["ledger"]);
+        assert_eq!(names(&pod["containers"][0]["volumeMounts"]), ["ledger"]);
+        assert!(!pod.to_string().contains("--backup-credentials-dir"));
     }
 
     #[test]

@@ -18,7 +18,7 @@ impl Coinbase {
             priority: Priority::Reserved,
             ..Call::get(&["orders", "batch_cancel"], &[])
         };
-        let cancels: wire::Cancels = self.call(&call).await?;
+        let cancels: wire::Cancels = self.rest.call(&call).await?;
         let refused = |id: &String| match cancels.results.iter().find(|result| result.order_id == *id) {
             Some(result) if result.success => None,
             Some(result) => Some((id.clone(), result.failure_reason.clone())),
@@ -28,43 +28,51 @@ impl Coinbase {
     }
 }
 
+/// A product as GET /products/{id} or its public form shows it.
+pub(super) fn read_product(product: wire::WireProduct, now: Timestamp) -> Result<Product, ExchangeError> {
+    let id = product.id().to_owned();
+    let call = format!("GET /products/{id}");
+    if product.venue() == "INTX" {
+        let message = format!(
+            "{id} is an INTX perpetual, and INTX perpetuals over Advanced Trade ended on 2026-10-01; choose a US \
+             perpetual-style future, for example BIP-20DEC30-CDE"
+        );
+        return Err(ExchangeError::BadRequest { call, message });
+    }
+    product.into_product(now).map_err(unreadable(&call))
+}
+
 impl Exchange for Coinbase {
     async fn key_permissions(&self) -> Result<KeyPermissions, ExchangeError> {
-        Ok(self.get::<wire::Permissions>(&["key_permissions"], &[]).await?.into())
+        Ok(self.rest.get::<wire::Permissions>(&["key_permissions"], &[]).await?.into())
     }
 
     async fn product(&self, id: &str) -> Result<Product, ExchangeError> {
-        let call = format!("GET /products/{id}");
-        let product: wire::WireProduct = self.get(&["products", id], &[]).await?;
-        if product.venue() == "INTX" {
-            let message = format!(
-                "{id} is an INTX perpetual, and INTX perpetuals over Advanced Trade ended on 2026-10-01; choose a US \
-                 perpetual-style future, for example BIP-20DEC30-CDE"
-            );
-            return Err(ExchangeError::BadRequest { call, message });
-        }
-        product.into_product(self.venue.now()).map_err(unreadable(&call))
+        let product: wire::WireProduct = self.rest.get(&["products", id], &[]).await?;
+        read_product(product, self.rest.venue.now())
     }
 
     async fn orders(&self, products: &[String], since: Option<Timestamp>) -> Result<Vec<OrderState>, ExchangeError> {
         // The engine mixes times of both clocks here: the earlier of the two readings misses nothing.
-        let since = since.map(|since| since.min(self.venue.of(since)).to_string());
+        let since = since.map(|since| since.min(self.rest.venue.of(since)).to_string());
         // Without order_status: that filter hides orders that are pending or queued.
         let mut query: Vec<(&str, &str)> = products.iter().map(|id| ("product_ids", id.as_str())).collect();
         query.extend(since.as_deref().map(|since| ("start_date", since)));
-        self.pages(&["orders", "historical", "batch"], &query, <OrderState as TryFrom<wire::Order>>::try_from).await
+        self.rest
+            .pages(&["orders", "historical", "batch"], &query, <OrderState as TryFrom<wire::Order>>::try_from)
+            .await
     }
 
     async fn order(&self, order_id: &str) -> Result<OrderState, ExchangeError> {
-        let one: wire::OneOrder = self.get(&["orders", "historical", order_id], &[]).await?;
+        let one: wire::OneOrder = self.rest.get(&["orders", "historical", order_id], &[]).await?;
         one.order.try_into().map_err(unreadable("GET /orders/historical/{order_id}"))
     }
 
     async fn holdings(&self) -> Result<Holdings, ExchangeError> {
         let (accounts, positions, summary) = tokio::try_join!(
-            self.pages(&["accounts"], &[], |account: wire::Account| Ok((account.total(), account.currency))),
-            self.get::<wire::Positions>(&["cfm", "positions"], &[]),
-            self.get::<wire::BalanceSummary>(&["cfm", "balance_summary"], &[]),
+            self.rest.pages(&["accounts"], &[], |account: wire::Account| Ok((account.total(), account.currency))),
+            self.rest.get::<wire::Positions>(&["cfm", "positions"], &[]),
+            self.rest.get::<wire::BalanceSummary>(&["cfm", "balance_summary"], &[]),
         )?;
         let mut holdings = Holdings {
             contracts: positions.contracts().map_err(unreadable("GET /cfm/positions"))?,
@@ -83,7 +91,7 @@ impl Exchange for Coinbase {
         let mut expires = true;
         if let OrderKind::PostOnly { expires_at, .. } = &mut order.kind {
             // By the venue's clock: an order must not outlive its bot because the machine's runs ahead.
-            *expires_at = self.venue.of(*expires_at);
+            *expires_at = self.rest.venue.of(*expires_at);
             expires = !self.resting().contains(&order.product);
         }
         let (path, body) = wire::new_order(&order, expires);
@@ -100,7 +108,7 @@ impl Exchange for Coinbase {
             authentication: Authentication::TokenUntil(token_until),
             repeatable: false,
         };
-        let reply: wire::CreateOrder = self.call(&call).await?;
+        let reply: wire::CreateOrder = self.rest.call(&call).await?;
         let placed = reply.into_placed().map_err(unreadable(&call.name()))?;
         if let (OrderKind::PostOnly { .. }, true, Placed::Rejected { reason, .. }) = (&order.kind, expires, &placed)
             && reason == wire::UNSUPPORTED

@@ -231,7 +231,7 @@ struct BestBidAsk {
 }
 
 #[derive(Deserialize)]
-struct PriceBook {
+pub(super) struct PriceBook {
     product_id: String,
     #[serde(default, deserialize_with = "nullable")]
     bids: Vec<Level>,
@@ -242,6 +242,14 @@ struct PriceBook {
 #[derive(Deserialize)]
 struct Level {
     price: String,
+}
+
+impl PriceBook {
+    /// Best bid and offer; empty where there is none.
+    pub(super) fn best(self) -> (String, String) {
+        let first = |levels: Vec<Level>| levels.into_iter().next().map(|level| level.price).unwrap_or_default();
+        (first(self.bids), first(self.asks))
+    }
 }
 
 impl Coinbase {
@@ -275,7 +283,7 @@ impl Coinbase {
             body.remove("client_order_id");
         }
         let call = Call { method: Method::POST, body: Some(body), ..Call::get(&["orders", "preview"], &[]) };
-        self.call(&call).await
+        self.rest.call(&call).await
     }
 
     /// What the venue would make of an edit. Nothing changes.
@@ -285,7 +293,7 @@ impl Coinbase {
     pub async fn preview_edit(&self, order_id: &str, price: &str, size: &str) -> Result<Preview, ExchangeError> {
         let body = json!({"order_id": order_id, "price": price, "size": size});
         let call = Call { method: Method::POST, body: Some(body), ..Call::get(&["orders", "edit_preview"], &[]) };
-        self.call(&call).await
+        self.rest.call(&call).await
     }
 
     /// Changes price and size of a resting order that is good till cancelled. It is said once: saying it twice after a
@@ -302,7 +310,7 @@ impl Coinbase {
             repeatable: false,
             ..Call::get(&["orders", "edit"], &[])
         };
-        let edited: Edited = self.call(&call).await?;
+        let edited: Edited = self.rest.call(&call).await?;
         Ok(match (edited.success, edited.errors.is_empty()) {
             (true, _) => Vec::new(),
             (false, true) => vec!["UNKNOWN_EDIT_ORDER_FAILURE_REASON".to_owned()],
@@ -322,7 +330,7 @@ impl Coinbase {
         let since = since.map(|since| since.to_string());
         let mut query: Vec<(&str, &str)> = product.map(|id| ("product_ids", id)).into_iter().collect();
         query.extend(since.as_deref().map(|since| ("start_date", since)));
-        self.pages(&["orders", "historical", "batch"], &query, Ok).await
+        self.rest.pages(&["orders", "historical", "batch"], &query, Ok).await
     }
 
     /// One order by the venue's id.
@@ -334,7 +342,7 @@ impl Coinbase {
         struct One {
             order: OrderDetails,
         }
-        Ok(self.get::<One>(&["orders", "historical", order_id], &[]).await?.order)
+        Ok(self.rest.get::<One>(&["orders", "historical", order_id], &[]).await?.order)
     }
 
     /// The fills of an order.
@@ -342,7 +350,7 @@ impl Coinbase {
     /// # Errors
     /// The venue does not answer, or with something unreadable.
     pub async fn fills(&self, order_id: &str) -> Result<Vec<Fill>, ExchangeError> {
-        self.pages(&["orders", "historical", "fills"], &[("order_ids", order_id)], Ok).await
+        self.rest.pages(&["orders", "historical", "fills"], &[("order_ids", order_id)], Ok).await
     }
 
     /// Every account: what is there of each currency.
@@ -350,7 +358,7 @@ impl Coinbase {
     /// # Errors
     /// The venue does not answer, or with something unreadable.
     pub async fn balances(&self) -> Result<Vec<Balance>, ExchangeError> {
-        self.pages(&["accounts"], &[], Ok).await
+        self.rest.pages(&["accounts"], &[], Ok).await
     }
 
     /// The futures positions.
@@ -358,7 +366,7 @@ impl Coinbase {
     /// # Errors
     /// The venue does not answer, or with something unreadable.
     pub async fn positions(&self) -> Result<Vec<Position>, ExchangeError> {
-        Ok(self.get::<Positions>(&["cfm", "positions"], &[]).await?.positions)
+        Ok(self.rest.get::<Positions>(&["cfm", "positions"], &[]).await?.positions)
     }
 
     /// The futures account.
@@ -366,7 +374,7 @@ impl Coinbase {
     /// # Errors
     /// The venue does not answer, or with something unreadable.
     pub async fn futures_balance(&self) -> Result<FuturesBalance, ExchangeError> {
-        Ok(self.get::<BalanceSummary>(&["cfm", "balance_summary"], &[]).await?.balance_summary)
+        Ok(self.rest.get::<BalanceSummary>(&["cfm", "balance_summary"], &[]).await?.balance_summary)
     }
 
     /// The fees of spot, or of US futures.
@@ -376,7 +384,7 @@ impl Coinbase {
     pub async fn fees(&self, futures: bool) -> Result<FeeTier, ExchangeError> {
         let query: &[_] =
             if futures { &[("product_type", "FUTURE"), ("product_venue", "FCM")] } else { &[("product_type", "SPOT")] };
-        Ok(self.get::<TransactionSummary>(&["transaction_summary"], query).await?.fee_tier)
+        Ok(self.rest.get::<TransactionSummary>(&["transaction_summary"], query).await?.fee_tier)
     }
 
     /// Best bid and best ask of a product; empty where a side of its book is.
@@ -384,9 +392,8 @@ impl Coinbase {
     /// # Errors
     /// The venue does not answer, or does not know the product.
     pub async fn best_bid_ask(&self, product: &str) -> Result<(String, String), ExchangeError> {
-        let best: BestBidAsk = self.get(&["best_bid_ask"], &[("product_ids", product)]).await?;
+        let best: BestBidAsk = self.rest.get(&["best_bid_ask"], &[("product_ids", product)]).await?;
         let book = best.pricebooks.into_iter().find(|book| book.product_id == product);
-        let first = |levels: Vec<Level>| levels.into_iter().next().map(|level| level.price).unwrap_or_default();
-        Ok(book.map(|book| (first(book.bids), first(book.asks))).unwrap_or_default())
+        Ok(book.map(PriceBook::best).unwrap_or_default())
     }
 }

@@ -1,5 +1,6 @@
 //! What the session task shows in status, and what it tells the gate.
 
+use arbbot_crds::arbbot::Execution;
 use arbbot_crds::conditions::Reason;
 use arbbot_crds::control::{Entry, Restriction};
 
@@ -32,6 +33,7 @@ impl SessionTask {
         let is_old =
             state.verified_at.as_ref().is_some_and(|at| now.duration_since(at.0).unsigned_abs() > wanted.max_age);
         let facts = SessionFacts {
+            execution: Some(Execution::Live),
             endpoint: state.open.as_ref().map(|open| open.endpoint.name.clone()).unwrap_or_default(),
             active: in_use,
             fingerprint: state.fingerprint.clone(),

@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::super::wire::{Level2Event, Message, UserEvent};
-use crate::exchange::{Link, OrderState, Touch, VenueEvent};
+use super::super::wire::{Level2Event, Message, TradesEvent, UserEvent};
+use crate::exchange::{Link, MarketEvent, OrderState, Touch, VenueEvent};
 use crate::market::OrderBook;
 
 /// What a message said.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Heard {
     pub events: Vec<VenueEvent>,
+    /// Every price level and trade, where they are wanted.
+    pub market: Vec<MarketEvent>,
     pub heartbeat: bool,
 }
 
@@ -31,12 +33,19 @@ pub struct Channels {
     /// Number of the last message.
     sequence: Option<u64>,
     markets: BTreeMap<String, Market>,
+    /// Whether every price level and trade is wanted.
+    tape: bool,
 }
 
 impl Channels {
     pub fn new(link: Link, products: &[String]) -> Self {
         let markets = products.iter().map(|product| (product.clone(), Market::default())).collect();
-        Self { link, up: false, sequence: None, markets }
+        Self { link, up: false, sequence: None, markets, tape: false }
+    }
+
+    /// Tells every price level and trade, too.
+    pub fn with_tape(self) -> Self {
+        Self { tape: true, ..self }
     }
 
     /// What to subscribe to, the channel that carries the link first. Heartbeats keep the others alive.
@@ -97,6 +106,7 @@ impl Channels {
             match message.channel.as_str() {
                 "subscriptions" => self.confirmed(&event, &mut heard),
                 "l2_data" => self.level2(&read(event, "l2_data")?, &mut heard)?,
+                "market_trades" if self.tape => self.trades(&read(event, "market_trades")?, &mut heard),
                 "user" => self.user(read(event, "user")?, &mut heard)?,
                 _ => {}
             }
@@ -115,6 +125,10 @@ impl Channels {
     fn level2(&mut self, event: &Level2Event, heard: &mut Heard) -> Result<(), String> {
         let Some(market) = self.markets.get_mut(&event.product_id) else { return Ok(()) };
         let levels = event.levels()?;
+        if self.tape {
+            let (product, snapshot) = (event.product_id.clone(), event.kind == "snapshot");
+            heard.market.push(MarketEvent::Levels { product, snapshot, levels: levels.clone() });
+        }
         let result = match event.kind.as_str() {
             "snapshot" => market.book.snapshot(levels),
             "update" => market.book.update(levels),
@@ -127,6 +141,18 @@ impl Channels {
             heard.events.push(VenueEvent::Touch { product: event.product_id.clone(), touch });
         }
         Ok(())
+    }
+
+    /// The snapshot of past trades is no news.
+    fn trades(&self, event: &TradesEvent, heard: &mut Heard) {
+        let new = event.trades.iter().filter(|_| event.kind == "update");
+        let ours = new.filter(|trade| self.markets.contains_key(&trade.product_id));
+        heard.market.extend(ours.map(|trade| MarketEvent::Trade {
+            product: trade.product_id.clone(),
+            price: trade.price,
+            size: trade.size,
+            at: trade.time,
+        }));
     }
 
     fn user(&self, event: UserEvent, heard: &mut Heard) -> Result<(), String> {

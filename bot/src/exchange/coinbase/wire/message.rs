@@ -59,6 +59,26 @@ impl Level2Event {
     }
 }
 
+/// An event of the channel `market_trades`.
+#[derive(Deserialize)]
+pub struct TradesEvent {
+    #[serde(rename = "type")]
+    pub kind: String,
+    #[serde(default, deserialize_with = "nullable")]
+    pub trades: Vec<Trade>,
+}
+
+#[derive(Deserialize)]
+pub struct Trade {
+    pub product_id: String,
+    #[serde(deserialize_with = "decimal")]
+    pub price: Decimal,
+    #[serde(deserialize_with = "decimal")]
+    pub size: Decimal,
+    #[serde(default, deserialize_with = "time_or_none")]
+    pub time: Option<Timestamp>,
+}
+
 /// An event of the channel `user`.
 #[derive(Deserialize)]
 pub struct UserEvent {

@@ -5,7 +5,7 @@ use rust_decimal::{Decimal, dec};
 use serde::Deserialize;
 
 use super::{decimal, nullable, time_or_none};
-use crate::exchange::{FutureDetails, Product};
+use crate::exchange::{CarryTerms, FutureDetails, Product};
 
 /// Bounds of a product's rules: increments, least sizes and contract sizes.
 const LEAST_RULE: Decimal = dec!(0.0000000001);
@@ -65,9 +65,43 @@ struct Future {
     contract_size: Decimal,
     #[serde(default, deserialize_with = "nullable")]
     contract_root_unit: String,
+    intraday_margin_rate: Option<Margin>,
+    overnight_margin_rate: Option<Margin>,
+    /// Of the hour that ended at `funding_time`. On US futures it stands here and not in perpetual_details.
+    #[serde(default, deserialize_with = "decimal")]
+    funding_rate: Decimal,
+    #[serde(default, deserialize_with = "time_or_none")]
+    funding_time: Option<Timestamp>,
+}
+
+/// Initial margin as a fraction of notional.
+#[derive(Deserialize)]
+struct Margin {
+    #[serde(default, deserialize_with = "decimal")]
+    long_margin_rate: Decimal,
+    #[serde(default, deserialize_with = "decimal")]
+    short_margin_rate: Decimal,
 }
 
 impl WireProduct {
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.product_id
+    }
+
+    /// What holding it costs; None for spot.
+    pub fn carry_terms(&self) -> Option<CarryTerms> {
+        let future = self.future_product_details.as_ref()?;
+        let rates = [&future.intraday_margin_rate, &future.overnight_margin_rate];
+        let worst = |of: fn(&Margin) -> Decimal| rates.into_iter().flatten().map(of).max();
+        Some(CarryTerms {
+            long_margin: worst(|rate| rate.long_margin_rate).unwrap_or(Decimal::ONE),
+            short_margin: worst(|rate| rate.short_margin_rate).unwrap_or(Decimal::ONE),
+            funding_rate: future.funding_rate,
+            funding_time: future.funding_time,
+        })
+    }
+
     /// Where the product trades: CBE (spot), FCM (US derivatives), INTX (ended).
     pub fn venue(&self) -> &str {
         &self.product_venue
