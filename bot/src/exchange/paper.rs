@@ -23,7 +23,7 @@ pub use self::session::PaperTask;
 use self::store::Store;
 pub use self::store::StoreError;
 use self::venue::Venue;
-use super::coinbase::PublicRest;
+use super::venue::PublicRest;
 use super::{
     Exchange, ExchangeError, Holdings, KeyPermissions, MarketEvent, OrderState, Placed, Product, Touch, VenueEvent,
 };

@@ -11,8 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Paper;
 use crate::clock::Clock;
-use crate::exchange::coinbase::session::Connector;
-use crate::exchange::coinbase::{PublicSession, SessionError, Transport};
+use crate::exchange::venue::{Connector, PublicSession, SessionError, Transport};
 use crate::exchange::{Link, SessionFacts, VenueEvent};
 use crate::randomness::Randomness;
 
