@@ -16,6 +16,7 @@ macro_rules! eventually {
 
 mod deletion;
 mod drift;
+mod paper;
 mod policies;
 mod stopping;
 
@@ -40,6 +41,7 @@ use drift::{
     an_object_that_nobody_can_read_says_so_and_stops_no_other,
     every_child_changed_by_hand_is_restored_and_then_nothing_is_written,
 };
+use paper::a_bot_on_paper_needs_no_key_obeys_a_kill_and_sends_nothing_to_the_exchange;
 use policies::{
     a_bot_created_under_an_engaged_policy_starts_latched, a_desk_is_killed_and_released_by_one_policy,
     a_policy_that_is_relabelled_away_while_engaged_releases_nothing,
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
     run(
         24,
         scenarios![
+            a_bot_on_paper_needs_no_key_obeys_a_kill_and_sends_nothing_to_the_exchange,
             stopped_drains_then_scales_to_zero_and_comes_back,
             a_kill_on_a_stopped_bot_is_latched,
             foreground_deletion_closes_the_position_first,
