@@ -1,6 +1,7 @@
 //! The bot's own orders: what is known of each, and what each may still do.
 
 mod settled;
+mod totals;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,7 +9,8 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use rust_decimal::Decimal;
 
-use self::settled::{Settled, Sums};
+use self::settled::Settled;
+use self::totals::Totals;
 use crate::exchange::{NewOrder, OrderKind, OrderState, OrderStatus, Side};
 use crate::execution::kill::STUCK_AFTER;
 use crate::ledger::{OrderRecord, RecordStatus};
@@ -22,6 +24,8 @@ const NOT_PLACED_LISTINGS: u32 = 2;
 const CANCEL_AGAIN: Duration = Duration::from_secs(1);
 /// How long the user channel has to say what became of an order that takes, before it is asked for.
 const QUERY_AFTER: Duration = Duration::from_millis(300);
+/// How long an order that has ended is looked at like any other: the rate of orders counts a minute back.
+const RECENT: Duration = Duration::from_secs(120);
 /// How long an order that has ended is kept by itself: far longer than any news of it is late.
 const KEPT: Duration = Duration::from_secs(3600);
 
@@ -126,6 +130,16 @@ impl Order {
         self.may_rest() || self.class != Class::Kill
     }
 
+    /// Signed sum of its fills.
+    fn owned(&self) -> Decimal {
+        self.filled * self.order.side.sign()
+    }
+
+    /// What its fills brought in at a unit of one, fees excluded.
+    fn cash(&self) -> Decimal {
+        -self.owned() * self.average_price
+    }
+
     fn apply(&mut self, seen: &OrderState) -> bool {
         let before = (self.state, self.filled, self.fees_quote, self.order_id.is_some());
         self.order_id = Some(seen.order_id.clone());
@@ -149,66 +163,78 @@ impl Order {
     }
 }
 
-/// All orders of the bot, by client order id.
+/// All orders of the bot, by client order id. What is asked at every tick looks at few of them.
 #[derive(Clone, Debug, Default)]
 pub struct Orders {
-    orders: BTreeMap<String, Order>,
+    /// Those that may still do something, and those that ended just now.
+    open: BTreeMap<String, Order>,
+    /// Those that ended less than [`KEPT`] ago, for late news.
+    ended: BTreeMap<String, Order>,
+    /// Over all that are not open.
+    totals: Totals,
     settled: Settled,
 }
 
 impl Orders {
     pub fn insert(&mut self, order: Order) {
-        self.orders.insert(order.order.client_order_id.clone(), order);
+        self.open.insert(order.order.client_order_id.clone(), order);
     }
 
     #[must_use]
     pub fn get(&self, client_order_id: &str) -> Option<&Order> {
-        self.orders.get(client_order_id)
+        self.open.get(client_order_id).or_else(|| self.ended.get(client_order_id))
     }
 
     pub fn get_mut(&mut self, client_order_id: &str) -> Option<&mut Order> {
-        self.orders.get_mut(client_order_id)
+        if let Some(order) = self.ended.remove(client_order_id) {
+            self.totals.take_away(&order);
+            self.insert(order);
+        }
+        self.open.get_mut(client_order_id)
     }
 
     /// Every order that may still do something.
     pub fn live(&self) -> impl Iterator<Item = &Order> {
-        self.orders.values().filter(|order| !order.state.is_terminal())
+        self.open.values().filter(|order| !order.state.is_terminal())
     }
 
     /// Signed sum of the fills of a product.
     #[must_use]
     pub fn owned(&self, product: &str) -> Decimal {
-        self.sums(product).owned
+        self.totals.owned(product) + self.of(product).map(Order::owned).sum::<Decimal>()
     }
 
     /// Cash that the fills of a product brought in, in quote currency, fees excluded, for one unit = `unit_base`.
     #[must_use]
     pub fn cash_quote(&self, product: &str, unit_base: Decimal) -> Decimal {
-        self.sums(product).cash * unit_base
+        (self.totals.cash(product) + self.of(product).map(Order::cash).sum::<Decimal>()) * unit_base
     }
 
     /// Fees paid, in quote currency.
     #[must_use]
     pub fn fees_quote(&self) -> Decimal {
-        self.settled.fees_quote() + self.orders.values().map(|order| order.fees_quote).sum::<Decimal>()
+        self.totals.fees_quote() + self.open.values().map(|order| order.fees_quote).sum::<Decimal>()
     }
 
-    fn sums(&self, product: &str) -> Sums {
-        self.of(product).map(Sums::of).fold(self.settled.sums(product), Sums::plus)
-    }
-
-    /// Keeps only the sums of the orders that ended long ago. One that never was at the venue leaves nothing: should the
-    /// venue show it after all, it is news.
+    /// Keeps only the totals of the orders that ended long ago. One that never was at the venue leaves nothing: should
+    /// the venue show it after all, it is news.
     pub fn settle(&mut self, now: Duration) {
-        let settled = &mut self.settled;
-        self.orders.retain(|id, order| {
-            if !order.state.is_terminal() {
+        let Self { open, ended, totals, settled } = self;
+        open.retain(|id, order| {
+            if !order.state.is_terminal() || now < *order.ended_at.get_or_insert(now) + RECENT {
                 return true;
             }
+            totals.add(order);
+            ended.insert(id.clone(), order.clone());
+            false
+        });
+        ended.retain(|id, order| {
             let ended_at = *order.ended_at.get_or_insert(now);
             let Some(id) = parse_id(id).filter(|_| now >= ended_at + KEPT) else { return true };
             if matches!(order.state, State::Venue(_)) {
-                settled.take(id, order);
+                settled.take(id);
+            } else {
+                totals.take_away(order);
             }
             false
         });
@@ -227,21 +253,30 @@ impl Orders {
     }
 
     fn of(&self, product: &str) -> impl Iterator<Item = &Order> {
-        self.orders.values().filter(move |order| order.order.product == product)
+        self.open.values().filter(move |order| order.order.product == product)
     }
 
-    /// Orders minted since then.
+    /// Orders minted since then, which is not longer ago than orders are [`RECENT`].
     #[must_use]
     pub fn minted_since(&self, since: Duration) -> u32 {
-        let count = self.orders.values().filter(|order| order.minted_at >= since).count();
+        let count = self.open.values().filter(|order| order.minted_at >= since).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
     /// Applies what the venue shows of an order that is known here. Returns the id if anything changed; None also
     /// where the order is not known.
     pub fn apply(&mut self, seen: &OrderState) -> Option<String> {
-        let order = self.orders.get_mut(&seen.client_order_id)?;
-        order.apply(seen).then(|| seen.client_order_id.clone())
+        let id = &seen.client_order_id;
+        if let Some(order) = self.ended.get(id) {
+            let mut order = order.clone();
+            if !order.apply(seen) {
+                return None;
+            }
+            // It is late news of an order that had ended.
+            *self.get_mut(id)? = order;
+            return Some(id.clone());
+        }
+        self.open.get_mut(id)?.apply(seen).then(|| id.clone())
     }
 
     /// Takes over an order of ours that only the venue remembers.
@@ -298,7 +333,12 @@ impl Orders {
                 RecordStatus::Expired => State::Venue(OrderStatus::Expired),
                 RecordStatus::Failed => State::Venue(OrderStatus::Failed),
             };
-            orders.insert(recovered);
+            if recovered.state.is_terminal() {
+                orders.totals.add(&recovered);
+                orders.ended.insert(record.client_order_id.clone(), recovered);
+            } else {
+                orders.insert(recovered);
+            }
         }
         orders
     }
@@ -307,7 +347,7 @@ impl Orders {
     /// Returns the ids of those that are thereby proven not placed.
     pub fn absent_from(&mut self, shown: &[OrderState], started: Duration) -> Vec<String> {
         let mut proven = Vec::new();
-        for (id, order) in &mut self.orders {
+        for (id, order) in &mut self.open {
             let proof_counts = started >= order.token_expires + NOT_PLACED_AFTER;
             let unanswered = matches!(order.state, State::Unknown | State::Intended);
             if !unanswered || !proof_counts || shown.iter().any(|seen| &seen.client_order_id == id) {
@@ -325,7 +365,7 @@ impl Orders {
     /// The venue's ids of the orders that `wanted` picks and whose cancel is due; notes that it was asked for.
     pub fn take_cancels(&mut self, now: Duration, wanted: impl Fn(&Order) -> bool) -> Vec<String> {
         let mut ids = Vec::new();
-        for order in self.orders.values_mut().filter(|order| !order.state.is_terminal()) {
+        for order in self.open.values_mut().filter(|order| !order.state.is_terminal()) {
             // An order that takes ends by itself; one that has not after so long is cancelled like any other.
             let cancellable = order.may_rest() || now >= order.minted_at + STUCK_AFTER;
             let due = cancellable && order.cancel_asked_at.is_none_or(|at| now >= at + CANCEL_AGAIN);
@@ -340,7 +380,7 @@ impl Orders {
     /// The venue's ids of the orders that took something and whose end is overdue; notes that they were asked for.
     pub fn take_queries(&mut self, now: Duration) -> Vec<String> {
         let mut ids = Vec::new();
-        for order in self.orders.values_mut().filter(|order| !order.state.is_terminal() && !order.rests()) {
+        for order in self.open.values_mut().filter(|order| !order.state.is_terminal() && !order.rests()) {
             let due = now >= order.query_asked_at.unwrap_or(order.minted_at) + QUERY_AFTER;
             if let (true, Some(id)) = (due, &order.order_id) {
                 order.query_asked_at = Some(now);
@@ -353,7 +393,7 @@ impl Orders {
     /// Highest sequence number among the ids, for minting the next.
     #[must_use]
     pub fn highest_sequence(&self) -> u64 {
-        self.orders.keys().filter_map(|id| parse_id(id)).map(|id| id.sequence).max().unwrap_or(0)
+        self.open.keys().chain(self.ended.keys()).filter_map(|id| parse_id(id)).map(|id| id.sequence).max().unwrap_or(0)
     }
 
     /// Creation of the oldest order that may still do something; listings reach back to it.

@@ -3,11 +3,13 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Header;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::key::{ApiKey, hex};
+use super::key::{ApiKey, SignError, hex};
 use crate::clock::Clock;
 use crate::randomness::Randomness;
 
@@ -29,8 +31,10 @@ struct Claims {
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    #[error("the API key cannot sign: {0}")]
-    Sign(#[from] jsonwebtoken::errors::Error),
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    #[error("a token cannot be encoded: {0}")]
+    Encode(#[from] serde_json::Error),
     #[error("the time in which the order may be sent is over")]
     Late,
 }
@@ -132,14 +136,17 @@ impl Signer {
             ..Header::new(self.key.algorithm())
         };
         let claims = Claims { sub: self.key.name().to_owned(), iss: "cdp".to_owned(), nbf, exp, uri };
-        Ok(jsonwebtoken::encode(&header, &claims, self.key.signing())?)
+        let [header, claims] =
+            [serde_json::to_vec(&header)?, serde_json::to_vec(&claims)?].map(|part| URL_SAFE_NO_PAD.encode(part));
+        let message = format!("{header}.{claims}");
+        let signature = self.key.sign(message.as_bytes())?;
+        Ok(format!("{message}.{signature}"))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use base64::Engine;
-    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+    use base64::engine::general_purpose::STANDARD;
 
     use super::*;
 

@@ -4,12 +4,15 @@ use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arbbot_crds::conditions::Reason;
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey};
-use p256::pkcs8::EncodePrivateKey;
+use p256::elliptic_curve::sec1::ToEncodedPoint;
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use sha2::{Digest, Sha256};
 
 /// Key of the Secret, and name of its file, that holds the name of the API key.
@@ -66,9 +69,20 @@ impl KeyError {
 #[derive(Clone)]
 pub struct ApiKey {
     name: String,
-    algorithm: Algorithm,
-    signing: EncodingKey,
+    private: PrivateKey,
 }
+
+#[derive(Clone)]
+enum PrivateKey {
+    /// Signed with ring: an order waits for its token, and this takes a tenth of the time of pure Rust.
+    P256(Arc<EcdsaKeyPair>),
+    Ed25519(EncodingKey),
+}
+
+/// The key cannot sign.
+#[derive(Debug, thiserror::Error)]
+#[error("the API key cannot sign")]
+pub struct SignError;
 
 impl fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -90,9 +104,9 @@ impl ApiKey {
         if name.len() > MAX_NAME || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(KeyError::NotAName { file: dir.join(NAME) });
         }
-        let (algorithm, signing) =
+        let private =
             parse(&private_key).map_err(|problem| KeyError::NotAKey { file: dir.join(PRIVATE_KEY), problem })?;
-        Ok(Self { name, algorithm, signing })
+        Ok(Self { name, private })
     }
 
     /// Name of the key: `organizations/…/apiKeys/…` or a UUID.
@@ -112,11 +126,23 @@ impl ApiKey {
     /// ES256 or EdDSA.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
-        self.algorithm
+        match self.private {
+            PrivateKey::P256(_) => Algorithm::ES256,
+            PrivateKey::Ed25519(_) => Algorithm::EdDSA,
+        }
     }
 
-    pub(super) fn signing(&self) -> &EncodingKey {
-        &self.signing
+    /// The signature of a token, as its third part.
+    pub(super) fn sign(&self, message: &[u8]) -> Result<String, SignError> {
+        match &self.private {
+            PrivateKey::P256(key) => {
+                let signature = key.sign(&SystemRandom::new(), message).map_err(|_| SignError)?;
+                Ok(URL_SAFE_NO_PAD.encode(signature))
+            }
+            PrivateKey::Ed25519(key) => {
+                jsonwebtoken::crypto::sign(message, key, Algorithm::EdDSA).map_err(|_| SignError)
+            }
+        }
     }
 }
 
@@ -144,20 +170,20 @@ fn read(dir: &Path, key: &'static str) -> Result<String, KeyError> {
 
 /// Reads every form that Coinbase hands out: SEC1 or PKCS #8 PEM of a P-256 key, PKCS #8 PEM of an Ed25519 key, or
 /// base64 of its seed, alone (32 bytes) or followed by the public key (64 bytes).
-fn parse(private_key: &str) -> Result<(Algorithm, EncodingKey), &'static str> {
+fn parse(private_key: &str) -> Result<PrivateKey, &'static str> {
     // In the JSON of the key file line ends are written as \n; copied by hand they often stay so.
     let text = private_key.replace("\\r", "").replace("\\n", "\n");
     if text.contains("-----BEGIN EC PRIVATE KEY-----") {
         let secret =
             p256::SecretKey::from_sec1_pem(&text).map_err(|_| "its EC PRIVATE KEY block is not a P-256 key")?;
-        return Ok((Algorithm::ES256, ec(&secret)?));
+        return p256(&secret);
     }
     if text.contains("-----BEGIN PRIVATE KEY-----") {
         if let Ok(secret) = <p256::SecretKey as p256::pkcs8::DecodePrivateKey>::from_pkcs8_pem(&text) {
-            return Ok((Algorithm::ES256, ec(&secret)?));
+            return p256(&secret);
         }
         let problem = "its PRIVATE KEY block is neither a P-256 nor an Ed25519 key";
-        return usable(Algorithm::EdDSA, EncodingKey::from_ed_pem(text.as_bytes()).map_err(|_| problem)?);
+        return ed25519(EncodingKey::from_ed_pem(text.as_bytes()).map_err(|_| problem)?);
     }
     if text.contains("-----BEGIN") {
         return Err("it is a PEM of another kind");
@@ -169,18 +195,20 @@ fn parse(private_key: &str) -> Result<(Algorithm, EncodingKey), &'static str> {
         _ => return Err("as base64 it must be 32 or 64 bytes"),
     };
     let pkcs8 = [ED25519_PKCS8_PREFIX.as_slice(), seed].concat();
-    usable(Algorithm::EdDSA, EncodingKey::from_ed_der(&pkcs8))
+    ed25519(EncodingKey::from_ed_der(&pkcs8))
 }
 
-fn ec(secret: &p256::SecretKey) -> Result<EncodingKey, &'static str> {
-    let pkcs8 = secret.to_pkcs8_der().map_err(|_| "the P-256 key cannot be encoded")?;
-    Ok(EncodingKey::from_ec_der(pkcs8.as_bytes()))
+fn p256(secret: &p256::SecretKey) -> Result<PrivateKey, &'static str> {
+    let public = secret.public_key().to_encoded_point(false);
+    let (algorithm, random) = (&ECDSA_P256_SHA256_FIXED_SIGNING, SystemRandom::new());
+    let pair = EcdsaKeyPair::from_private_key_and_public_key(algorithm, &secret.to_bytes(), public.as_bytes(), &random);
+    Ok(PrivateKey::P256(Arc::new(pair.map_err(|_| "its P-256 key is not valid")?)))
 }
 
 /// jsonwebtoken reads a key only when it signs, so it signs once here.
-fn usable(algorithm: Algorithm, key: EncodingKey) -> Result<(Algorithm, EncodingKey), &'static str> {
-    match jsonwebtoken::encode(&jsonwebtoken::Header::new(algorithm), &serde_json::json!({}), &key) {
-        Ok(_) => Ok((algorithm, key)),
+fn ed25519(key: EncodingKey) -> Result<PrivateKey, &'static str> {
+    match jsonwebtoken::crypto::sign(&[], &key, Algorithm::EdDSA) {
+        Ok(_) => Ok(PrivateKey::Ed25519(key)),
         Err(_) => Err("it is not an Ed25519 key"),
     }
 }
@@ -189,7 +217,9 @@ fn usable(algorithm: Algorithm, key: EncodingKey) -> Result<(Algorithm, Encoding
 mod tests {
     use std::fs;
 
-    use p256::pkcs8::LineEnding;
+    use p256::ecdsa::signature::Verifier;
+    use p256::ecdsa::{Signature, VerifyingKey};
+    use p256::pkcs8::{EncodePrivateKey, LineEnding};
 
     use super::*;
 
@@ -229,6 +259,16 @@ mod tests {
             assert_eq!(key.algorithm(), algorithm, "{form}");
             assert_eq!(key.name(), "organizations/a/apiKeys/b");
         }
+    }
+
+    #[test]
+    fn what_a_p256_key_signs_is_verified_by_its_public_key() {
+        let sec1 = secret().to_sec1_pem(LineEnding::LF).unwrap();
+        let signed = load(Some("k"), Some(&sec1)).unwrap().sign(b"header.claims").unwrap();
+        let signature = Signature::from_slice(&URL_SAFE_NO_PAD.decode(signed).unwrap()).unwrap();
+        let public = VerifyingKey::from(secret().public_key());
+        public.verify(b"header.claims", &signature).unwrap();
+        public.verify(b"header.other", &signature).unwrap_err();
     }
 
     #[test]

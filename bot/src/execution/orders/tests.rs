@@ -71,9 +71,9 @@ fn an_order_that_ended_is_kept_for_an_hour_and_then_as_a_number() {
     }
     orders.settle(hour);
     orders.settle(hour * 2 - Duration::from_secs(1));
-    assert_eq!(orders.orders.len(), 100);
+    assert_eq!((orders.open.len(), orders.ended.len()), (0, 100));
     orders.settle(hour * 2);
-    assert_eq!((orders.orders.len(), orders.settled.ranges(), orders.owned("BTC-USD")), (0, 1, dec!(100)));
+    assert_eq!((orders.ended.len(), orders.settled.ranges(), orders.owned("BTC-USD")), (0, 1, dec!(100)));
     assert!(orders.is_settled("aaaaaaaa-1-50-Enter") && !orders.is_settled("aaaaaaaa-1-101-Enter"));
     assert!(!orders.is_settled("aaaaaaaa-2-50-Enter"));
 }
@@ -113,6 +113,42 @@ proptest! {
         prop_assert_eq!(settling.cash_quote("BTC-USD", dec!(1)), kept.cash_quote("BTC-USD", dec!(1)));
         prop_assert_eq!(settling.fees_quote(), kept.fees_quote());
         prop_assert_eq!(settling.outstanding("BTC-USD", Side::Buy), kept.outstanding("BTC-USD", Side::Buy));
+    }
+
+    /// An order that ended minutes ago counts as before, and late news of it does too.
+    #[test]
+    fn setting_apart_what_has_ended_changes_nothing(
+        news in prop::collection::vec((1u64..10, 0usize..4, 0i64..10, any::<bool>()), 0..25),
+    ) {
+        let (mut together, mut apart) = (Orders::default(), Orders::default());
+        let mut now = Duration::from_secs(1);
+        for (sequence, status, filled, settles) in news {
+            let status =
+                [OrderStatus::Open, OrderStatus::Filled, OrderStatus::Cancelled, OrderStatus::Expired][status];
+            let mut seen = seen(status, filled.into());
+            seen.client_order_id = mint_id("aaaaaaaa", 1, sequence, Class::Enter);
+            let changed = [&mut together, &mut apart].map(|orders| {
+                if orders.get(&seen.client_order_id).is_none() {
+                    orders.adopt(&seen, Class::Enter, 1, now);
+                }
+                if filled == 0 && let Some(order) = orders.get_mut(&seen.client_order_id) {
+                    order.state = State::NotPlaced;
+                }
+                orders.apply(&seen)
+            });
+            prop_assert_eq!(&changed[0], &changed[1]);
+            if settles {
+                apart.settle(now);
+                now += RECENT;
+                apart.settle(now);
+            }
+            prop_assert_eq!(apart.owned("BTC-USD"), together.owned("BTC-USD"));
+            prop_assert_eq!(apart.cash_quote("BTC-USD", dec!(1)), together.cash_quote("BTC-USD", dec!(1)));
+            prop_assert_eq!(apart.fees_quote(), together.fees_quote());
+            prop_assert_eq!(apart.outstanding("BTC-USD", Side::Buy), together.outstanding("BTC-USD", Side::Buy));
+            prop_assert_eq!(apart.live().count(), together.live().count());
+            prop_assert_eq!(apart.highest_sequence(), together.highest_sequence());
+        }
     }
 
     /// Invariant 8: the same news twice, late or out of order ends in the same state.
