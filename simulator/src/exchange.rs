@@ -105,6 +105,8 @@ pub struct Exchange {
     rng: ChaCha8Rng,
     participants: Participants,
     pub behaviour: Behaviour,
+    /// How often a behaviour that is switched on took effect, by the kind of its fault.
+    pub behaviour_struck: BTreeMap<&'static str, u64>,
     /// Whether the participants stand still: no price moves and nobody but clients trades. Time goes on.
     pub frozen: bool,
     /// All fees ever charged, in quote currency.
@@ -143,6 +145,7 @@ impl Exchange {
             rng,
             participants,
             behaviour: Behaviour::default(),
+            behaviour_struck: BTreeMap::new(),
             frozen: false,
             fees_collected: Decimal::ZERO,
         };

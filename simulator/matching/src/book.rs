@@ -59,7 +59,7 @@ pub struct Taker {
 }
 
 /// How much an incoming order wants.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Quantity {
     Base(Decimal),
     /// A budget in quote currency, spent in whole size increments.

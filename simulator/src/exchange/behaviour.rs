@@ -30,6 +30,11 @@ pub struct Behaviour {
 }
 
 impl Exchange {
+    /// Notes that a behaviour took effect.
+    pub(super) fn behaved(&mut self, kind: &'static str) {
+        *self.behaviour_struck.entry(kind).or_default() += 1;
+    }
+
     pub(super) fn refuses_duplicates(&self) -> bool {
         self.settings.refuse_duplicates || self.behaviour.refuse_duplicates
     }

@@ -40,6 +40,9 @@ impl Exchange {
         order.status = Status::CancelQueued;
         order.last_update = now.time;
         let due = now.time.checked_add(self.cancel_delay()).unwrap_or(now.time);
+        if self.behaviour.cancel_delay.is_some() {
+            self.behaved("slow_cancels");
+        }
         self.cancels.insert((due, number));
         self.record(now, Kind::CancelRequested, number, "");
         Ok(())

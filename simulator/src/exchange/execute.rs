@@ -127,7 +127,11 @@ impl Exchange {
     pub(super) fn work(&mut self, now: Now, number: u64, limit: Option<Decimal>, quantity: Quantity) {
         let Some(order) = self.orders.get(&number) else { return };
         let (market, side, owner, terms) = (order.market, order.side, order.portfolio, order.terms);
-        let quantity = self.obtainable(owner, market, &terms, quantity);
+        let wanted = quantity;
+        let quantity = self.obtainable(owner, market, &terms, wanted);
+        if quantity != wanted {
+            self.behaved("partial_fills");
+        }
         let taker = Taker { side, owner, limit, quantity };
         let book = &mut self.markets[market].book;
         if terms.time_in_force == TimeInForce::FillOrKill {

@@ -55,6 +55,9 @@ impl Exchange {
             }
             let rejection =
                 Rejection::new(Reason::DuplicateClientOrderId, "an order with this client_order_id already exists");
+            if self.behaviour.refuse_duplicates {
+                self.behaved("refuse_duplicates");
+            }
             self.record_rejection(now, portfolio, &new, &rejection);
             return Err(rejection);
         }
@@ -66,6 +69,9 @@ impl Exchange {
                 Ok(Placed { order_id, duplicate: false })
             }
             Err(rejection) => {
+                if rejection.reason == Reason::UnsupportedOrderConfiguration && !self.behaviour.refuse_gtd.is_empty() {
+                    self.behaved("refuse_gtd");
+                }
                 self.record_rejection(now, portfolio, &new, &rejection);
                 Err(rejection)
             }
@@ -92,6 +98,9 @@ impl Exchange {
         };
         let known = self.portfolios.get(&portfolio).is_some_and(|p| p.client_order_ids.contains_key(&client_order_id));
         let side = if position.is_sign_negative() { Side::Buy } else { Side::Sell };
+        if self.behaviour.close_position_ignores_size && size.is_some() {
+            self.behaved("close_position_ignores_size");
+        }
         let size = size.filter(|_| !self.behaviour.close_position_ignores_size).unwrap_or(position.abs()).normalize();
         let configuration =
             OrderConfiguration::MarketMarketIoc(MarketOrder { base_size: Some(size), ..Default::default() });

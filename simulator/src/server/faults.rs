@@ -5,6 +5,8 @@ pub mod gate;
 pub mod kind;
 pub mod request;
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -49,6 +51,7 @@ pub enum Fate {
 pub struct Faults {
     on: Vec<Fault>,
     rng: ChaCha8Rng,
+    struck: BTreeMap<&'static str, u64>,
 }
 
 impl Faults {
@@ -56,7 +59,7 @@ impl Faults {
     pub fn new(seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(STREAM);
-        Self { on: Vec::new(), rng }
+        Self { on: Vec::new(), rng, struck: BTreeMap::new() }
     }
 
     /// # Errors
@@ -73,6 +76,15 @@ impl Faults {
         self.on.clear();
     }
 
+    /// How often each kind took effect so far: on a request, a frame, an order, or once as a whole.
+    pub fn struck(&self) -> &BTreeMap<&'static str, u64> {
+        &self.struck
+    }
+
+    pub(super) fn count(&mut self, kind: &FaultKind) {
+        *self.struck.entry(kind.into()).or_default() += 1;
+    }
+
     /// Faults that are on at `now`.
     pub fn active(&mut self, now: Timestamp) -> &[Fault] {
         self.on.retain(|f| f.until.is_none_or(|until| now < until) && f.remaining != Some(0));
@@ -84,17 +96,24 @@ impl Faults {
         if self.active(now).is_empty() {
             return None;
         }
-        let Self { on, rng } = self;
+        let Self { on, rng, .. } = self;
         let fault = on.iter_mut().find(|f| fits(f) && f.rate.is_none_or(|rate| rng.random_bool(rate)))?;
         fault.remaining = fault.remaining.map(|n| n.saturating_sub(1));
-        Some(fault.kind.clone())
+        let kind = fault.kind.clone();
+        self.count(&kind);
+        Some(kind)
     }
 
     /// Whether tokens of a key are refused.
     pub fn revoked(&mut self, portfolio: Uuid, key: &str, now: Timestamp) -> bool {
-        self.active(now)
+        let is_revoked = self
+            .active(now)
             .iter()
-            .any(|f| f.kind == FaultKind::KeyRevoked {} && f.concerns(Some(portfolio)) && f.is_of_key(key))
+            .any(|f| f.kind == FaultKind::KeyRevoked {} && f.concerns(Some(portfolio)) && f.is_of_key(key));
+        if is_revoked {
+            self.count(&FaultKind::KeyRevoked {});
+        }
+        is_revoked
     }
 
     /// The portfolio that a key belongs to now.
@@ -103,6 +122,9 @@ impl Faults {
             FaultKind::PortfolioChanged { to } if f.is_of_key(key) => Some(to),
             _ => None,
         });
+        if let Some(to) = changed {
+            self.count(&FaultKind::PortfolioChanged { to });
+        }
         changed.unwrap_or(portfolio)
     }
 
@@ -127,12 +149,13 @@ impl Faults {
     /// Total delay of a reply, in milliseconds.
     fn latency_ms(&mut self, portfolio: Option<Uuid>, endpoint: &str, now: Timestamp) -> u64 {
         self.active(now);
-        let Self { on, rng } = self;
+        let Self { on, rng, struck } = self;
         let late = on.iter().filter(|f| f.concerns(portfolio) && f.is_of_endpoint(endpoint));
         let mut total = 0;
         for fault in late.filter(|f| matches!(f.kind, FaultKind::LatencyMs { .. } | FaultKind::Latency { .. })) {
             if fault.rate.is_none_or(|rate| rng.random_bool(rate)) {
                 total += delay(&fault.kind, rng);
+                *struck.entry((&fault.kind).into()).or_default() += 1;
             }
         }
         total
@@ -161,7 +184,11 @@ impl Faults {
     /// Whether a fault of this kind is on for the product.
     pub fn is_on(&mut self, kind: &FaultKind, product: Option<&str>, now: Timestamp) -> bool {
         let of_product = |f: &Fault| product.is_none_or(|product| f.is_of_product(product));
-        self.active(now).iter().any(|f| f.kind == *kind && of_product(f))
+        let is_on = self.active(now).iter().any(|f| f.kind == *kind && of_product(f));
+        if is_on {
+            self.count(kind);
+        }
+        is_on
     }
 }
 

@@ -31,7 +31,7 @@ async fn every_fault_has_an_example_and_every_example_works() {
     assert_eq!(on["closed_sessions"][0]["product_id"], "BIP-20DEC30-CDE");
     assert_eq!(shown, FaultKind::VARIANTS.iter().map(|kind| (*kind).to_owned()).collect());
     let off = simulator.admin(Method::POST, "/faults", Some(json!({"clear": true}))).await;
-    assert_eq!(off, json!({"faults": [], "closed_sessions": []}));
+    assert_eq!((&off["faults"], &off["closed_sessions"]), (&json!([]), &json!([])));
 }
 
 #[tokio::test]

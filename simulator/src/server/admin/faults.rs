@@ -1,5 +1,6 @@
 //! `/_simulator/faults` and `/_simulator/scenario`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -15,11 +16,13 @@ use crate::server::error::ApiError;
 use crate::server::faults::request::FaultRequest;
 use crate::server::scenario::Scenario;
 
-/// Faults that are on, and sessions that are closed.
+/// Faults that are on, sessions that are closed, and how often each kind of fault took effect so far.
 pub async fn active(State(app): State<Arc<App>>) -> Json<Value> {
     let (mut state, now) = app.lock();
     let faults = json!(state.faults.active(now.time));
-    Json(json!({"faults": faults, "closed_sessions": closed_sessions(&state.exchange, now.time)}))
+    let struck: BTreeMap<_, _> = state.faults.struck().iter().chain(&state.exchange.behaviour_struck).collect();
+    let closed_sessions = closed_sessions(&state.exchange, now.time);
+    Json(json!({"faults": faults, "closed_sessions": closed_sessions, "struck": struck}))
 }
 
 /// Switches one fault on, or with `{"clear": true}` all off.

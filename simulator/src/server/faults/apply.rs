@@ -21,12 +21,18 @@ impl App {
         let markets = markets(&state.exchange, request)?;
         let until = scope.duration().map(|lasting| now.time.checked_add(lasting).unwrap_or(Timestamp::MAX));
         match &request.kind {
-            FaultKind::SessionClosed {} => markets.iter().for_each(|m| state.exchange.close_session(*m, until)),
+            FaultKind::SessionClosed {} => {
+                if markets.iter().any(|m| !state.exchange.markets[*m].is_closed(now.time)) {
+                    state.faults.count(&request.kind);
+                }
+                markets.iter().for_each(|m| state.exchange.close_session(*m, until));
+            }
             FaultKind::PriceGap { bps } => {
                 let spot = markets.iter().filter(|m| scope.product_id.is_some() || !is_future(&state.exchange, **m));
                 for market in spot.copied().collect::<Vec<_>>() {
                     state.exchange.jump_index(market, *bps);
                 }
+                state.faults.count(&request.kind);
             }
             FaultKind::FundingSpike { funding_rate } => {
                 for market in markets {
@@ -34,11 +40,14 @@ impl App {
                         funding.spike = Some(*funding_rate);
                     }
                 }
+                state.faults.count(&request.kind);
             }
             FaultKind::WebsocketDisconnect {} => cut(state, request),
             FaultKind::PortfolioChanged { to } if !state.exchange.portfolios.contains_key(to) => {
                 return Err(format!("there is no portfolio {to}"));
             }
+            // From the first moment on clients see the time.
+            FaultKind::ClockSkew { .. } => state.faults.count(&request.kind),
             _ => {}
         }
         if matches!(request.kind, FaultKind::Maintenance {}) {
@@ -129,7 +138,10 @@ fn cut(state: &mut State, request: &FaultRequest) {
     let wanted = |portfolio| request.scope.portfolio.is_none() || request.scope.portfolio == portfolio;
     let peers = state.hub.peers.values().filter(|peer| wanted(peer.portfolio));
     let count = request.scope.count.map_or(usize::MAX, |count| count as usize);
-    peers.take(count).for_each(|peer| peer.cut.now("a fault"));
+    let cut = peers.take(count).map(|peer| peer.cut.now("a fault")).count();
+    if cut > 0 {
+        state.faults.count(&request.kind);
+    }
 }
 
 impl Faults {
