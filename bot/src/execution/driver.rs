@@ -19,8 +19,8 @@ use crate::risk::{Class, Denied, Gate, Permit};
 use crate::telemetry::metrics::{Metrics, OrderOutcome};
 use crate::telemetry::server::Heartbeat;
 
-/// How often the engine looks at the time.
-const TICK: Duration = Duration::from_millis(100);
+/// How often the engine looks at the time, unless a test has less of it.
+pub const TICK: Duration = Duration::from_millis(100);
 /// Age at which a product's rules and state are read again.
 const PRODUCT_AGE: Duration = Duration::from_secs(5);
 /// How long what becomes known of orders is gathered before it is written.
@@ -37,6 +37,8 @@ pub struct Driver<E> {
     pub events: mpsc::Receiver<Event>,
     pub view: watch::Sender<View>,
     pub heartbeat: Heartbeat,
+    /// How often the engine looks at the time: [`TICK`].
+    pub tick: Duration,
 }
 
 /// What the commands need. Clones share it.
@@ -99,7 +101,7 @@ impl<E: Exchange> Driver<E> {
         // Both end with this future: whoever drops it ends the driver as a crash would.
         let (mut recorder, mut calls) = (JoinSet::new(), JoinSet::new());
         recorder.spawn(record(self.io.ledger.clone(), queue));
-        let mut ticks = tokio::time::interval(TICK);
+        let mut ticks = tokio::time::interval(self.tick);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             let event = tokio::select! {

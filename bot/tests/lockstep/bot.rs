@@ -85,6 +85,8 @@ pub fn binding(bot: &ArbBot) -> Binding {
 /// Where a bot runs: what outlives it.
 pub struct Machine<'a> {
     pub clock: Clock,
+    /// How often the engine looks at the time.
+    pub tick: Duration,
     pub seed: u64,
     /// Ledger in `ledger`, keys in `primary` and `backup`.
     pub dir: &'a Path,
@@ -101,6 +103,8 @@ pub struct Bot {
     events: mpsc::Sender<Event>,
     generation: i64,
     incidents: u64,
+    releases: u64,
+    is_killed: bool,
     clock: Clock,
 }
 
@@ -112,6 +116,7 @@ struct Wires {
     ledger: Ledger,
     clock: Clock,
     view: watch::Sender<View>,
+    tick: Duration,
 }
 
 impl Wires {
@@ -121,11 +126,11 @@ impl Wires {
         (feedback, events): (mpsc::Sender<Event>, mpsc::Receiver<Event>),
         tasks: &mut JoinSet<()>,
     ) {
-        let Self { engine, identity, gate, ledger, clock, view } = self;
+        let Self { engine, identity, gate, ledger, clock, view, tick } = self;
         let heartbeat = Heartbeat::new(clock.clone());
         let (metrics, products) = (Metrics::new().unwrap(), Products::default());
         let io = Io { identity, gate, ledger, clock, exchange, feedback, metrics, products };
-        let driver = Driver { engine, io, events, view, heartbeat };
+        let driver = Driver { engine, io, events, view, heartbeat, tick };
         tasks.spawn(driver.run(CancellationToken::new()));
     }
 }
@@ -175,7 +180,7 @@ impl Bot {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         });
-        let wires = Wires { engine, identity, gate: io_gate, ledger, clock: clock.clone(), view };
+        let wires = Wires { engine, identity, gate: io_gate, ledger, clock: clock.clone(), view, tick: machine.tick };
         let events_of_engine = (events.clone(), engine_events);
         if bot.spec.execution == Execution::Paper {
             let products = [carry.spot_product.clone(), carry.future_product.clone()];
@@ -215,8 +220,10 @@ impl Bot {
         gate.set(Slot::Claim, Vec::new());
         events.send(Event::Lease { epoch }).await.unwrap();
         let (view, facts) = (view_seen, facts_seen);
+        let clock = clock.clone();
+        let (incidents, releases, is_killed) = (0, 0, false);
         let mut bot =
-            Self { tasks, view, facts, gate, spec, events, generation: 0, incidents: 0, clock: clock.clone() };
+            Self { tasks, view, facts, gate, spec, events, generation: 0, incidents, releases, is_killed, clock };
         bot.control(Vec::new()).await;
         bot
     }
@@ -226,6 +233,8 @@ impl Bot {
         self.generation += 1;
         let kill = restrictions.iter().any(|restriction| restriction.source.starts_with("incident/"));
         self.incidents += u64::from(kill);
+        self.releases += u64::from(self.is_killed && !kill);
+        self.is_killed = kill;
         let bot = self.spec.borrow().clone();
         let generation = Some(self.generation);
         let drain = Demand::of(&restrictions);
@@ -235,7 +244,7 @@ impl Bot {
             generation,
             params: params(&bot),
             incidents: self.incidents,
-            releases: 0,
+            releases: self.releases,
             kill_began: kill.then(|| self.clock.now()),
             drain,
         };
@@ -254,12 +263,24 @@ impl Bot {
 
     /// Waits until the view shows it; after ten virtual minutes it never will.
     pub async fn wait(&self, what: &str, shown: impl Fn(&View) -> bool) -> View {
+        self.wait_within(Duration::from_secs(600), what, shown).await
+    }
+
+    /// Waits until the view shows it; after so long it never will.
+    pub async fn wait_within(&self, time: Duration, what: &str, shown: impl Fn(&View) -> bool) -> View {
         let mut seen = self.view.clone();
         let wait = seen.wait_for(|view| shown(view));
-        match tokio::time::timeout(Duration::from_secs(600), wait).await {
+        match tokio::time::timeout(time, wait).await {
             Ok(view) => view.unwrap().clone(),
             Err(_) => panic!("{what}: {:#?} {:#?}", self.view.borrow(), self.gate.restrictions()),
         }
+    }
+
+    /// Waits until the kill that is in force is proven flat.
+    pub async fn flat(&self, time: Duration) -> View {
+        let incidents = self.incidents;
+        let shown = |view: &View| view.incidents == incidents && view.proof.flat.confirmed;
+        self.wait_within(time, "flat after a kill", shown).await
     }
 
     /// Waits until the session shows it; after ten virtual minutes it never will.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use exchange_simulator::data_dir::Accounts;
 use exchange_simulator::server::{Options, Simulator, clock};
+use k8s_openapi::jiff::Timestamp;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rust_decimal::Decimal;
@@ -25,22 +26,39 @@ pub struct Truth {
     pub spot: Decimal,
     pub contracts: Decimal,
     pub open_orders: usize,
+    /// Fees paid.
+    pub fees_quote: Decimal,
+    /// What trading has brought in of quote currency, fees paid and funding left out: while a position is open its entry
+    /// value is not yet part of the balance.
+    pub cash_quote: Decimal,
 }
 
 pub struct Exchange {
     pub simulator: Arc<Simulator>,
     pub accounts: Accounts,
+    /// When it started.
+    pub start: Timestamp,
     keys: Vec<(String, String)>,
+    /// Quote currency at the start.
+    deposit: Decimal,
 }
 
 impl Exchange {
     /// Starts an exchange; call it inside a runtime whose time is paused. The keys 0, 2 and 3 are of the first account.
     pub fn start(seed: u64, refuse_duplicates: bool) -> Self {
-        let (mut accounts, keys) = Accounts::generate(4, &mut StdRng::seed_from_u64(seed)).unwrap();
+        let mut options = Options::default();
+        options.settings.seed = seed;
+        options.settings.refuse_duplicates = refuse_duplicates;
+        Self::start_with(&options, START)
+    }
+
+    pub fn start_with(options: &Options, start: &str) -> Self {
+        let mut rng = StdRng::seed_from_u64(options.settings.seed);
+        let (mut accounts, keys) = Accounts::generate(4, &mut rng).unwrap();
         for key in [2, 3] {
             accounts.keys[key].portfolio = accounts.portfolios[0].uuid;
         }
-        Self::of(accounts, keys, seed, refuse_duplicates)
+        Self::of(accounts, keys, options, start.parse().unwrap())
     }
 
     /// Another exchange, where the same keys are of another portfolio.
@@ -48,16 +66,36 @@ impl Exchange {
         let mut accounts = self.accounts.clone();
         let other = accounts.portfolios[1].uuid;
         accounts.keys.iter_mut().for_each(|key| key.portfolio = other);
-        Self::of(accounts, self.keys.clone(), 2, false)
+        let mut options = Options::default();
+        options.settings.seed = 2;
+        Self::of(accounts, self.keys.clone(), &options, self.start)
     }
 
-    fn of(accounts: Accounts, keys: Vec<(String, String)>, seed: u64, refuse_duplicates: bool) -> Self {
-        let mut options = Options::default();
-        options.settings.seed = seed;
-        options.settings.refuse_duplicates = refuse_duplicates;
-        let clock = clock::Clock::driven_by_tokio(START.parse().unwrap());
-        let simulator = Simulator::start(&accounts, "admin".into(), &options, clock).unwrap();
-        Self { simulator: Arc::new(simulator), accounts, keys }
+    fn of(accounts: Accounts, keys: Vec<(String, String)>, options: &Options, start: Timestamp) -> Self {
+        let clock = clock::Clock::driven_by_tokio(start);
+        let simulator = Arc::new(Simulator::start(&accounts, "admin".into(), options, clock).unwrap());
+        let mut exchange = Self { simulator, accounts, start, keys, deposit: Decimal::ZERO };
+        exchange.deposit = exchange.cash_quote();
+        exchange
+    }
+
+    /// See [`Truth::cash_quote`].
+    fn cash_quote(&self) -> Decimal {
+        let (state, _) = self.simulator.app.lock();
+        let portfolio = &state.exchange.portfolios[&self.accounts.portfolios[0].uuid];
+        let positions = portfolio.positions.values().map(|position| position.cost + position.funding_settled);
+        portfolio.balance("USD").total - positions.sum::<Decimal>() - self.deposit
+    }
+
+    fn fees_quote(&self) -> Decimal {
+        self.simulator.app.lock().0.exchange.portfolios[&self.accounts.portfolios[0].uuid].fees
+    }
+
+    /// Whether the futures session is closed, and whether the overnight margin applies.
+    pub fn session(&self) -> (bool, bool) {
+        let (state, now) = self.simulator.app.lock();
+        let future = state.exchange.markets.iter().find(|market| market.product.id == FUTURE).unwrap();
+        (future.is_closed(now.time), state.exchange.calendar.window.overnight)
     }
 
     pub fn portfolio(&self) -> String {
@@ -97,6 +135,8 @@ impl Exchange {
             spot: decimal(&shown["balances"]["BTC"]["total"]),
             contracts: decimal(&shown["positions"][FUTURE]),
             open_orders: shown["open_orders"].as_array().unwrap().len(),
+            fees_quote: self.fees_quote(),
+            cash_quote: self.cash_quote(),
         }
     }
 
@@ -107,6 +147,23 @@ impl Exchange {
             *accepted.entry(event["client_order_id"].as_str().unwrap().to_owned()).or_default() += 1;
         }
         accepted
+    }
+
+    /// Filled size and fees of every order of the bot's account.
+    pub fn orders(&self) -> BTreeMap<String, (Decimal, Decimal)> {
+        let (state, _) = self.simulator.app.lock();
+        let orders = state.exchange.orders_of(self.accounts.portfolios[0].uuid);
+        orders.map(|order| (order.client_order_id.clone(), (order.filled_size, order.fees))).collect()
+    }
+
+    /// How many faults the scenario will still bring.
+    pub async fn scenario(&self) -> u64 {
+        self.admin("GET", "scenario", None).await["steps"].as_array().unwrap().len() as u64
+    }
+
+    /// How often each kind of the exchange's faults took effect.
+    pub async fn struck(&self) -> BTreeMap<String, u64> {
+        serde_json::from_value(self.admin("GET", "faults", None).await["struck"].take()).unwrap()
     }
 
     /// Everything that happened to the bot's account.

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
 mod bot;
+mod desk;
 mod exchange;
 mod hostile;
 mod keys;
@@ -11,28 +12,39 @@ mod network;
 mod orders;
 mod outage;
 mod paper;
+mod transcript;
+mod week;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use arb_bot::clock::Clock;
+use arb_bot::execution::driver::TICK;
 use serde_json::json;
 
 use bot::Machine;
-use exchange::{Exchange, START};
+use exchange::Exchange;
 use network::Network;
 
 /// Runs in a runtime of its own whose time is paused.
 fn paused<T>(future: impl Future<Output = T>) -> T {
     let mut builder = tokio::runtime::Builder::new_current_thread();
-    builder.enable_all().start_paused(true).build().unwrap().block_on(future)
+    builder.enable_time().start_paused(true).build().unwrap().block_on(future)
+}
+
+/// The same, but the test itself has its turn after every single step of the others, instead of after 61 or when all
+/// wait, so that it can end the bot between any two of them.
+fn paused_step_by_step<T>(future: impl Future<Output = T>) -> T {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true).event_interval(1).build().unwrap().block_on(future)
 }
 
 /// A bot's machine with the first account's key.
 fn machine<'a>(exchange: &Exchange, network: &Arc<Network>, seed: u64, dir: &'a Path) -> Machine<'a> {
     exchange.put_key("0", &dir.join("primary"));
     Machine {
-        clock: Clock::driven_by_tokio(START.parse().unwrap()),
+        clock: Clock::driven_by_tokio(exchange.start),
+        tick: TICK,
         seed,
         dir,
         dial: network.dial(Arc::clone(&exchange.simulator)),

@@ -1,6 +1,7 @@
 //! Everything between bot and exchange: pipes whose requests, replies and frames get lost, late, cut or answered by
 //! somebody else, as a seed decides.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -9,7 +10,10 @@ use exchange_simulator::server::Simulator;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::transcript::{Transcript, Wire};
 
 const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
 const PIPE: usize = 64 * 1024;
@@ -29,6 +33,19 @@ pub enum Fault {
     GatewayAfter(u16),
     /// It never arrives, and a gateway answers this.
     GatewayInstead(u16),
+}
+
+impl Fault {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "connection_refused",
+            Self::RequestLost => "request_lost",
+            Self::ReplyLost => "reply_lost",
+            Self::Cut => "reply_cut",
+            Self::GatewayAfter(_) => "gateway_after",
+            Self::GatewayInstead(_) => "gateway_instead",
+        }
+    }
 }
 
 pub const FAULTS: [Fault; 9] = [
@@ -56,8 +73,8 @@ struct State {
     /// Steps of requests so far: opened, arrived, answered.
     steps: u64,
     kill_at: Option<u64>,
-    /// How often something happened.
-    struck: u64,
+    /// How often each thing happened.
+    struck: BTreeMap<&'static str, u64>,
     /// A host that cannot be reached.
     blocked: Option<String>,
     /// Hosts behind which another exchange is.
@@ -67,7 +84,9 @@ struct State {
 /// The network of one exchange.
 pub struct Network {
     state: Mutex<State>,
-    cut: watch::Sender<u64>,
+    pub transcript: Mutex<Transcript>,
+    /// Ends all connections there are. They end in the order they began: a watch would wake them in a random one.
+    cut: Mutex<CancellationToken>,
     kill: Notify,
 }
 
@@ -82,11 +101,12 @@ impl Network {
                 orders_only: false,
                 steps: 0,
                 kill_at: None,
-                struck: 0,
+                struck: BTreeMap::new(),
                 blocked: None,
                 routes: Vec::new(),
             }),
-            cut: watch::Sender::new(0),
+            transcript: Mutex::default(),
+            cut: Mutex::default(),
             kill: Notify::new(),
         })
     }
@@ -97,11 +117,11 @@ impl Network {
             let simulator = network.behind(host).unwrap_or(Ok(Arc::clone(&simulator)))?;
             let (bot, ours) = tokio::io::duplex(PIPE);
             let network = Arc::clone(&network);
+            let cut = network.cut.lock().unwrap().clone();
             tokio::spawn(async move {
-                let mut cut = network.cut.subscribe();
                 tokio::select! {
                     biased;
-                    _ = cut.changed() => {}
+                    () = cut.cancelled() => {}
                     _ = network.carry(simulator, ours) => {}
                 }
             });
@@ -148,7 +168,7 @@ impl Network {
         if rate == 0.0 || !state.rng.random_bool(rate) || bytes.is_empty() {
             return;
         }
-        state.struck += 1;
+        *state.struck.entry("mangled").or_default() += 1;
         for _ in 0..state.rng.random_range(1..6) {
             let at = state.rng.random_range(0..bytes.len());
             bytes[at] = match bytes[at] {
@@ -161,7 +181,7 @@ impl Network {
 
     /// Ends every connection.
     pub fn cut(&self) {
-        self.cut.send_modify(|n| *n += 1);
+        std::mem::take(&mut *self.cut.lock().unwrap()).cancel();
     }
 
     /// Asks for the bot's death after so many further steps; [`Self::killed`] tells.
@@ -178,8 +198,13 @@ impl Network {
         self.state.lock().unwrap().steps
     }
 
-    pub fn struck(&self) -> u64 {
-        self.state.lock().unwrap().struck
+    /// How often each thing happened.
+    pub fn struck(&self) -> BTreeMap<&'static str, u64> {
+        self.state.lock().unwrap().struck.clone()
+    }
+
+    fn strike(&self, name: &'static str) {
+        *self.state.lock().unwrap().struck.entry(name).or_default() += 1;
     }
 
     /// One step of a request. The step at which the bot is to die is the last that anybody takes.
@@ -204,17 +229,15 @@ impl Network {
         if rate == 0.0 || !state.rng.random_bool(rate) {
             return None;
         }
-        state.struck += 1;
         let pick = state.rng.random_range(0..FAULTS.len());
+        *state.struck.entry(FAULTS[pick].name()).or_default() += 1;
         Some(FAULTS[pick])
     }
 
     fn cuts_frame(&self) -> bool {
         let mut state = self.state.lock().unwrap();
         let rate = state.cut_rate;
-        let cuts = rate > 0.0 && state.rng.random_bool(rate);
-        state.struck += u64::from(cuts);
-        cuts
+        rate > 0.0 && state.rng.random_bool(rate)
     }
 
     async fn carry(&self, simulator: Arc<Simulator>, mut bot: DuplexStream) -> Option<()> {
@@ -225,6 +248,8 @@ impl Network {
         let is_order = ["POST /api/v3/brokerage/orders ", "POST /api/v3/brokerage/orders/close_position "]
             .iter()
             .any(|start| request.starts_with(start));
+        let mut wire = Wire::new(&mut self.transcript.lock().unwrap(), is_web_socket);
+        wire.sent(&mut self.transcript.lock().unwrap(), &buffer[..length]);
         self.step(is_order).await;
         let fault = if is_web_socket { None } else { self.fault(is_order) };
         match fault {
@@ -243,6 +268,7 @@ impl Network {
                 biased;
                 read = exchange.read(&mut back) => {
                     let length = read.ok().filter(|length| *length > 0)?;
+                    wire.answered(&mut self.transcript.lock().unwrap(), &back[..length]);
                     if !answered {
                         answered = true;
                         self.step(is_order).await;
@@ -254,7 +280,11 @@ impl Network {
                         }
                     } else if is_web_socket && self.cuts_frame() {
                         // Half of those that end say nothing.
-                        if length % 2 == 0 { return None }
+                        if length % 2 == 0 {
+                            self.strike("web_socket_cut");
+                            return None;
+                        }
+                        self.strike("web_socket_frozen");
                         std::future::pending().await
                     }
                     self.mangled(&mut back[..length]);
@@ -263,6 +293,7 @@ impl Network {
                 }
                 read = bot.read(&mut buffer) => {
                     let length = read.ok().filter(|length| *length > 0)?;
+                    wire.sent(&mut self.transcript.lock().unwrap(), &buffer[..length]);
                     exchange.write_all(&buffer[..length]).await.ok()?;
                 }
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arb_bot::clock::Clock;
+use arb_bot::execution::driver::TICK;
 use arb_bot::execution::engine::{Reconciliation, View};
 use arb_bot::ledger::{Ledger, LedgerError};
 use arbbot_crds::arbbot::{Execution, KillAction};
@@ -24,7 +25,7 @@ fn machine<'a>(exchange: &Exchange, network: &Arc<Network>, dir: &'a Path) -> Ma
     spec.spec.credentials = Default::default();
     spec.spec.venue.coinbase.portfolio = None;
     let clock = Clock::driven_by_tokio(START.parse().unwrap());
-    Machine { clock, seed: 7, dir, dial: network.dial(Arc::clone(&exchange.simulator)), spec }
+    Machine { clock, tick: TICK, seed: 7, dir, dial: network.dial(Arc::clone(&exchange.simulator)), spec }
 }
 
 fn has_both_legs(view: &View) -> bool {

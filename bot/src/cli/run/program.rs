@@ -34,7 +34,7 @@ use crate::control::writer::{StatusSink, StatusTask};
 use crate::exchange::paper::{Paper, PaperTask};
 use crate::exchange::venue::{self, Connector, SessionTask, Transport};
 use crate::exchange::{Exchange, SessionFacts, VenueEvent};
-use crate::execution::driver::{Driver, Io, Products};
+use crate::execution::driver::{Driver, Io, Products, TICK};
 use crate::execution::engine::{Engine, Event, Identity, Now, View};
 use crate::execution::orders::Orders;
 use crate::ledger::{Ledger, Recovered};
@@ -191,6 +191,7 @@ impl Program {
             events: engine_events,
             view,
             heartbeat: heartbeat.clone(),
+            tick: TICK,
         };
         let server = ServerState {
             metrics,

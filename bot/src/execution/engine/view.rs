@@ -40,6 +40,8 @@ pub struct View {
     pub leverage: Decimal,
     /// Cash of all fills less fees plus the position at the mid price, in quote currency; None without prices.
     pub pnl_quote: Option<Decimal>,
+    /// Cash of all fills less fees, in quote currency; zero until the products are known.
+    pub cash_quote: Decimal,
     pub fees_quote: Decimal,
     /// Spot that is too little to sell, in base currency.
     pub dust_base: Decimal,
@@ -73,8 +75,8 @@ impl Engine {
     pub fn view(&self, control: &Control, now: Now) -> View {
         let exposure = self.exposure(now);
         let (spot_owned_base, future_owned_contracts) = self.owned();
-        let (mut notional_quote, mut leverage, mut pnl_quote, mut dust_base) =
-            (Decimal::ZERO, Decimal::ZERO, None, Decimal::ZERO);
+        let (mut notional_quote, mut leverage, mut pnl_quote, mut cash_quote, mut dust_base) =
+            (Decimal::ZERO, Decimal::ZERO, None, Decimal::ZERO, Decimal::ZERO);
         if let Some(exposure) = &exposure {
             // Without fresh prices by the last ones: a position does not vanish with its price.
             let (spot, future) = ((&exposure.spot, &self.spot), (&exposure.future, &self.future));
@@ -85,12 +87,13 @@ impl Engine {
                 let notional = notional(future).unwrap_or_default();
                 leverage = notional.checked_div(exposure.futures_collateral_quote).unwrap_or(Decimal::MAX);
             }
+            let cash = |leg: &Leg| self.orders.cash_quote(&leg.product.id, leg.product.unit_base);
+            cash_quote = cash(&exposure.spot) + cash(&exposure.future) - self.orders.fees_quote();
             let value = |(leg, state): (&Leg, &LegState)| {
-                let unit = leg.product.unit_base;
                 let mark = if leg.owned.is_zero() { Some(Decimal::ZERO) } else { mark((leg, state)) };
-                mark.map(|mid| self.orders.cash_quote(&leg.product.id, unit) + leg.owned * unit * mid)
+                mark.map(|mid| leg.owned * leg.product.unit_base * mid)
             };
-            pnl_quote = value(spot).zip(value(future)).map(|(spot, future)| spot + future - self.orders.fees_quote());
+            pnl_quote = value(spot).zip(value(future)).map(|(spot, future)| spot + future + cash_quote);
             if is_flat(&exposure.spot) {
                 dust_base = exposure.spot.owned;
             }
@@ -109,6 +112,7 @@ impl Engine {
             notional_quote,
             leverage,
             pnl_quote,
+            cash_quote,
             fees_quote: self.orders.fees_quote(),
             dust_base,
             links: self.links.iter().map(|(link, down)| (*link, down.clone())).collect(),

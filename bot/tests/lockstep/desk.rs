@@ -1,0 +1,241 @@
+//! A bot that trades, dies and starts again while things happen to it, and the comparison of both sides at the end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arb_bot::clock::Clock;
+use arb_bot::execution::engine::{Reconciliation, View};
+use arb_bot::execution::orders::parse_id;
+use arb_bot::ledger::{Ledger, LedgerError};
+use arbbot_crds::arbbot::{KillAction, Mode};
+use arbbot_crds::control::Restriction;
+use proptest::prelude::*;
+use rust_decimal::{Decimal, dec};
+use serde_json::json;
+
+use super::bot::{Bot, Machine};
+use super::exchange::Exchange;
+use super::machine;
+use super::network::Network;
+
+/// What happens while the bot trades.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Nothing, for so long.
+    Pass {
+        tenths: u64,
+    },
+    /// Shares of requests and frames that something happens to, for so long.
+    Faults {
+        percent: u32,
+        orders_only: bool,
+        cut_per_mille: u32,
+        tenths: u64,
+    },
+    /// Every connection ends.
+    Cut,
+    /// The exchange answers nothing but 503.
+    Down {
+        tenths: u64,
+    },
+    /// One of [`BAD_DAYS`], for so long.
+    Exchange {
+        fault: usize,
+        tenths: u64,
+    },
+    /// kill -9 after so much time, and a restart.
+    Kill {
+        tenths: u64,
+    },
+    /// kill -9 so many steps of orders further: between intent and request, request and reply, reply and its reader.
+    KillAtOrder {
+        steps: u64,
+    },
+    Mode(Mode),
+    KillSwitch,
+    /// Frees the kill switch.
+    Release,
+}
+
+/// What the simulator does on a bad day. SAFETY's behaviours that are not documented are among it.
+pub const BAD_DAYS: [&str; 25] = [
+    r#"{"kind": "rest_error", "status": 401, "rate": 0.3}"#,
+    r#"{"kind": "rest_error", "status": 403, "rate": 0.3}"#,
+    r#"{"kind": "rest_error", "status": 429, "rate": 0.5}"#,
+    r#"{"kind": "rest_error", "status": 500, "rate": 0.5}"#,
+    r#"{"kind": "drop_replies", "rate": 0.5}"#,
+    r#"{"kind": "drop_replies", "rate": 0.2, "endpoint": "/orders"}"#,
+    r#"{"kind": "drop_requests", "rate": 0.2}"#,
+    r#"{"kind": "latency", "distribution": "exponential", "milliseconds": 800, "max_milliseconds": 9000}"#,
+    r#"{"kind": "key_revoked"}"#,
+    r#"{"kind": "clock_skew", "milliseconds": 60000}"#,
+    r#"{"kind": "clock_skew", "milliseconds": -60000}"#,
+    r#"{"kind": "maintenance"}"#,
+    r#"{"kind": "websocket_refused"}"#,
+    r#"{"kind": "websocket_disconnect"}"#,
+    r#"{"kind": "websocket_silent"}"#,
+    r#"{"kind": "duplicate_frames", "rate": 0.3}"#,
+    r#"{"kind": "reorder_frames", "rate": 0.1}"#,
+    r#"{"kind": "sequence_gap", "rate": 0.05}"#,
+    r#"{"kind": "session_closed", "seconds": 10}"#,
+    r#"{"kind": "price_gap", "bps": 150}"#,
+    r#"{"kind": "reject_orders", "reason": "INSUFFICIENT_FUND"}"#,
+    r#"{"kind": "partial_fills", "percent": 30}"#,
+    r#"{"kind": "slow_cancels", "milliseconds": 3000}"#,
+    r#"{"kind": "refuse_gtd"}"#,
+    r#"{"kind": "close_position_ignores_size"}"#,
+];
+
+fn tenths(tenths: u64) -> Duration {
+    Duration::from_millis(tenths * 100)
+}
+
+/// A bot that is killed and started again.
+pub struct Desk<'a> {
+    pub exchange: &'a Exchange,
+    pub network: &'a Arc<Network>,
+    pub machine: &'a Machine<'a>,
+    pub bot: Bot,
+    pub epoch: i64,
+    pub control: Vec<Restriction>,
+}
+
+impl Desk<'_> {
+    pub async fn take(mut self, step: &Step) -> Self {
+        match step {
+            Step::Pass { tenths: t } => tokio::time::sleep(tenths(*t)).await,
+            Step::Faults { percent, orders_only, cut_per_mille, tenths: t } => {
+                let (requests, frames) = (f64::from(*percent) / 100.0, f64::from(*cut_per_mille) / 1000.0);
+                self.network.fail(requests, frames, *orders_only);
+                tokio::time::sleep(tenths(*t)).await;
+                self.network.fail(0.0, 0.0, false);
+            }
+            Step::Cut => self.network.cut(),
+            Step::Down { tenths: t } => {
+                self.exchange.fault(json!({"kind": "rest_unavailable"})).await;
+                tokio::time::sleep(tenths(*t)).await;
+                self.exchange.fault(json!({"clear": true})).await;
+            }
+            Step::Exchange { fault, tenths: t } => {
+                self.exchange.fault(serde_json::from_str(BAD_DAYS[*fault]).unwrap()).await;
+                tokio::time::sleep(tenths(*t)).await;
+                self.exchange.fault(json!({"clear": true})).await;
+            }
+            Step::Kill { tenths: t } => {
+                tokio::time::sleep(tenths(*t)).await;
+                self = self.restart().await;
+            }
+            Step::KillAtOrder { steps } => {
+                self.network.kill_after(Some(*steps));
+                // Where nothing is sent for so long it dies of age.
+                let patience = tokio::time::sleep(Duration::from_secs(20));
+                tokio::select! {
+                    biased;
+                    () = self.network.killed() => {}
+                    () = patience => {}
+                }
+                self.network.kill_after(None);
+                self = self.restart().await;
+            }
+            Step::Mode(mode) => {
+                self.control = vec![Restriction::mode("spec.mode", *mode, "test")];
+                self.bot.control(self.control.clone()).await;
+            }
+            Step::KillSwitch => {
+                self.control = vec![Restriction::kill("incident/test", KillAction::Flatten, "test")];
+                self.bot.control(self.control.clone()).await;
+            }
+            Step::Release => {
+                self.control.clear();
+                self.bot.control(Vec::new()).await;
+            }
+        }
+        self
+    }
+
+    pub async fn restart(mut self) -> Self {
+        self.bot.kill().await;
+        self.network.cut();
+        self.epoch += 1;
+        self.bot = Bot::start(self.machine, self.epoch).await;
+        self.bot.control(self.control.clone()).await;
+        self
+    }
+}
+
+/// What a run has shown, so that a test can tell that it tested something.
+#[derive(Debug)]
+pub struct Shown {
+    pub orders: u64,
+    pub struck: BTreeMap<&'static str, u64>,
+    pub restarts: u64,
+    /// What the bot said at the end.
+    pub view: View,
+}
+
+/// Starts a bot on an exchange of its own and hands both to a test.
+pub async fn at_a_desk<T>(seed: u64, refuse_duplicates: bool, test: impl AsyncFnOnce(Desk<'_>) -> T) -> T {
+    let exchange = Exchange::start(seed, refuse_duplicates);
+    let network = Network::new(seed);
+    let dir = tempfile::tempdir().unwrap();
+    let machine = machine(&exchange, &network, seed, dir.path());
+    let bot = Bot::start(&machine, 1).await;
+    let desk = Desk { exchange: &exchange, network: &network, machine: &machine, bot, epoch: 1, control: Vec::new() };
+    test(desk).await
+}
+
+/// Stops the faults, halts the bot and compares both sides.
+pub async fn finish(desk: Desk<'_>) -> Result<Shown, TestCaseError> {
+    let Desk { exchange, network, machine, mut bot, epoch, .. } = desk;
+    network.fail(0.0, 0.0, false);
+    network.kill_after(None);
+    exchange.fault(json!({"clear": true})).await;
+    bot.control(vec![Restriction::mode("spec.mode", Mode::Halted, "the end")]).await;
+    let view = bot
+        .wait("quiet", |view| {
+            let known = view.open_orders == 0 && view.unknown_orders == 0;
+            known && view.proof.orders_gone.confirmed && view.reconciliation == Reconciliation::Matches
+        })
+        .await;
+    let truth = exchange.truth().await;
+    prop_assert_eq!(view.spot_owned_base, truth.spot, "spot");
+    prop_assert_eq!(view.future_owned_contracts, truth.contracts, "contracts");
+    prop_assert_eq!(truth.open_orders, 0);
+    // Coinbase shows average prices with eight decimals, and no order here is of more than a coin.
+    let off = (view.cash_quote - truth.cash_quote).abs();
+    let orders = Decimal::from(exchange.accepted().await.len());
+    prop_assert!(off <= orders * dec!(0.00000001), "cash is {} and should be {}", view.cash_quote, truth.cash_quote);
+    prop_assert_eq!(view.fees_quote, truth.fees_quote, "fees");
+    // An intent that became two orders under two ids would leave more than is wanted.
+    prop_assert!(view.notional_quote <= dec!(11000), "{} for a target of 10000", view.notional_quote);
+    // What is known is written a little later.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    bot.kill().await;
+    let accepted = exchange.accepted().await;
+    let twice: Vec<_> = accepted.iter().filter(|(_, count)| **count > 1).collect();
+    prop_assert!(twice.is_empty(), "accepted more than once: {:?}", twice);
+    compare_with_ledger(machine, exchange).await?;
+    let restarts = epoch.unsigned_abs() - 1;
+    Ok(Shown { orders: accepted.len() as u64, struck: network.struck(), restarts, view })
+}
+
+/// Every order at the exchange is in the ledger under its one id, with the same fills and fees.
+async fn compare_with_ledger(machine: &Machine<'_>, exchange: &Exchange) -> Result<(), TestCaseError> {
+    let bot = super::bot::binding(&machine.spec);
+    let (_, recovered) = loop {
+        match Ledger::open(&machine.dir.join("ledger"), &bot, Clock::driven_by_tokio(machine.clock.now())).await {
+            Err(LedgerError::Locked { .. }) => tokio::task::yield_now().await,
+            opened => break opened.unwrap(),
+        }
+    };
+    let known: BTreeMap<_, _> = recovered.orders.iter().map(|order| (&order.client_order_id, order)).collect();
+    for (id, (filled, fees_quote)) in exchange.orders() {
+        let Some(order) = known.get(&id) else {
+            return Err(TestCaseError::fail(format!("{id} is not in the ledger")));
+        };
+        prop_assert!(parse_id(&id).is_some() && order.status.is_terminal(), "{:?}", order);
+        prop_assert_eq!((order.filled, order.fees_quote), (filled, fees_quote), "{}", id);
+    }
+    Ok(())
+}
