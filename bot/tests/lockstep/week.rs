@@ -161,7 +161,26 @@ async fn kill<'a>(mut desk: Desk<'a>, rng: &mut StdRng) -> Desk<'a> {
     let truth = desk.exchange.truth().await;
     assert_eq!((truth.contracts, truth.open_orders), (Decimal::ZERO, 0), "said to be flat: {view:#?}");
     assert_eq!(truth.spot, view.spot_owned_base, "said to be flat: {view:#?}");
-    desk.take(&Step::Release).await
+    if rng.random_bool(0.5) { enter_on_a_bad_day(desk, rng).await } else { desk.take(&Step::Release).await }
+}
+
+/// What shows only while connections and orders are made: it is so when the bot begins anew.
+const AT_ENTRY: [&str; 5] = [
+    r#"{"kind": "websocket_refused"}"#,
+    r#"{"kind": "reject_orders", "reason": "INSUFFICIENT_FUND", "rate": 0.5}"#,
+    r#"{"kind": "partial_fills", "percent": 30}"#,
+    r#"{"kind": "slow_cancels", "milliseconds": 3000}"#,
+    r#"{"kind": "refuse_gtd"}"#,
+];
+
+async fn enter_on_a_bad_day<'a>(mut desk: Desk<'a>, rng: &mut StdRng) -> Desk<'a> {
+    let fault = AT_ENTRY[rng.random_range(0..AT_ENTRY.len())];
+    desk.exchange.fault(serde_json::from_str(fault).unwrap()).await;
+    for step in [Step::Cut, Step::Release, Step::Pass { tenths: rng.random_range(100..900) }] {
+        desk = desk.take(&step).await;
+    }
+    desk.exchange.fault(json!({"clear": true})).await;
+    desk
 }
 
 async fn script<'a>(
