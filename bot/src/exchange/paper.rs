@@ -108,7 +108,7 @@ impl Paper {
         self.data.load().as_ref().map_or_else(|| self.clock.now(), |data| data.venue_clock().now())
     }
 
-    /// Changes the venue; what changed is durable before anybody hears of it.
+    /// Changes the venue; what changed is durable before anybody hears of it, unless the disk fails.
     fn act<T>(&self, change: impl FnOnce(&mut Venue, Timestamp) -> T) -> T {
         let now = self.now();
         let mut state = self.state();
@@ -185,7 +185,12 @@ impl Exchange for Paper {
         if self.clock.boottime() >= cleared.expires_at() {
             return Err(refuse("the time in which the order may be sent is over".to_owned()));
         }
-        if let Some(problem) = &self.state().store.problem {
+        let problem = {
+            let store = &mut self.state().store;
+            store.flush();
+            store.problem.clone()
+        };
+        if let Some(problem) = problem {
             return Err(refuse(format!("the paper account cannot be written: {problem}")));
         }
         let mut order = cleared.order().clone();

@@ -221,6 +221,26 @@ fn a_failing_endpoint_is_left_for_the_next_and_preferred_again_once_it_works() {
 }
 
 #[test]
+fn a_key_that_cannot_be_used_keeps_nobody_from_leaving_an_endpoint_that_fails() {
+    paused(async {
+        let room = Room::new();
+        let coinbase = json!({"endpoints": [endpoint("first"), endpoint("second")]});
+        let bot = Bot::start(&room.machine(json!({}), coinbase), 1).await;
+        trading(&bot).await;
+        let first = bot.session("a key in use", works).await;
+        room.put("transfer", "primary");
+        let refused = |facts: &SessionFacts| matches!(&facts.problem, Some((Reason::KeyMayTransfer, _)));
+        bot.session("the new key is refused", refused).await;
+        room.network.block(Some("first"));
+        let after = bot.session("the second endpoint", |facts| facts.endpoint == "second").await;
+        assert_eq!(after.fingerprint, first.fingerprint, "with the key in use");
+        trading(&bot).await;
+        let still = bot.session("the refused key is told of", refused).await;
+        assert_eq!(still.pending, room.fingerprint("primary"));
+    });
+}
+
+#[test]
 fn an_endpoint_of_another_portfolio_is_not_used() {
     paused(async {
         let room = Room::new();

@@ -123,6 +123,9 @@ pub struct Session {
     permissions: KeyPermissions,
     portfolio: String,
     outlet: Arc<Outlet>,
+    /// The key and the authorities that it was opened with: their files may be others by now, or gone.
+    signer: Arc<Signer>,
+    tls: Arc<rustls::ClientConfig>,
     /// The WebSockets and the clock; aborted when dropped.
     _tasks: JoinSet<()>,
 }
@@ -136,14 +139,31 @@ impl Session {
     /// bot. Nothing was started then.
     pub async fn open(settings: Settings, connector: &Connector) -> Result<Self, SessionError> {
         let key = ApiKey::load(&settings.credentials_dir)?;
-        connector.set_rate(settings.requests_per_second);
         let signer = Arc::new(Signer::new(key, connector.randomness.clone()));
-        let tls = tls::client_config(settings.ca_file.as_deref())?;
+        let tls = Arc::new(tls::client_config(settings.ca_file.as_deref())?);
+        Self::open_with(signer, tls, settings, connector).await
+    }
+
+    /// Opens a session with the key and the authorities of this one, whatever their files say by now.
+    ///
+    /// # Errors
+    /// As [`Self::open`], but of no file.
+    pub async fn elsewhere(&self, settings: Settings, connector: &Connector) -> Result<Self, SessionError> {
+        Self::open_with(Arc::clone(&self.signer), Arc::clone(&self.tls), settings, connector).await
+    }
+
+    async fn open_with(
+        signer: Arc<Signer>,
+        tls: Arc<rustls::ClientConfig>,
+        settings: Settings,
+        connector: &Connector,
+    ) -> Result<Self, SessionError> {
+        connector.set_rate(settings.requests_per_second);
         let venue = Arc::new(VenueClock::new(connector.clock.clone()));
         let exchange = Coinbase::new(
             &settings.endpoint.rest_url,
             &connector.transport,
-            tls.clone(),
+            rustls::ClientConfig::clone(&tls),
             Arc::clone(&signer),
             Arc::clone(&venue),
             Arc::clone(&connector.budget),
@@ -152,7 +172,6 @@ impl Session {
         let permissions = exchange.key_permissions().await?;
         verify(&permissions, &settings.portfolio, signer.key().fingerprint())?;
 
-        let tls = Arc::new(tls);
         let outlet = Arc::new(Outlet::new(connector.events.clone()));
         let mut tasks = JoinSet::new();
         let Endpoint { market_web_socket_url, user_web_socket_url, .. } = settings.endpoint;
@@ -174,7 +193,7 @@ impl Session {
         }
         let exchange = Arc::new(exchange);
         tasks.spawn(keep_time(Arc::clone(&exchange)));
-        Ok(Self { exchange, permissions, portfolio: settings.portfolio, outlet, _tasks: tasks })
+        Ok(Self { exchange, permissions, portfolio: settings.portfolio, outlet, signer, tls, _tasks: tasks })
     }
 
     /// Waits until both WebSockets are up.

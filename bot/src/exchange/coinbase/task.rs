@@ -30,6 +30,8 @@ const CHECK_EVERY: Duration = Duration::from_secs(10);
 const CHECK_REFUSED_EVERY: Duration = Duration::from_millis(2500);
 /// Longest pause between attempts to open the first session, or one that the network kept from being opened.
 const RETRY_MOST: Duration = Duration::from_secs(10);
+/// Pause after no other endpoint worked with the key in use.
+const LEAVE_AGAIN: Duration = Duration::from_secs(2);
 /// Pause after the exchange refused a wanted key: its permissions may be mended there without a new file.
 const RETRY_REFUSED: Duration = Duration::from_secs(30);
 /// How long a later endpoint of the list is used before an earlier one is tried again.
@@ -133,7 +135,10 @@ impl SessionTask {
         }
         match &state.open {
             None => self.open_first(state, wanted, &inputs).await,
-            Some(open) if open.inputs != inputs => self.change_key(state, wanted, &inputs).await,
+            Some(open) if open.inputs != inputs => {
+                self.change_key(state, wanted, &inputs).await;
+                self.leave_with_the_key_in_use(state, wanted, &inputs).await;
+            }
             Some(_) => self.change_endpoint(state, wanted, &inputs).await,
         }
         self.check(state, wanted).await;
@@ -198,6 +203,27 @@ impl SessionTask {
                 state.problem = Some((reason, why));
             }
         }
+    }
+
+    /// While the wanted key cannot be used, the one in use stays in full use (SAFETY §8): it, too, leaves an endpoint that
+    /// fails or is no longer listed.
+    async fn leave_with_the_key_in_use(&self, state: &mut State, wanted: &Wanted, inputs: &Inputs) {
+        let Some(open) = state.open.as_ref().filter(|open| open.inputs != *inputs) else { return };
+        let is_listed = wanted.endpoints.contains(&open.endpoint);
+        if self.now() < state.leave_at || (is_listed && open.session.failing().is_none()) {
+            return;
+        }
+        for endpoint in wanted.endpoints.iter().filter(|endpoint| **endpoint != open.endpoint) {
+            let settings = self.settings(wanted, endpoint, &open.inputs);
+            match open.session.elsewhere(settings, &self.connector).await {
+                Ok(session) => {
+                    let open = Open { session, endpoint: endpoint.clone(), inputs: open.inputs.clone() };
+                    return self.put_in_use(state, open).await;
+                }
+                Err(error) => tracing::warn!(endpoint = endpoint.name, %error, "no new session with the key in use"),
+            }
+        }
+        state.leave_at = self.now() + LEAVE_AGAIN;
     }
 
     /// Leaves an endpoint that fails or is no longer listed, and goes back to one that is preferred.
@@ -301,20 +327,23 @@ impl SessionTask {
     }
 
     async fn open(&self, wanted: &Wanted, endpoint: &Endpoint, inputs: &Inputs) -> Result<Open, SessionError> {
-        let settings = Settings {
+        match Session::open(self.settings(wanted, endpoint, inputs), &self.connector).await {
+            Ok(session) => Ok(Open { session, endpoint: endpoint.clone(), inputs: inputs.clone() }),
+            Err(error) => {
+                tracing::warn!(endpoint = endpoint.name, key = %inputs.key, reason = %error.reason(), %error, "no new session");
+                Err(error)
+            }
+        }
+    }
+
+    fn settings(&self, wanted: &Wanted, endpoint: &Endpoint, inputs: &Inputs) -> Settings {
+        Settings {
             endpoint: endpoint.clone(),
             ca_file: self.ca_file.clone(),
             credentials_dir: self.dir(inputs.key).to_owned(),
             portfolio: wanted.portfolio.clone(),
             products: wanted.products.clone(),
             requests_per_second: wanted.requests_per_second,
-        };
-        match Session::open(settings, &self.connector).await {
-            Ok(session) => Ok(Open { session, endpoint: endpoint.clone(), inputs: inputs.clone() }),
-            Err(error) => {
-                tracing::warn!(endpoint = endpoint.name, key = %inputs.key, reason = %error.reason(), %error, "no new session");
-                Err(error)
-            }
         }
     }
 

@@ -47,7 +47,11 @@ struct LineRef<'a> {
 pub struct Store {
     path: PathBuf,
     file: File,
-    /// Why the last change is not on the disk.
+    /// Length of what is whole and on the disk.
+    length: u64,
+    /// Lines that the disk has not taken.
+    unwritten: Vec<u8>,
+    /// Why they are not on the disk.
     pub problem: Option<String>,
 }
 
@@ -76,18 +80,42 @@ impl Store {
             File::open(dir).and_then(|dir| dir.sync_all()).map_err(disk("write the directory of"))?;
         }
         let file = OpenOptions::new().append(true).open(&path).map_err(disk("open"))?;
-        Ok((Self { path, file, problem: None }, book))
+        let length = u64::try_from(line.len()).unwrap_or(u64::MAX);
+        Ok((Self { path, file, length, unwritten: Vec::new(), problem: None }, book))
     }
 
     /// Makes a change durable. Where the disk fails, nothing is placed any more until it works.
     pub fn write<'a>(&mut self, account: &Account, orders: impl Iterator<Item = &'a PaperOrder>) {
-        let written = line(account, orders)
-            .map_err(io::Error::from)
-            .and_then(|line| self.file.write_all(&line).and_then(|()| self.file.sync_data()));
-        if let Err(error) = written {
-            tracing::error!(path = %self.path.display(), %error, "the paper account is not written");
-            self.problem = Some(format!("{}: {error}", self.path.display()));
+        match line(account, orders) {
+            Ok(line) => self.unwritten.extend(line),
+            Err(error) => return self.failed(&error.into()),
         }
+        self.flush();
+    }
+
+    /// Writes what the disk has not taken yet.
+    pub fn flush(&mut self) {
+        if self.unwritten.is_empty() {
+            return;
+        }
+        let written = self.file.write_all(&self.unwritten).and_then(|()| self.file.sync_data());
+        match written {
+            Ok(()) => {
+                self.length += u64::try_from(self.unwritten.len()).unwrap_or_default();
+                self.unwritten.clear();
+                self.problem = None;
+            }
+            Err(error) => {
+                // Half a line must not stand before the next one.
+                let cut = self.file.set_len(self.length);
+                self.failed(&cut.err().unwrap_or(error));
+            }
+        }
+    }
+
+    fn failed(&mut self, error: &io::Error) {
+        tracing::error!(path = %self.path.display(), %error, "the paper account is not written; it is tried again");
+        self.problem = Some(format!("{}: {error}", self.path.display()));
     }
 }
 
@@ -137,5 +165,21 @@ mod tests {
         fs::write(&path, "{}\n").unwrap();
         let error = Store::open(path, dec!(9)).unwrap_err().to_string();
         assert!(error.starts_with("line 1 of"), "{error}");
+    }
+    #[test]
+    fn what_a_full_disk_did_not_take_is_written_once_it_works_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("paper.jsonl");
+        let (mut store, mut book) = Store::open(path.clone(), dec!(5)).unwrap();
+        // Takes no byte: /dev/full says that there is no space.
+        let disk = std::mem::replace(&mut store.file, OpenOptions::new().append(true).open("/dev/full").unwrap());
+        book.account.cash = dec!(4);
+        store.write(&book.account, std::iter::empty());
+        assert!(store.problem.is_some());
+        store.file = disk;
+        book.account.cash = dec!(3);
+        store.write(&book.account, std::iter::empty());
+        assert_eq!(store.problem, None);
+        assert_eq!(Store::open(path, dec!(9)).unwrap().1, book);
     }
 }

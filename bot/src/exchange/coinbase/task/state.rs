@@ -64,6 +64,8 @@ pub struct State {
     pub attempts: u32,
     /// Not before this (CLOCK_BOOTTIME).
     pub retry_at: Duration,
+    /// When the key in use may try other endpoints again, while the wanted one cannot be used.
+    pub leave_at: Duration,
     /// When an endpoint before the one in use is tried again.
     pub prefer_at: Duration,
     pub checked_at: Duration,
