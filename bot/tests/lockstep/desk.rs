@@ -16,6 +16,7 @@ use serde_json::json;
 
 use super::bot::{Bot, Machine};
 use super::exchange::Exchange;
+use super::judge::{nothing_was_given_up_too_early, one_order_at_a_time};
 use super::machine;
 use super::network::Network;
 
@@ -207,7 +208,6 @@ pub async fn finish(desk: Desk<'_>) -> Result<Shown, TestCaseError> {
     let orders = Decimal::from(exchange.accepted().await.len());
     prop_assert!(off <= orders * dec!(0.00000001), "cash is {} and should be {}", view.cash_quote, truth.cash_quote);
     prop_assert_eq!(view.fees_quote, truth.fees_quote, "fees");
-    // An intent that became two orders under two ids would leave more than is wanted.
     prop_assert!(view.notional_quote <= dec!(11000), "{} for a target of 10000", view.notional_quote);
     // What is known is written a little later.
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -215,7 +215,9 @@ pub async fn finish(desk: Desk<'_>) -> Result<Shown, TestCaseError> {
     let accepted = exchange.accepted().await;
     let twice: Vec<_> = accepted.iter().filter(|(_, count)| **count > 1).collect();
     prop_assert!(twice.is_empty(), "accepted more than once: {:?}", twice);
+    one_order_at_a_time(&exchange.transcript().await)?;
     compare_with_ledger(machine, exchange).await?;
+    nothing_was_given_up_too_early(&machine.dir.join("ledger")).await?;
     let restarts = epoch.unsigned_abs() - 1;
     Ok(Shown { orders: accepted.len() as u64, struck: network.struck(), restarts, view })
 }

@@ -7,6 +7,7 @@ mod bot;
 mod desk;
 mod exchange;
 mod hostile;
+mod judge;
 mod keys;
 mod network;
 mod orders;
