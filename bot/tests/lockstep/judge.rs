@@ -1,5 +1,6 @@
 //! What the exchange's journal and the ledger's chain say of a whole run: an intent that became two orders shows here,
-//! under whatever ids.
+//! under whatever ids. Shown by mutation: with every failed placement taken for "not placed" (`Engine::placed`),
+//! `no_intent_becomes_two_orders_and_both_sides_agree_once_faults_stop` fails here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
