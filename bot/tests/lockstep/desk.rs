@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::bot::{Bot, Machine};
 use super::exchange::Exchange;
-use super::judge::{nothing_was_given_up_too_early, one_order_at_a_time};
+use super::judge::{nothing_flipped, nothing_was_given_up_too_early, one_order_at_a_time};
 use super::machine;
 use super::network::Network;
 
@@ -215,7 +215,9 @@ pub async fn finish(desk: Desk<'_>) -> Result<Shown, TestCaseError> {
     let accepted = exchange.accepted().await;
     let twice: Vec<_> = accepted.iter().filter(|(_, count)| **count > 1).collect();
     prop_assert!(twice.is_empty(), "accepted more than once: {:?}", twice);
-    one_order_at_a_time(&exchange.transcript().await)?;
+    let journal = exchange.transcript().await;
+    one_order_at_a_time(&journal)?;
+    nothing_flipped(&journal)?;
     compare_with_ledger(machine, exchange).await?;
     nothing_was_given_up_too_early(&machine.dir.join("ledger")).await?;
     let restarts = epoch.unsigned_abs() - 1;

@@ -12,6 +12,8 @@ use proptest::prelude::*;
 use rust_decimal::Decimal;
 use serde_json::Value;
 
+use super::exchange::FUTURE;
+
 /// The strategy has one order of a product at a time. While an order of it works at the exchange, or may, another is an
 /// intent that was taken up twice. (What is stuck holds neither a kill nor a repair up, SAFETY §3.)
 pub fn one_order_at_a_time(journal: &[Value]) -> Result<(), TestCaseError> {
@@ -39,6 +41,17 @@ pub fn one_order_at_a_time(journal: &[Value]) -> Result<(), TestCaseError> {
             "order_cancelled" | "order_expired" => drop(working.remove(&id)),
             _ => {}
         }
+    }
+    Ok(())
+}
+
+/// Spot is never short and the future never long: nothing was closed twice.
+pub fn nothing_flipped(journal: &[Value]) -> Result<(), TestCaseError> {
+    for event in journal.iter().filter(|event| event["kind"] == "position_changed") {
+        let position: Decimal = event["position"].as_str().unwrap_or_default().parse().unwrap_or_default();
+        let is_right =
+            if event["product_id"] == FUTURE { position <= Decimal::ZERO } else { position >= Decimal::ZERO };
+        prop_assert!(is_right, "{}", event);
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ mod exchange;
 mod hostile;
 mod judge;
 mod keys;
+mod kills;
 mod network;
 mod orders;
 mod outage;
