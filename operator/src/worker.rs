@@ -25,6 +25,7 @@ where
     let mut running: JoinSet<(Key, Option<Duration>)> = JoinSet::new();
     loop {
         tokio::select! {
+            biased; // nothing begins after the stop
             () = stop.cancelled() => break,
             key = queue.next(), if running.len() < concurrency => {
                 let work = catch_panic(reconcile(key.clone()));
@@ -134,12 +135,15 @@ mod tests {
             stop.cancel();
             queue.add("late".into(), Duration::ZERO);
         };
-        let reconcile = |key: Key| async move {
-            assert_eq!(&*key, "long");
-            tokio::time::sleep(Duration::from_secs(6)).await;
-            None
+        let begun_keys = AtomicUsize::new(0);
+        let reconcile = |_| {
+            begun_keys.fetch_add(1, Ordering::SeqCst);
+            async {
+                tokio::time::sleep(Duration::from_secs(6)).await;
+                None
+            }
         };
         tokio::join!(work(&queue, 16, reconcile, stop.clone()), stopper);
-        assert_eq!(begun.elapsed(), Duration::from_secs(6));
+        assert_eq!((begun.elapsed(), begun_keys.load(Ordering::SeqCst)), (Duration::from_secs(6), 1));
     }
 }
