@@ -39,7 +39,8 @@ pub async fn allow_any_spec(kubectl: &Kubectl) -> Result<()> {
     let schema = "/spec/versions/0/schema/openAPIV3Schema";
     let patch = json!([
         {"op": "replace", "path": format!("{schema}/properties/spec"), "value": anything},
-        {"op": "remove", "path": format!("{schema}/x-kubernetes-validations")},
+        // Not "remove", which fails the second time.
+        {"op": "add", "path": format!("{schema}/x-kubernetes-validations"), "value": []},
     ]);
     self::patch(kubectl, ARBBOTS, &patch).await
 }

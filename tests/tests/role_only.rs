@@ -22,12 +22,13 @@ fn main() -> ExitCode {
 
 async fn an_operator_with_roles_only_serves_its_namespaces_and_no_other(desk: Arc<Desk>) -> Result<()> {
     // The desk has an operator for the whole cluster; what it leaves is what a platform team installs: the definitions.
-    let files = ["deployment", "rbac", "serviceaccount", "bot-status-policy"];
-    let files = files.map(|name| format!("{MANIFESTS}/{name}.yaml"));
-    let mut delete = vec!["delete"];
-    delete.extend(files.iter().flat_map(|file| ["-f", file.as_str()]));
-    desk.kubectl.run(&delete).await?;
+    let file = |name: &str| format!("{MANIFESTS}/{name}.yaml");
+    desk.kubectl.run(&["delete", "-f", &file("deployment")]).await?;
+    // It gives its Lease back first, which it must still be allowed to.
     desk.kubectl.run(&["-n", OPERATOR_NAMESPACE, "wait", "--for=delete", "pod", "--all", "--timeout=60s"]).await?;
+    for name in ["rbac", "serviceaccount", "bot-status-policy"] {
+        desk.kubectl.run(&["delete", "-f", &file(name)]).await?;
+    }
     let (served, unpermitted, foreign) =
         (desk.room("served").await?, desk.room("unpermitted").await?, desk.room("foreign").await?);
 
