@@ -97,6 +97,12 @@ impl ApiError {
         self.status().is_some_and(|status| unknown(&status.message))
     }
 
+    /// What is stored does not have the schema's types, so that server-side apply cannot merge anything into it.
+    #[must_use]
+    pub fn is_untypable(&self) -> bool {
+        self.status().is_some_and(|status| status.message.contains("failed to create typed live object"))
+    }
+
     /// The decision was made from a cache and has to be made again.
     #[must_use]
     pub fn is_stale(&self) -> bool {
@@ -213,6 +219,15 @@ mod tests {
         assert!(failed(403, policy).is_denied());
         let ending = failed(403, "unable to create new content in namespace desk because it is being terminated");
         assert!(ending.is_forbidden() && !ending.is_denied(), "it passes by itself");
+    }
+
+    #[test]
+    fn an_object_of_other_types_is_told_from_an_older_definition() {
+        // The words of Kubernetes 1.36.
+        let typed = "failed to create typed live object (desk/carry; arbbot.io/v1alpha1, Kind=ArbBot): .spec.strategy.fundingCarry.targetNotional: expected string, got &value.valueUnstructured{Value:10000}";
+        let error = failed(500, typed);
+        assert!(error.is_untypable() && !error.is_crd_outdated());
+        assert!(!failed(500, "etcdserver: request timed out").is_untypable());
     }
 
     #[tokio::test(start_paused = true)]

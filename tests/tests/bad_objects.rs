@@ -53,11 +53,14 @@ async fn a_bot_stored_under_a_laxer_schema_is_named_and_the_others_go_on(desk: A
     let room = desk.room("lax").await?;
     let healthy = room.trading_bot("healthy").await?;
     let (draft, _) = room.draft("draft").await?;
+    // Nobody has looked at them before the schema that refuses them is there.
+    desk.scale_operator(0).await?;
     crds::allow_any_spec(&desk.kubectl).await?;
     let stored = store(&room, &draft).await;
     crds::install(&desk.kubectl).await?;
     stored?;
     crds::wait_until_accepted(&desk.kubectl, &invalid(&room, &draft), false).await?;
+    desk.scale_operator(1).await?;
 
     for (name, _, word) in stored_under_a_laxer_schema() {
         wait_stalled(&room, name, "InvalidSpec", word).await.with_context(|| format!("ArbBot {name}"))?;

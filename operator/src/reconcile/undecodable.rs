@@ -10,7 +10,7 @@ use arbbot_crds::{ArbBot, ArbBotSpec, ArbPolicy, decode};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::Patch;
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -115,16 +115,32 @@ where
         let version_read = &fresh.metadata.resource_version;
         let metadata =
             json!({"name": name, "namespace": namespace, "uid": fresh.metadata.uid, "resourceVersion": version_read});
-        let body = json!({"apiVersion": version, "kind": kind, "metadata": metadata, "status": status});
+        let mut body = json!({"apiVersion": version, "kind": kind, "metadata": metadata, "status": status});
+        let action = format!("write the status of {kind} {namespace}/{name}");
         let (params, patch) = (api::apply_params(), Patch::Apply(&body));
-        let write = api.patch_status(&name, &params, &patch);
-        api::call(format!("write the status of {kind} {namespace}/{name}"), write).await?;
+        match api::call(&action, api.patch_status(&name, &params, &patch)).await {
+            Err(error) if error.is_untypable() => {
+                body["status"]["conditions"] = with_others(fresh, &body["status"]["conditions"]);
+                let (params, patch) = (PatchParams::default(), Patch::Merge(&body));
+                api::call(action, api.patch_status(&name, &params, &patch)).await?;
+            }
+            written => drop(written?),
+        }
         ctx.metrics.wrote(&format!("{kind}Status"), "applied");
         let mut object = Raw::<K>::default().object_ref(&());
         (object.name, object.namespace, object.uid) = (Some(name), Some(namespace), fresh.metadata.uid.clone());
         ctx.reports.publish_on(&object, &Report::warning(Reason::InvalidSpec, message(fresh))).await;
     }
     Ok(())
+}
+
+/// All conditions as a merge patch needs them, which replaces the list: those of `own`, and those of others as they are.
+fn with_others(fresh: &Undecodable, own: &Value) -> Value {
+    let own = own.as_array().cloned().unwrap_or_default();
+    let present = fresh.status.get("conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+    let is_own = |condition: &Value| own.iter().any(|own| own["type"] == condition["type"]);
+    let others = present.into_iter().filter(|condition| !is_own(condition)).collect();
+    Value::Array([own.clone(), others].concat())
 }
 
 fn placeholder() -> Option<ArbBotSpec> {
@@ -214,6 +230,15 @@ mod tests {
         let halted = status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Halted").unwrap();
         assert_eq!(halted["status"], "Unknown");
         assert_eq!(desired(&bot(status), &[]), None, "it stays so until the bot takes it back");
+    }
+
+    #[test]
+    fn a_patch_that_replaces_the_list_keeps_the_conditions_of_the_bot() {
+        let condition = |kind: &str, status: &str| json!({"type": kind, "status": status});
+        let present = [condition("Halted", "True"), condition("Stalled", "False")];
+        let own = json!([condition("Stalled", "True")]);
+        let all = with_others(&bot(json!({"conditions": present})), &own);
+        assert_eq!(all, json!([condition("Stalled", "True"), condition("Halted", "True")]));
     }
 
     #[test]

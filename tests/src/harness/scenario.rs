@@ -75,7 +75,11 @@ fn run_at_once<const N: usize>(at_once: usize, accounts: usize, scenarios: [Scen
         })
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
-    let refused = desk.get().and_then(|desk| desk.as_ref().ok()).map_or(Ok(()), |desk| nothing_was_refused(desk));
+    let started = desk.get().and_then(|desk| desk.as_ref().ok());
+    if let Some(desk) = started.filter(|_| conclusion.has_failed()) {
+        eprintln!("the operator's log, its end:\n{}", last_lines(&desk.operator_log(), 40));
+    }
+    let refused = started.map_or(Ok(()), |desk| nothing_was_refused(desk));
     if let Err(error) = &refused {
         eprintln!("{error:#}");
     }
@@ -83,6 +87,11 @@ fn run_at_once<const N: usize>(at_once: usize, accounts: usize, scenarios: [Scen
     let _entered = runtime.enter();
     drop(desk);
     if conclusion.has_failed() || refused.is_err() { ExitCode::from(101) } else { ExitCode::SUCCESS }
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 /// Whatever the scenarios made it do, the operator has asked for nothing that its roles do not grant.
