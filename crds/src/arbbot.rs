@@ -4,25 +4,31 @@
 //! themselves: nothing may refuse a patch that engages a kill or tightens a limit. The rule on the root looks only at
 //! the name, and only when the object is created.
 
+mod control_timeouts;
+mod credentials;
+mod kill_switch;
+mod ledger;
 mod paper;
+mod pod_template;
+mod risk;
 mod strategy;
 mod venue;
 
-use std::collections::BTreeMap;
-
-use k8s_openapi::api::core::v1::{
-    Affinity, EnvVar, LocalObjectReference, ResourceRequirements, Toleration, TopologySpreadConstraint,
-};
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use strum::{Display, EnumString};
+use strum::Display;
 
-use crate::decimal::DecimalString;
 use crate::duration::DurationString;
-use crate::limits::RiskLimits;
 use crate::status::ArbBotStatus;
+pub use control_timeouts::ControlTimeouts;
+pub use credentials::{ActiveKey, Credentials, KeyFailover, SecretRef};
+pub use kill_switch::{KillAction, KillSwitch};
+pub use ledger::{Ledger, Sqlite};
 pub use paper::{Paper, PaperFees};
+pub use pod_template::PodTemplate;
+pub use risk::Risk;
 pub use strategy::{FundingCarry, Orders, Strategy};
 pub use venue::{CaBundle, Coinbase, ConfigMapKeyRef, Endpoint, Venue};
 
@@ -181,73 +187,6 @@ pub enum Mode {
     Stopped,
 }
 
-/// The kill switch of a bot. `engaged: true` alone is a valid kill.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct KillSwitch {
-    /// true engages the kill. Setting it back to false does not release it. Default false.
-    pub engaged: bool,
-    /// Why, for the record: shown in status and Events. Default "unspecified".
-    #[schemars(length(max = 256))]
-    pub reason: String,
-    /// Flatten closes the position after the orders are cancelled; CancelOrders keeps it. The action of a running kill
-    /// may rise to Flatten, never fall. Default Flatten.
-    pub action: KillAction,
-    /// Id of the incident to release, from status.killSwitch.incidents[].id. Takes effect when `engaged` is false and
-    /// the kill has finished.
-    #[schemars(length(max = 64))]
-    pub release: String,
-    /// Furthest limit price of a flattening order from the mid price, in basis points; widened with every attempt.
-    /// Default "50".
-    pub slippage_bps: DecimalString,
-    /// After this long the rest is closed at market. Default 2m.
-    pub deadline: DurationString,
-}
-
-impl Default for KillSwitch {
-    fn default() -> Self {
-        Self {
-            engaged: false,
-            reason: "unspecified".to_owned(),
-            action: KillAction::default(),
-            release: String::new(),
-            slippage_bps: 50.into(),
-            deadline: DurationString(std::time::Duration::from_secs(120)),
-        }
-    }
-}
-
-/// What a kill does, from the least to the most.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    JsonSchema,
-    Display,
-    EnumString,
-)]
-pub enum KillAction {
-    CancelOrders,
-    #[default]
-    Flatten,
-}
-
-/// Limits on what a bot may risk.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Risk {
-    /// Limits that bind every order that raises exposure.
-    pub limits: RiskLimits,
-}
-
 /// How orders are executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Display)]
 pub enum Execution {
@@ -255,76 +194,6 @@ pub enum Execution {
     Paper,
     /// Orders are sent to the venue's account.
     Live,
-}
-
-/// The API key of the account, and another of the same portfolio to change to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Credentials {
-    /// Secret in the bot's namespace with the keys `name` and `privateKey` of the key file that Coinbase lets you
-    /// download. Required when `execution` is Live. Its content is hot, the reference is cold.
-    // Absent, but never null: a rule asks whether it is there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "SecretRef")]
-    pub secret_ref: Option<SecretRef>,
-    /// Secret with a second key of the same portfolio, in the same form. Its content is hot, the reference is cold.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backup_secret_ref: Option<SecretRef>,
-    /// Incident field. Which of the two keys is used; the other is verified before the change. Hot. Default Primary.
-    #[serde(default)]
-    pub active: ActiveKey,
-    /// What happens when the exchange refuses the key in use. Hot. Default Never.
-    #[serde(default)]
-    pub failover: KeyFailover,
-    /// Age of the key in use from which the condition CredentialsValid reminds of changing it. Hot. Default 720h.
-    #[serde(default = "max_key_age")]
-    pub max_age: DurationString,
-}
-
-impl Default for Credentials {
-    fn default() -> Self {
-        Self {
-            secret_ref: None,
-            backup_secret_ref: None,
-            active: ActiveKey::default(),
-            failover: KeyFailover::default(),
-            max_age: max_key_age(),
-        }
-    }
-}
-
-fn max_key_age() -> DurationString {
-    DurationString(std::time::Duration::from_secs(720 * 3600))
-}
-
-/// Which of the two API keys.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Display)]
-pub enum ActiveKey {
-    /// The key of `secretRef`.
-    #[default]
-    Primary,
-    /// The key of `backupSecretRef`.
-    Backup,
-}
-
-/// What happens when the exchange refuses the API key in use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Display)]
-pub enum KeyFailover {
-    /// A person decides.
-    #[default]
-    Never,
-    /// After five refusals within at least 10 s the other key is used, if the exchange accepts it for the same portfolio
-    /// and it may not transfer. The refused key is used again once its Secret changes.
-    OnRefused,
-}
-
-/// A Secret in the bot's namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SecretRef {
-    /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
 }
 
 /// Level of a log.
@@ -338,99 +207,6 @@ pub enum LogLevel {
     Info,
     Debug,
     Trace,
-}
-
-/// What the bot does once it has lost contact with the API server (SAFETY §4).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ControlTimeouts {
-    /// Without contact for this long nothing raises a leg any more. The Lease is renewed three times as often. Default 30s.
-    pub lease: DurationString,
-    /// Without contact for this long working orders are cancelled and only reducing orders are sent. Default 60s.
-    pub stale: DurationString,
-    /// Without contact for this long only cancels are sent, and another pod may take over. Default 5m.
-    pub lost: DurationString,
-}
-
-impl Default for ControlTimeouts {
-    fn default() -> Self {
-        let seconds = |s| DurationString(std::time::Duration::from_secs(s));
-        Self { lease: seconds(30), stale: seconds(60), lost: seconds(300) }
-    }
-}
-
-/// Where a bot keeps its durable record. Its kind is immutable.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Ledger {
-    /// SQLite on a PersistentVolumeClaim, which outlives the bot.
-    pub sqlite: Sqlite,
-}
-
-/// SQLite on a PersistentVolumeClaim.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Sqlite {
-    /// Size of the claim. Immutable. Default 1Gi.
-    #[serde(default = "ledger_size")]
-    #[schemars(regex(pattern = r"^[1-9][0-9]{0,5}(Mi|Gi|Ti)$"), length(max = 12))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("ledger.sqlite.size is immutable: resize the PersistentVolumeClaim itself"))]
-    pub size: String,
-    /// StorageClass of the claim. Default: the cluster's. Read only when the claim is created.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    pub storage_class_name: Option<String>,
-}
-
-fn ledger_size() -> String {
-    "1Gi".to_owned()
-}
-
-impl Default for Sqlite {
-    fn default() -> Self {
-        Self { size: ledger_size(), storage_class_name: None }
-    }
-}
-
-/// Further properties of a bot's pod.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct PodTemplate {
-    /// Labels added to the pod. Those of the operator win.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
-    pub labels: BTreeMap<String, String>,
-    /// Annotations added to the pod.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
-    pub annotations: BTreeMap<String, String>,
-    /// Nodes that the pod may run on.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
-    pub node_selector: BTreeMap<String, String>,
-    /// Taints that the pod tolerates.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
-    pub tolerations: Vec<Toleration>,
-    /// Where the pod prefers or needs to run.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub affinity: Option<Affinity>,
-    /// How pods spread over the cluster.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
-    pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
-    /// PriorityClass of the pod.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    pub priority_class_name: Option<String>,
-    /// Secrets to pull the image with.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
-    pub image_pull_secrets: Vec<LocalObjectReference>,
-    /// Environment variables added to the container. Those of the operator win.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
-    pub env: Vec<EnvVar>,
 }
 
 /// What happens to an open position when the ArbBot is deleted.
