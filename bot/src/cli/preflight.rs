@@ -1,21 +1,31 @@
 //! `arb-bot preflight`: a checklist of what an ArbBot needs before it may trade.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use anyhow::{Context, bail};
 use arbbot_crds::ArbBot;
 use arbbot_crds::arbbot::Execution;
 use clap::Args;
 use k8s_openapi::jiff::SignedDuration;
 use rust_decimal::Decimal;
+use tokio::sync::mpsc;
 
 use crate::cli::connect::Connection;
 use crate::cli::output::Rows;
 use crate::clock::Clock;
-use crate::exchange::venue::{Client, PublicRest, VenueClock};
+use crate::exchange::venue::{Client, Connector, PublicRest, PublicSession, Session, Settings, Transport, VenueClock};
 use crate::exchange::{Exchange, ExchangeError, Holdings, Product};
+use crate::randomness::Randomness;
 
 /// Clock error from which a person should look at it, and from which it is refused. The bot itself uses the venue's time.
 const SKEW_NOTED: SignedDuration = SignedDuration::from_secs(2);
 const SKEW_REFUSED: SignedDuration = SignedDuration::from_secs(30);
+
+/// Longest wait until prices and orders stream.
+const UP_WITHIN: Duration = Duration::from_secs(10);
+/// Room for the events of that time; a full channel only makes a WebSocket wait.
+const EVENTS: usize = 1024;
 
 /// Flags of `arb-bot preflight`; needs -f.
 #[derive(Debug, Args)]
@@ -70,6 +80,9 @@ pub async fn preflight(args: PreflightArgs) -> anyhow::Result<()> {
         Execution::Live => live(&mut list, &args.connection.client()?, &bot).await,
         Execution::Paper => paper(&mut list, &args.connection.market_data()?, &bot).await,
     }
+    if list.failed == 0 {
+        web_sockets(&mut list, &args.connection, &bot).await;
+    }
     list.rows.print(args.connection.output)?;
     match list.failed {
         0 => Ok(()),
@@ -100,6 +113,46 @@ async fn paper(list: &mut Checklist, data: &PublicRest, bot: &ArbBot) {
         let advice = if balance.0 >= needs { "" } else { ": the legs may not fit; raise spec.paper.balance" };
         let verdict = if balance.0 >= needs { Verdict::Ok } else { Verdict::Warn };
         list.note("paper balance", verdict, format!("{balance} {}{advice}", future.quote_currency));
+    }
+}
+
+/// Opens what streams prices and orders, as a bot does.
+async fn web_sockets(list: &mut Checklist, connection: &Connection, bot: &ArbBot) {
+    let Some(endpoint) = bot.spec.venue.coinbase.endpoints.first() else { return };
+    // Nobody reads the events: a session that is not in use tells few, and the checklist ends before they are many.
+    let (events, _unread) = mpsc::channel(EVENTS);
+    let connector = Connector::new(Transport::Network, Clock::system(), Randomness::system(), events);
+    let ca_file = connection.ca_file.as_deref();
+    let carry = &bot.spec.strategy.funding_carry;
+    let products = [carry.spot_product.clone(), carry.future_product.clone()];
+    let up = match (&connection.credentials, bot.spec.execution) {
+        (Some(credentials), Execution::Live) => {
+            let settings = Settings {
+                endpoint: endpoint.clone(),
+                ca_file: connection.ca_file.clone(),
+                credentials_dir: credentials.clone(),
+                portfolio: bot.spec.account().to_owned(),
+                products,
+                requests_per_second: bot.spec.venue.coinbase.requests_per_second,
+            };
+            match Session::open(settings, &connector).await {
+                Ok(session) => session.up_within(UP_WITHIN).await,
+                Err(error) => Err(error.to_string()),
+            }
+        }
+        _ => match PublicSession::open(endpoint, ca_file, products, Arc::new(drop), &connector).await {
+            Ok(session) => session.up_within(UP_WITHIN).await,
+            Err(error) => Err(error.to_string()),
+        },
+    };
+    let urls = format!("{}, {}", endpoint.market_web_socket_url, endpoint.user_web_socket_url);
+    match up {
+        Ok(()) => list.note("WebSockets", Verdict::Ok, urls),
+        Err(cause) => list.note(
+            "WebSockets",
+            Verdict::Fail,
+            format!("{cause}: check the URLs of the endpoint {} in spec.venue.coinbase.endpoints", endpoint.name),
+        ),
     }
 }
 
@@ -215,6 +268,11 @@ fn contract(list: &mut Checklist, bot: &ArbBot, future: &Product, bid: &str, ask
         let holds = value >= one;
         let advice = if holds { "" } else { ": raise it" };
         list.require(field, holds, format!("{value}; one contract is {one}{advice}"));
+    }
+    let (target, most) = (bot.spec.strategy.funding_carry.target_notional, limits.max_position_notional);
+    if target.0 > most.0 {
+        let detail = format!("{target} is more than maxPositionNotional, {most}: the position stops there");
+        list.note("targetNotional fits", Verdict::Warn, detail);
     }
 }
 

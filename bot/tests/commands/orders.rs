@@ -38,6 +38,17 @@ fn preflight_passes_for_a_good_bot_and_names_everything_that_is_wrong() {
     desk.write_file(&desk.bot("").replace(&desk.portfolio, "00000000-0000-0000-0000-000000000009"));
     assert_eq!(failed(&preflight(&desk, "0").1), ["key is of the portfolio"]);
 
+    for url in ["wss://{}/ws\n", "wss://{}/ws/user\n"] {
+        let url = url.replace("{}", &desk.address.to_string());
+        desk.write_file(&desk.bot("").replace(&url, "wss://127.0.0.1:1/ws\n"));
+        assert_eq!(failed(&preflight(&desk, "0").1), ["WebSockets"], "{url}");
+    }
+
+    desk.write_bot("  risk: {limits: {maxPositionNotional: '2000'}}\n");
+    let (passed, rows) = preflight(&desk, "0");
+    let warned = rows.iter().any(|row| row["check"] == "targetNotional fits" && row["result"] == "warn");
+    assert!(passed && warned, "{rows:#?}");
+
     desk.write_file(&desk.bot("  moed: Halted\n"));
     let message = desk.refused(&["preflight"]);
     assert!(message.contains("spec.moed") && !message.contains("Stack backtrace"), "{message}");

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arbbot_crds::arbbot::Endpoint;
 use tokio::task::JoinSet;
@@ -58,6 +59,14 @@ impl PublicSession {
         };
         tasks.spawn(feed.run());
         Ok(Self { data: Arc::new(data), outlet, _tasks: tasks })
+    }
+
+    /// Waits until the WebSocket is up.
+    ///
+    /// # Errors
+    /// It is not after so long, and why.
+    pub async fn up_within(&self, patience: Duration) -> Result<(), String> {
+        self.outlet.up_within(patience).await
     }
 
     /// The REST client.

@@ -201,8 +201,7 @@ impl Session {
     /// # Errors
     /// They are not after so long, and why.
     pub async fn up_within(&self, patience: Duration) -> Result<(), String> {
-        let up = tokio::time::timeout(patience, self.outlet.up()).await;
-        up.map_err(|_| self.outlet.down().unwrap_or_else(|| "the WebSockets do not last".to_owned()))
+        self.outlet.up_within(patience).await
     }
 
     /// From now on its WebSockets tell everything.

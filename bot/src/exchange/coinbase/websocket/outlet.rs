@@ -2,8 +2,10 @@
 //! told: what they say is true whoever says it, and a connection that nobody relies on is no news.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, watch};
+use tokio::time::timeout;
 
 use crate::exchange::{Link, VenueEvent};
 
@@ -73,6 +75,15 @@ impl Outlet {
     pub async fn up(&self) {
         // It fails only without the sender, which is here.
         self.links.subscribe().wait_for(|links| links.values().all(|state| state.down.is_none())).await.ok();
+    }
+
+    /// Waits until both connections are up.
+    ///
+    /// # Errors
+    /// They are not after so long, and why.
+    pub async fn up_within(&self, patience: Duration) -> Result<(), String> {
+        let up = timeout(patience, self.up()).await;
+        up.map_err(|_| self.down().unwrap_or_else(|| "the WebSockets do not last".to_owned()))
     }
 
     /// Why a connection is down now.
