@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // a test fails by panicking
 
-#[allow(dead_code)] // the bench uses more of it
 #[path = "../benches/exchange/load.rs"]
 mod load;
 

@@ -1,11 +1,11 @@
 //! A person's desk: a simulator, keys, the file of an ArbBot, and the programs.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use exchange_simulator::process::{self, Process};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -61,7 +61,7 @@ pub struct Desk {
     dir: TempDir,
     pub address: String,
     pub portfolio: String,
-    _simulator: Running,
+    _simulator: Process,
 }
 
 impl Desk {
@@ -76,29 +76,10 @@ impl Desk {
 
     fn with_simulator(arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut simulator = Command::new(simulator())
-            .args([
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--rate-limit",
-                "0",
-                "--web-socket-rate-limit",
-                "0",
-                "--public-rate-limit",
-                "0",
-                "--data-dir",
-            ])
-            .arg(dir.path().join("simulator"))
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(simulator.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let listening: Value = serde_json::from_str(&line).expect("the simulator ended");
-        let address = listening["listening"].as_str().unwrap().to_owned();
+        let limits = ["--rate-limit", "0", "--web-socket-rate-limit", "0", "--public-rate-limit", "0"];
+        let (data, arguments) = (dir.path().join("simulator"), [&limits, arguments].concat());
+        let simulator = Process::start(&process::program().unwrap(), "127.0.0.1:0", &data, &arguments).unwrap();
+        let address = simulator.address.clone();
         let accounts: Value =
             serde_json::from_slice(&fs::read(dir.path().join("simulator/accounts.json")).unwrap()).unwrap();
         let portfolio = accounts["portfolios"][0]["uuid"].as_str().unwrap().to_owned();
@@ -110,7 +91,7 @@ impl Desk {
                 fs::write(dir.path().join(format!("key-{key}/{name}")), key_file[name].as_str().unwrap()).unwrap();
             }
         }
-        let desk = Self { dir, address, portfolio, _simulator: Running(simulator) };
+        let desk = Self { dir, address, portfolio, _simulator: simulator };
         desk.write_bot("");
         desk
     }
@@ -267,16 +248,4 @@ spec:
 
 pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// The program beside this test's own (`target/<triple>/debug`), built if it is not there.
-pub fn simulator() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let program = test.parent().and_then(Path::parent).unwrap().join("exchange-simulator");
-    if !program.exists() {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let built = Command::new(cargo).args(["build", "-p", "exchange-simulator"]).status().unwrap();
-        assert!(built.success() && program.exists(), "cargo build -p exchange-simulator");
-    }
-    program
 }

@@ -38,7 +38,7 @@ fn run(page: &str) -> (tempfile::TempDir, String) {
     let dir = tempfile::tempdir().unwrap();
     let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page)).unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let programs = super::desk::simulator().parent().unwrap().to_owned();
+    let programs = exchange_simulator::process::program().unwrap().parent().unwrap().to_owned();
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
     let script = blocks(&page).replace("8443", &port.to_string());
     let output = Command::new("timeout")

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use exchange_simulator::data_dir::Accounts;
-use exchange_simulator::exchange::portfolio::Portfolio;
 use exchange_simulator::server::clock::Clock;
 use exchange_simulator::server::{Options, Simulator};
 use futures::{SinkExt, StreamExt};
@@ -24,7 +23,7 @@ const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 /// A token is used for this long; it would live for 120 s.
 const TOKEN: Duration = Duration::from_secs(60);
 /// Orders that rest at once, for each worker, before they are cancelled.
-const RESTING: usize = 10;
+pub const RESTING: usize = 10;
 
 /// An exchange under load.
 pub struct Load {
@@ -39,7 +38,6 @@ pub struct Done {
     pub orders: u64,
     /// Entries of the journal.
     pub events: u64,
-    pub elapsed: Duration,
     /// WebSocket frames that arrived.
     pub frames: u64,
 }
@@ -59,51 +57,18 @@ impl Load {
         self.simulator.app.lock().0.exchange.journal.last()
     }
 
-    /// Whether everything that is kept is as much as it may be.
-    pub fn is_full(&self) -> bool {
-        let (state, _) = self.simulator.app.lock();
-        let (exchange, kept) = (&state.exchange, state.exchange.settings.retention);
-        let full = |p: &Portfolio| p.history.len() >= kept.history && p.fills.len() >= kept.history;
-        exchange.journal.len() == kept.journal && exchange.portfolios.values().filter(|p| !p.participant).all(full)
-    }
-
     /// Places, fills and cancels until there are so many more events, with somebody listening for each account.
     pub async fn run(&self, events: u64) -> Done {
-        let (start, before, heard) = (Instant::now(), self.events(), self.frames.load(Ordering::Relaxed));
+        let (before, heard) = (self.events(), self.frames.load(Ordering::Relaxed));
         let listeners: Vec<_> = (0..self.keys.len()).map(|index| self.listen(index)).collect();
         let workers = (0..self.keys.len()).map(|index| self.work(index, before + events));
         let orders = futures::future::join_all(workers).await.into_iter().sum();
-        let done = Done {
-            orders,
-            events: self.events() - before,
-            elapsed: start.elapsed(),
-            frames: self.frames.load(Ordering::Relaxed) - heard,
-        };
+        let done = Done { orders, events: self.events() - before, frames: self.frames.load(Ordering::Relaxed) - heard };
         for listener in listeners {
             assert!(!listener.is_finished(), "a listener was cut off");
             listener.abort();
         }
         done
-    }
-
-    /// Times of single orders, one after another on an idle exchange, sorted.
-    pub async fn place_times(&self, count: usize) -> Vec<Duration> {
-        let mut client = self.client(0);
-        let mut times = Vec::with_capacity(count);
-        while times.len() < count {
-            let mut placed = Vec::with_capacity(RESTING);
-            for _ in 0..RESTING {
-                let order = client.resting();
-                client.token("POST", "/orders"); // signing is the client's time
-                let start = Instant::now();
-                let reply = client.post("/orders", &order).await;
-                times.push(start.elapsed());
-                placed.push(id(&reply));
-            }
-            client.cancel(&placed).await;
-        }
-        times.sort_unstable();
-        times
     }
 
     async fn work(&self, index: usize, until: u64) -> u64 {
@@ -125,7 +90,8 @@ impl Load {
         orders
     }
 
-    fn client(&self, index: usize) -> Client {
+    /// A connection of one of the accounts.
+    pub fn client(&self, index: usize) -> Client {
         Client {
             stream: connect(&self.simulator),
             simulator: self.simulator.clone(),
@@ -159,7 +125,7 @@ impl Load {
 }
 
 /// One account's connection.
-struct Client {
+pub struct Client {
     stream: DuplexStream,
     simulator: Arc<Simulator>,
     name: String,
@@ -171,7 +137,7 @@ struct Client {
 
 impl Client {
     /// An order that rests far from the market; every second one until 2030, unless it is cancelled.
-    fn resting(&mut self) -> Value {
+    pub fn resting(&mut self) -> Value {
         let mut terms = json!({"base_size": "0.001", "limit_price": "30000", "post_only": true});
         if self.orders.is_multiple_of(2) {
             return self.order("BTC-USD", "BUY", json!({"limit_limit_gtc": terms}));
@@ -191,13 +157,13 @@ impl Client {
     }
 
     /// Cancels orders and waits until they are.
-    async fn cancel(&mut self, ids: &[String]) {
+    pub async fn cancel(&mut self, ids: &[String]) {
         let reply = self.post("/orders/batch_cancel", &json!({"order_ids": ids})).await;
         assert!(reply["results"].as_array().unwrap().iter().all(|r| r["success"] == true), "{reply}");
         tokio::time::sleep(Duration::from_millis(6)).await;
     }
 
-    async fn post(&mut self, path: &str, body: &Value) -> Value {
+    pub async fn post(&mut self, path: &str, body: &Value) -> Value {
         let token = self.token("POST", path);
         let body = body.to_string();
         let request = format!(
@@ -228,7 +194,8 @@ impl Client {
         }
     }
 
-    fn token(&mut self, method: &str, path: &str) -> String {
+    /// The token of a request, signed unless a fresh one is there.
+    pub fn token(&mut self, method: &str, path: &str) -> String {
         let uri = format!("{method} localhost/api/v3/brokerage{path}");
         self.tokens.retain(|(_, signed, _)| signed.elapsed() < TOKEN);
         if let Some((_, _, token)) = self.tokens.iter().find(|(of, ..)| *of == uri) {
@@ -250,7 +217,8 @@ impl Client {
     }
 }
 
-fn id(reply: &Value) -> String {
+/// The id of an order that must have been accepted.
+pub fn id(reply: &Value) -> String {
     let id = reply["success_response"]["order_id"].as_str();
     id.unwrap_or_else(|| panic!("an order was refused: {reply}")).to_owned()
 }

@@ -7,11 +7,12 @@
 
 mod load;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use exchange_simulator::exchange::portfolio::Portfolio;
 use exchange_simulator::server::Options;
 use exchange_simulator::server::clock::Clock;
-use load::{Load, resident_mib};
+use load::{Load, RESTING, id, resident_mib};
 use serde_json::json;
 
 const WORKERS: usize = 4;
@@ -25,14 +26,16 @@ const GROWTH_MIB: f64 = 16.0;
 #[tokio::main]
 async fn main() {
     let load = Load::new(WORKERS, Options::default(), Clock::real(1));
-    load.place_times(SINGLE_ORDERS / 10).await; // warm up
-    let times = load.place_times(SINGLE_ORDERS).await;
+    place_times(&load, SINGLE_ORDERS / 10).await; // warm up
+    let times = place_times(&load, SINGLE_ORDERS).await;
     load.run(FILL).await;
-    assert!(load.is_full(), "{FILL} events do not fill what is kept");
+    assert!(is_full(&load), "{FILL} events do not fill what is kept");
     let full = resident_mib();
+    let start = Instant::now();
     let done = load.run(EVENTS).await;
+    let elapsed = start.elapsed();
     let resident = resident_mib();
-    let per_second = |count: u64| (count as f64 / done.elapsed.as_secs_f64()).round();
+    let per_second = |count: u64| (count as f64 / elapsed.as_secs_f64()).round();
     let at = |share: f64| micros(times[((times.len() - 1) as f64 * share) as usize]);
     println!(
         "{}",
@@ -48,6 +51,34 @@ async fn main() {
         })
     );
     assert!(resident - full < GROWTH_MIB, "the memory grew from {full} to {resident} MiB");
+}
+
+/// Times of single orders, one after another on an idle exchange, sorted.
+async fn place_times(load: &Load, count: usize) -> Vec<Duration> {
+    let mut client = load.client(0);
+    let mut times = Vec::with_capacity(count);
+    while times.len() < count {
+        let mut placed = Vec::with_capacity(RESTING);
+        for _ in 0..RESTING {
+            let order = client.resting();
+            client.token("POST", "/orders"); // signing is the client's time
+            let start = Instant::now();
+            let reply = client.post("/orders", &order).await;
+            times.push(start.elapsed());
+            placed.push(id(&reply));
+        }
+        client.cancel(&placed).await;
+    }
+    times.sort_unstable();
+    times
+}
+
+/// Whether everything that is kept is as much as it may be.
+fn is_full(load: &Load) -> bool {
+    let (state, _) = load.simulator.app.lock();
+    let (exchange, kept) = (&state.exchange, state.exchange.settings.retention);
+    let full = |p: &Portfolio| p.history.len() >= kept.history && p.fills.len() >= kept.history;
+    exchange.journal.len() == kept.journal && exchange.portfolios.values().filter(|p| !p.participant).all(full)
 }
 
 fn micros(time: Duration) -> u64 {

@@ -1,11 +1,10 @@
 //! A client as a user would write it: the real binary, TLS with its CA, tokens signed by another library.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use exchange_simulator::process::Process;
 use futures::{SinkExt, StreamExt};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use p256::pkcs8::EncodePrivateKey;
@@ -23,7 +22,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running simulator, ended when dropped.
 pub struct Simulator {
-    pub child: Child,
+    pub process: Process,
     pub address: String,
     pub data_dir: TempDir,
     http: Client,
@@ -41,24 +40,16 @@ impl Simulator {
         // Another test of this process may have been first.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let data_dir = TempDir::new().unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_exchange-simulator"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--accounts", "2", "--data-dir"])
-            .arg(data_dir.path())
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let line: Value = serde_json::from_str(&line).unwrap();
+        let program = Path::new(env!("CARGO_BIN_EXE_exchange-simulator"));
+        let arguments = [&["--accounts", "2"], arguments].concat();
+        let process = Process::start(program, "127.0.0.1:0", data_dir.path(), &arguments).unwrap();
         let ca = std::fs::read(data_dir.path().join("ca.crt")).unwrap();
         let http = Client::builder()
             .tls_certs_only([reqwest::Certificate::from_pem(&ca).unwrap()])
             .timeout(PATIENCE)
             .build()
             .unwrap();
-        Self { child, address: line["listening"].as_str().unwrap().to_owned(), data_dir, http }
+        Self { address: process.address.clone(), process, data_dir, http }
     }
 
     pub fn key(&self, file: &str) -> Key {
@@ -160,13 +151,6 @@ impl Simulator {
         let connector = Connector::Rustls(self.tls());
         let url = format!("wss://{}{path}", self.address);
         Socket(connect_async_tls_with_config(url, None, true, Some(connector)).await.unwrap().0)
-    }
-}
-
-impl Drop for Simulator {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

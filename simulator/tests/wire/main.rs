@@ -163,11 +163,11 @@ async fn sigterm_ends_it_within_a_second_even_with_a_socket_open() {
     let mut socket = simulator.web_socket("/ws").await;
     socket.subscribe("level2", &[BTC], None).await;
     socket.next().await.unwrap();
-    let pid = rustix::process::Pid::from_child(&simulator.child);
+    let pid = rustix::process::Pid::from_child(&simulator.process.child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     let deadline = Instant::now() + Duration::from_secs(1);
     loop {
-        if let Some(status) = simulator.child.try_wait().unwrap() {
+        if let Some(status) = simulator.process.child.try_wait().unwrap() {
             assert!(status.success());
             return;
         }

@@ -132,7 +132,7 @@ async fn ended(exchange: &Coinbase, order_id: &str) -> OrderState {
 
 #[tokio::test]
 async fn a_session_tells_best_prices_and_that_its_links_are_up() {
-    let simulator = Simulator::start(&[]).await;
+    let simulator = Simulator::start(&[]);
     let mut open = Open::new(simulator.settings("0")).await;
     assert!(open.session.permissions().can_trade);
     assert_eq!(open.session.fingerprint().len(), 12);
@@ -169,7 +169,7 @@ async fn an_exchange_in_this_process_is_the_same_one() {
 
 #[tokio::test]
 async fn a_session_that_is_dropped_goes_silent() {
-    let simulator = Simulator::start(&[]).await;
+    let simulator = Simulator::start(&[]);
     let mut open = Open::new(simulator.settings("0")).await;
     open.link_up(Link::UserWebSocket).await;
     drop(open.session);
@@ -179,7 +179,7 @@ async fn a_session_that_is_dropped_goes_silent() {
 
 #[tokio::test]
 async fn a_second_session_opens_beside_the_first_and_outlives_it() {
-    let simulator = Simulator::start(&[]).await;
+    let simulator = Simulator::start(&[]);
     let first = Open::new(simulator.settings("0")).await;
     let mut second = Open::new(simulator.settings("0")).await;
     second.link_up(Link::UserWebSocket).await;
@@ -193,7 +193,7 @@ async fn a_second_session_opens_beside_the_first_and_outlives_it() {
 
 #[tokio::test]
 async fn an_order_without_a_turn_is_proven_not_placed_and_a_cancel_has_its_turn() {
-    let simulator = Simulator::start(&[]).await;
+    let simulator = Simulator::start(&[]);
     let settings = Settings { requests_per_second: 5, ..simulator.settings("0") };
     let exchange = Open::new(settings).await.session.exchange();
     let error = loop {
@@ -208,7 +208,7 @@ async fn an_order_without_a_turn_is_proven_not_placed_and_a_cancel_has_its_turn(
 
 #[tokio::test]
 async fn a_key_that_is_not_fit_is_refused_with_the_reason_and_the_remedy() {
-    let simulator = Simulator::start(&[]).await;
+    let simulator = Simulator::start(&[]);
     let other = Settings { portfolio: simulator.portfolio(1), ..simulator.settings("0") };
     let unknown = simulator.settings("0");
     simulator.rename_key(&unknown, "organizations/x/apiKeys/y");
@@ -232,7 +232,7 @@ async fn a_key_that_is_not_fit_is_refused_with_the_reason_and_the_remedy() {
 
 #[tokio::test]
 async fn an_exchange_that_is_not_the_one_configured_is_not_trusted() {
-    let (simulator, other) = tokio::join!(Simulator::start(&[]), Simulator::start(&[]));
+    let (simulator, other) = (Simulator::start(&[]), Simulator::start(&[]));
     for ca_file in [None, other.settings("0").ca_file] {
         let error = refused(Settings { ca_file, ..simulator.settings("0") }).await;
         assert_eq!(error.reason(), Reason::CertificateUntrusted, "{error}");
@@ -246,9 +246,9 @@ async fn an_exchange_that_is_not_the_one_configured_is_not_trusted() {
 
 #[tokio::test]
 async fn an_exchange_that_is_not_there_is_unreachable() {
-    let simulator = Simulator::start(&[]).await;
+    let simulator = Simulator::start(&[]);
     let settings = simulator.settings("0");
-    let _data = simulator.end().await;
+    let _data = simulator.end();
     let error = refused(settings).await;
     assert_eq!(error.reason(), Reason::ExchangeUnreachable);
     assert!(error.to_string().contains("cannot be reached"), "{error}");
@@ -256,7 +256,7 @@ async fn an_exchange_that_is_not_there_is_unreachable() {
 
 #[tokio::test]
 async fn a_bot_whose_clock_is_decades_wrong_signs_tokens_that_are_valid() {
-    let simulator = Simulator::start(&[]).await;
+    let simulator = Simulator::start(&[]);
     let (sender, _events) = mpsc::channel(1024);
     let session = Session::open(simulator.settings("0"), &network(Clock::manual(), sender)).await.unwrap();
     let exchange = session.exchange();
@@ -266,7 +266,7 @@ async fn a_bot_whose_clock_is_decades_wrong_signs_tokens_that_are_valid() {
 
 #[tokio::test]
 async fn a_product_has_its_rules() {
-    let simulator = Simulator::start(&[]).await;
+    let simulator = Simulator::start(&[]);
     let exchange = Open::new(simulator.settings("0")).await.session.exchange();
     let spot = exchange.product(SPOT).await.unwrap();
     assert_eq!((spot.price_increment, spot.unit_base, spot.base_currency.as_str()), (dec!(0.01), dec!(1), "BTC"));
@@ -288,7 +288,7 @@ async fn a_product_has_its_rules() {
 
 #[tokio::test]
 async fn a_resting_order_is_listed_until_it_is_cancelled() {
-    let simulator = Simulator::start(&[]).await;
+    let simulator = Simulator::start(&[]);
     let mut open = Open::new(simulator.settings("0")).await;
     let touch = open.touch(SPOT).await;
     open.link_up(Link::UserWebSocket).await;
@@ -311,7 +311,7 @@ async fn a_resting_order_is_listed_until_it_is_cancelled() {
 
 #[tokio::test]
 async fn a_resting_order_expires_by_itself() {
-    let simulator = Simulator::start(&[]).await;
+    let simulator = Simulator::start(&[]);
     let mut open = Open::new(simulator.settings("0")).await;
     let touch = open.touch(SPOT).await;
     open.link_up(Link::UserWebSocket).await;
@@ -324,7 +324,7 @@ async fn a_resting_order_expires_by_itself() {
 
 #[tokio::test]
 async fn a_post_only_order_that_would_take_is_rejected() {
-    let simulator = Simulator::start(&[]).await;
+    let simulator = Simulator::start(&[]);
     let mut open = Open::new(simulator.settings("0")).await;
     let touch = open.touch(SPOT).await;
     let crossing = resting("cross", touch.best_ask + dec!(5000));
@@ -336,7 +336,7 @@ async fn a_post_only_order_that_would_take_is_rejected() {
 
 #[tokio::test]
 async fn an_order_that_takes_changes_the_holdings() {
-    let simulator = Simulator::start(&[]).await;
+    let simulator = Simulator::start(&[]);
     let mut open = Open::new(simulator.settings("0")).await;
     let touch = open.touch(SPOT).await;
     open.link_up(Link::UserWebSocket).await;
@@ -368,7 +368,7 @@ async fn an_order_that_takes_changes_the_holdings() {
 
 #[tokio::test]
 async fn a_reply_that_is_lost_leaves_the_order_unknown_and_the_list_tells() {
-    let simulator = Simulator::start(&["--refuse-duplicates"]).await;
+    let simulator = Simulator::start(&["--refuse-duplicates"]);
     let mut open = Open::new(simulator.settings("0")).await;
     let touch = open.touch(SPOT).await;
     let exchange = open.session.exchange();
@@ -386,7 +386,7 @@ async fn a_reply_that_is_lost_leaves_the_order_unknown_and_the_list_tells() {
 
 #[tokio::test]
 async fn a_revoked_key_and_an_exchange_in_trouble_are_told_apart() {
-    let simulator = Simulator::start(&[]).await;
+    let simulator = Simulator::start(&[]);
     let exchange = Open::new(simulator.settings("0")).await.session.exchange();
     simulator.fault(&json!({"kind": "key_revoked"})).await;
     let error = exchange.holdings().await.unwrap_err();
@@ -404,7 +404,7 @@ async fn a_revoked_key_and_an_exchange_in_trouble_are_told_apart() {
 
 #[tokio::test]
 async fn a_long_list_is_read_to_its_end() {
-    let simulator = Simulator::start(&[]).await;
+    let simulator = Simulator::start(&[]);
     let exchange = Open::new(simulator.settings("0")).await.session.exchange();
     let count = 300;
     for i in 0..count {
@@ -419,13 +419,13 @@ async fn a_long_list_is_read_to_its_end() {
 
 #[tokio::test]
 async fn a_lost_connection_makes_the_books_unknown_and_comes_back() {
-    let simulator = Simulator::start(&[]).await;
+    let simulator = Simulator::start(&[]);
     let mut open = Open::new(simulator.settings("0")).await;
     open.touch(FUTURE).await;
     open.link_up(Link::UserWebSocket).await;
     open.told.clear();
     let address = simulator.address.clone();
-    let data = simulator.end().await;
+    let data = simulator.end();
     open.link_down(Link::MarketWebSocket).await;
     open.link_down(Link::UserWebSocket).await;
     for product in products() {
@@ -433,7 +433,7 @@ async fn a_lost_connection_makes_the_books_unknown_and_comes_back() {
         assert!(open.told.contains(&unknown), "{unknown:?} was not told");
     }
     open.told.clear();
-    let _simulator = Simulator::restart(data, &address).await;
+    let _simulator = Simulator::restart(data, &address);
     open.touch(FUTURE).await;
     open.link_up(Link::UserWebSocket).await;
 }

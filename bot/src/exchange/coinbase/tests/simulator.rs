@@ -1,59 +1,45 @@
 //! The program exchange-simulator, started for one test.
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::Path;
 use std::time::Duration;
 
 use arbbot_crds::arbbot::Endpoint;
+use exchange_simulator::process::{self, Process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
-use tokio::time::timeout;
 
 use super::super::{Settings, tls};
 
-/// What its start may take at most, on a machine that builds something else beside it.
-const START: Duration = Duration::from_secs(30);
+/// What a request of its administration may take at most, on a machine that builds something else beside it.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running simulator; dropping it ends it.
 pub struct Simulator {
-    child: Child,
+    process: Process,
     data: TempDir,
     /// host:port
     pub address: String,
 }
 
 impl Simulator {
-    pub async fn start(arguments: &[&str]) -> Self {
-        Self::serve(tempfile::tempdir().unwrap(), "127.0.0.1:0", arguments).await
+    pub fn start(arguments: &[&str]) -> Self {
+        Self::serve(tempfile::tempdir().unwrap(), "127.0.0.1:0", arguments)
     }
 
     /// Starts with the data of one that ended, where that one was.
-    pub async fn restart(data: TempDir, address: &str) -> Self {
-        Self::serve(data, address, &[]).await
+    pub fn restart(data: TempDir, address: &str) -> Self {
+        Self::serve(data, address, &[])
     }
 
-    async fn serve(data: TempDir, listen: &str, arguments: &[&str]) -> Self {
-        let mut child = Command::new(program())
-            .args(["serve", "--listen", listen, "--accounts", "2", "--data-dir"])
-            .arg(data.path())
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let line = timeout(START, lines.next_line()).await.unwrap().unwrap().expect("the simulator ended");
-        let line: Value = serde_json::from_str(&line).unwrap();
-        let address = line["listening"].as_str().unwrap().to_owned();
-        Self { child, data, address }
+    fn serve(data: TempDir, listen: &str, arguments: &[&str]) -> Self {
+        let arguments = [&["--accounts", "2"], arguments].concat();
+        let process = Process::start(&process::program().unwrap(), listen, data.path(), &arguments).unwrap();
+        Self { address: process.address.clone(), process, data }
     }
 
     /// Ends it and keeps its data.
-    pub async fn end(mut self) -> TempDir {
-        self.child.kill().await.unwrap();
+    pub fn end(self) -> TempDir {
+        drop(self.process);
         self.data
     }
 
@@ -106,7 +92,7 @@ impl Simulator {
         let tls = tls::client_config(Some(&self.data.path().join("ca.crt"))).unwrap();
         let client = reqwest::Client::builder().tls_backend_preconfigured(tls).build().unwrap();
         let url = format!("https://{}/_simulator/{what}", self.address);
-        let reply = client.post(url).bearer_auth(token.trim()).json(body).timeout(START).send().await.unwrap();
+        let reply = client.post(url).bearer_auth(token.trim()).json(body).timeout(PATIENCE).send().await.unwrap();
         assert!(reply.status().is_success(), "{}: {}", reply.status(), reply.text().await.unwrap());
         reply.json().await.unwrap()
     }
@@ -114,16 +100,4 @@ impl Simulator {
 
 fn read_json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-}
-
-/// The program beside this test's own (`target/<triple>/debug`), built if it is not there.
-fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let program = test.parent().and_then(Path::parent).unwrap().join("exchange-simulator");
-    if !program.exists() {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let built = std::process::Command::new(cargo).args(["build", "-p", "exchange-simulator"]).status().unwrap();
-        assert!(built.success() && program.exists(), "cargo build -p exchange-simulator");
-    }
-    program
 }
