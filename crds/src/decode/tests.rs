@@ -3,6 +3,7 @@ use serde_json::json;
 
 use super::*;
 use crate::control::{Control, Entry, effective, engagements, policy_restriction, spec_restrictions};
+use crate::status::IncidentPhase;
 
 fn metadata() -> ObjectMeta {
     serde_json::from_value(json!({"name": "carry", "uid": "aaaaaaaa-1", "generation": 7})).unwrap()
