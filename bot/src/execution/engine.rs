@@ -5,28 +5,31 @@
 
 mod act;
 mod event;
+mod leg;
+mod order;
 mod reconcile;
+mod snapshot;
 mod view;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use arbbot_crds::status::{DrainStatus, EffectiveMode};
 use k8s_openapi::jiff::Timestamp;
 use rust_decimal::Decimal;
 
-use crate::exchange::{ExchangeError, Holdings, Link, OrderState, Placed, Product, Touch, VenueEvent};
+use crate::exchange::{Holdings, Link, VenueEvent};
 use crate::execution::drain::Drain;
-use crate::execution::kill::Attempts;
-use crate::execution::orders::{Order, Orders, State, parse_id};
+use crate::execution::orders::{Order, Orders, State};
 use crate::execution::proof::Proof;
+use crate::risk::Exposure;
 use crate::risk::exposure::Leg;
 use crate::risk::gate::Contact;
-use crate::risk::{Class, Exposure};
-use reconcile::{CONFIRM_AFTER, Mismatch};
+use leg::LegState;
+use reconcile::Mismatch;
 
 pub use event::{Command, ControlChange, Event, Identity, Now, Params, Snapshot};
 pub use reconcile::Reconciliation;
@@ -46,36 +49,6 @@ const SNAPSHOT_PAUSE: Duration = Duration::from_millis(20);
 const PAUSE: Duration = Duration::from_millis(500);
 /// Pause after a snapshot that failed.
 const SNAPSHOT_RETRY: Duration = Duration::from_secs(1);
-
-#[derive(Clone, Debug)]
-struct LegState {
-    product: Option<Product>,
-    touch: Option<(Touch, Duration)>,
-    /// The last mid price that was ever known: for what people read, and for the size of orders at market.
-    last_mid: Option<Decimal>,
-    attempts: Attempts,
-    /// What the venue showed less than owned, at the last snapshot.
-    deficit: Decimal,
-    /// Not before this: the last placement was refused.
-    not_before: Duration,
-}
-
-impl LegState {
-    fn new() -> Self {
-        Self {
-            product: None,
-            touch: None,
-            last_mid: None,
-            attempts: Attempts::default(),
-            deficit: Decimal::ZERO,
-            not_before: Duration::ZERO,
-        }
-    }
-
-    fn touch(&self, now: Duration) -> Option<Touch> {
-        self.touch.filter(|(_, at)| now.saturating_sub(*at) < TOUCH_FRESH).map(|(touch, _)| touch)
-    }
-}
 
 /// The engine.
 #[derive(Debug)]
@@ -247,172 +220,6 @@ impl Engine {
             let counts = can_send && !finished && drain.demand.halted_by.is_none();
             drain.count(counts, now.boot, now.wall);
         }
-    }
-
-    fn seen(&mut self, seen: &OrderState, now: Now, commands: &mut Vec<Command>) {
-        let filled_before = self.orders.get(&seen.client_order_id).map(|order| order.filled);
-        if let Some(id) = self.orders.apply(seen) {
-            self.changed(self.orders.get(&id).is_none_or(Order::holds_up_a_halt), now);
-            if filled_before.is_some_and(|before| seen.filled > before) {
-                self.filled_at = now.boot;
-                if let Some(leg) = self.leg_mut(&seen.product) {
-                    leg.attempts.filled();
-                }
-            }
-            commands.push(Command::Record(id));
-        } else if filled_before.is_none()
-            && self.is_ours(&seen.client_order_id)
-            && !self.orders.is_settled(&seen.client_order_id)
-        {
-            self.adopt(seen, now, commands);
-        }
-    }
-
-    fn adopt(&mut self, seen: &OrderState, now: Now, commands: &mut Vec<Command>) {
-        let Some(id) = parse_id(&seen.client_order_id) else { return };
-        self.orders.adopt(seen, id.class, id.epoch, now.boot);
-        self.next_sequence = self.next_sequence.max(id.sequence + 1);
-        self.filled_at = now.boot;
-        self.owned_since = match (self.owned_since, seen.created_at) {
-            (Some(known), Some(created)) => Some(known.min(created)),
-            (known, created) => known.or(created),
-        };
-        self.changed(true, now);
-        // The user channel does not say how large it is; the listing does.
-        self.next_snapshot = self.next_snapshot.min(now.boot + SNAPSHOT_SOON);
-        commands.push(Command::Record(seen.client_order_id.clone()));
-    }
-
-    /// An order changed: what the exchange has proven may no longer hold.
-    fn changed(&mut self, holds_up_a_halt: bool, now: Now) {
-        self.proof.broken(holds_up_a_halt);
-        self.changed_at = now.boot;
-    }
-
-    fn is_ours(&self, client_order_id: &str) -> bool {
-        client_order_id.strip_prefix(&self.id.uid8).is_some_and(|rest| rest.starts_with('-'))
-            && parse_id(client_order_id).is_some()
-    }
-
-    fn placed(&mut self, id: &str, result: Result<Placed, ExchangeError>, now: Now, commands: &mut Vec<Command>) {
-        let Some(order) = self.orders.get_mut(id) else { return };
-        let product = order.order.product.clone();
-        match result {
-            Ok(Placed::Accepted { order_id }) => {
-                order.order_id = Some(order_id);
-                if order.state == State::Intended {
-                    order.state = State::Venue(crate::exchange::OrderStatus::Pending);
-                }
-                commands.push(Command::Record(id.to_owned()));
-            }
-            Ok(Placed::Rejected { reason, message }) => {
-                self.refused(&product, format!("{reason}: {message}"), now);
-                self.not_in_the_book(id, now);
-                self.end(id, State::Rejected, commands);
-            }
-            Err(error) if error.proves_not_placed() => {
-                self.refused(&product, error.to_string(), now);
-                self.not_in_the_book(id, now);
-                self.end(id, State::NotPlaced, commands);
-            }
-            Err(error) => {
-                if !order.state.is_terminal() && order.order_id.is_none() {
-                    order.state = State::Unknown;
-                    order.token_expires = now.boot + crate::risk::gate::TOKEN_LIFE;
-                }
-                self.refused(&product, error.to_string(), now);
-                self.next_snapshot = self.next_snapshot.min(now.boot);
-                commands.push(Command::Record(id.to_owned()));
-            }
-        }
-    }
-
-    fn refused(&mut self, product: &str, why: String, now: Now) {
-        if let Some(leg) = self.leg_mut(product) {
-            leg.not_before = now.boot + PAUSE;
-        }
-        self.last_refusal = Some(why);
-    }
-
-    /// An order never reached the book: the next of its leg waits a moment, and a kill's does not widen for it.
-    fn not_in_the_book(&mut self, id: &str, now: Now) {
-        let Some(order) = self.orders.get(id) else { return };
-        let (product, kill) = (order.order.product.clone(), order.class == Class::Kill);
-        if let Some(leg) = self.leg_mut(&product) {
-            leg.not_before = leg.not_before.max(now.boot + PAUSE);
-            if kill {
-                leg.attempts.not_in_the_book();
-            }
-        }
-    }
-
-    fn end(&mut self, id: &str, state: State, commands: &mut Vec<Command>) {
-        if let Some(order) = self.orders.get_mut(id)
-            && !order.state.is_terminal()
-        {
-            order.state = state;
-            commands.push(Command::Record(id.to_owned()));
-        }
-    }
-
-    fn snapshot(&mut self, result: Result<Snapshot, ExchangeError>, now: Now, commands: &mut Vec<Command>) {
-        self.snapshot_asked = None;
-        let snapshot = match result {
-            Ok(snapshot) => snapshot,
-            Err(ExchangeError::NoSession) => {
-                self.next_snapshot = now.boot + SNAPSHOT_SOON;
-                self.snapshot_not_before = self.next_snapshot;
-                return;
-            }
-            Err(error @ ExchangeError::NoProduct { .. }) => {
-                self.links.insert(Link::Rest, None);
-                self.no_product = Some(error.to_string());
-                self.next_snapshot = now.boot + SNAPSHOT_EVERY;
-                self.snapshot_not_before = self.next_snapshot;
-                return;
-            }
-            Err(error) => {
-                self.links.insert(Link::Rest, Some(error.to_string()));
-                self.next_snapshot = now.boot + SNAPSHOT_RETRY;
-                self.snapshot_not_before = self.next_snapshot;
-                return;
-            }
-        };
-        self.links.insert(Link::Rest, None);
-        self.no_product = None;
-        for seen in &snapshot.orders {
-            self.seen(seen, now, commands);
-        }
-        for id in self.orders.absent_from(&snapshot.orders, snapshot.started.boot) {
-            commands.push(Command::Record(id));
-        }
-        self.foreign_orders = self.count_foreign(&snapshot.orders);
-        self.spot.product = Some(snapshot.spot);
-        if snapshot.future.future.as_ref().is_some_and(|details| !details.session_open) {
-            self.session_closed_at = Some(now.boot);
-        }
-        self.future.product = Some(snapshot.future);
-        let confirming = self.reconcile(&snapshot.holdings, snapshot.started.boot, now.boot);
-        self.holdings = Some(snapshot.holdings);
-        let holds_up = |id: &str| self.orders.get(id).is_none_or(Order::holds_up_a_halt);
-        let shown_working = snapshot.orders.iter().any(|order| {
-            !order.status.is_terminal() && self.is_ours(&order.client_order_id) && holds_up(&order.client_order_id)
-        });
-        let orders_gone = !shown_working && !self.orders.live().any(Order::holds_up_a_halt);
-        let flat = self.is_flat(now) && self.orders.live().next().is_none();
-        self.proof.snapshot(snapshot.started.boot, snapshot.started.wall, orders_gone, flat);
-        self.snapshots += 1;
-        self.orders.settle(now.boot);
-        self.next_snapshot = now.boot + if confirming { CONFIRM_AFTER } else { SNAPSHOT_EVERY };
-    }
-
-    fn count_foreign(&self, orders: &[OrderState]) -> u32 {
-        let foreign: BTreeSet<_> = orders
-            .iter()
-            .filter(|order| !order.status.is_terminal() && self.orders.get(&order.client_order_id).is_none())
-            .map(|order| &order.order_id)
-            .collect();
-        u32::try_from(foreign.len()).unwrap_or(u32::MAX)
     }
 
     fn owned(&self) -> (Decimal, Decimal) {

@@ -15,6 +15,7 @@ use rust_decimal::dec;
 
 use super::*;
 use crate::exchange::{OrderKind, Side};
+use crate::risk::Class;
 use world::{FUTURE, SPOT, Step, World, apply, params, step};
 
 #[test]

@@ -1,0 +1,71 @@
+//! What the engine makes of a full listing of orders, holdings and products.
+
+use std::collections::BTreeSet;
+
+use crate::exchange::{ExchangeError, Link, OrderState};
+use crate::execution::orders::Order;
+
+use super::reconcile::CONFIRM_AFTER;
+use super::{Command, Engine, Now, SNAPSHOT_EVERY, SNAPSHOT_RETRY, SNAPSHOT_SOON, Snapshot};
+
+impl Engine {
+    pub(super) fn snapshot(&mut self, result: Result<Snapshot, ExchangeError>, now: Now, commands: &mut Vec<Command>) {
+        self.snapshot_asked = None;
+        let snapshot = match result {
+            Ok(snapshot) => snapshot,
+            Err(ExchangeError::NoSession) => {
+                self.next_snapshot = now.boot + SNAPSHOT_SOON;
+                self.snapshot_not_before = self.next_snapshot;
+                return;
+            }
+            Err(error @ ExchangeError::NoProduct { .. }) => {
+                self.links.insert(Link::Rest, None);
+                self.no_product = Some(error.to_string());
+                self.next_snapshot = now.boot + SNAPSHOT_EVERY;
+                self.snapshot_not_before = self.next_snapshot;
+                return;
+            }
+            Err(error) => {
+                self.links.insert(Link::Rest, Some(error.to_string()));
+                self.next_snapshot = now.boot + SNAPSHOT_RETRY;
+                self.snapshot_not_before = self.next_snapshot;
+                return;
+            }
+        };
+        self.links.insert(Link::Rest, None);
+        self.no_product = None;
+        for seen in &snapshot.orders {
+            self.seen(seen, now, commands);
+        }
+        for id in self.orders.absent_from(&snapshot.orders, snapshot.started.boot) {
+            commands.push(Command::Record(id));
+        }
+        self.foreign_orders = self.count_foreign(&snapshot.orders);
+        self.spot.product = Some(snapshot.spot);
+        if snapshot.future.future.as_ref().is_some_and(|details| !details.session_open) {
+            self.session_closed_at = Some(now.boot);
+        }
+        self.future.product = Some(snapshot.future);
+        let confirming = self.reconcile(&snapshot.holdings, snapshot.started.boot, now.boot);
+        self.holdings = Some(snapshot.holdings);
+        let holds_up = |id: &str| self.orders.get(id).is_none_or(Order::holds_up_a_halt);
+        let shown_working = snapshot.orders.iter().any(|order| {
+            !order.status.is_terminal() && self.is_ours(&order.client_order_id) && holds_up(&order.client_order_id)
+        });
+        let orders_gone = !shown_working && !self.orders.live().any(Order::holds_up_a_halt);
+        let flat = self.is_flat(now) && self.orders.live().next().is_none();
+        self.proof.snapshot(snapshot.started.boot, snapshot.started.wall, orders_gone, flat);
+        self.snapshots += 1;
+        self.orders.settle(now.boot);
+        self.next_snapshot = now.boot + if confirming { CONFIRM_AFTER } else { SNAPSHOT_EVERY };
+    }
+
+    pub(super) fn count_foreign(&self, orders: &[OrderState]) -> u32 {
+        let foreign: BTreeSet<_> = orders
+            .iter()
+            .filter(|order| !order.status.is_terminal() && self.orders.get(&order.client_order_id).is_none())
+            .map(|order| &order.order_id)
+            .collect();
+        u32::try_from(foreign.len()).unwrap_or(u32::MAX)
+    }
+}
