@@ -3,16 +3,19 @@
 //!
 //! The gate changes first, in memory; everything that waits (ledger, engine, status) comes after it.
 
+mod claim;
+mod incident;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arbbot_crds::arbbot::ArbBot;
 use arbbot_crds::arbpolicy::ArbPolicy;
 use arbbot_crds::control::{self, Entry, Restriction};
 use arbbot_crds::decode::Decoded;
-use arbbot_crds::status::{AppliedPolicy, IncidentPhase};
+use arbbot_crds::status::AppliedPolicy;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -20,7 +23,6 @@ use kube::ResourceExt;
 use kube::api::DynamicObject;
 use kube::runtime::watcher;
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -31,7 +33,7 @@ use crate::control::observed::Observed;
 use crate::control::report::{Claim, ControlFacts};
 use crate::execution::drain::{Demand, Terms};
 use crate::execution::engine::{ControlChange, Event, Params, View};
-use crate::ledger::{IncidentRecord, KILL_DEADLINE, Ledger};
+use crate::ledger::Ledger;
 use crate::risk::Gate;
 use crate::risk::gate::{PolicyVersion, Slot};
 use crate::telemetry::metrics::Metrics;
@@ -262,29 +264,6 @@ impl ControlTask {
         }));
     }
 
-    fn claim(&self, bot: &ArbBot) -> Claim {
-        let account = bot.spec.account();
-        let product = &bot.spec.strategy.funding_carry.future_product;
-        let ours = |a: &str, p: &String| a == account && p == product;
-        match bot.status.as_ref().and_then(|status| status.claim.as_ref()) {
-            Some(claim) if ours(&claim.account, &claim.product) && claim.granted => Claim::Granted,
-            Some(claim) if ours(&claim.account, &claim.product) => Claim::Refused,
-            _ if self.remembered_claim.as_ref().is_some_and(|(a, p)| ours(a, p)) => Claim::Granted,
-            _ => Claim::Pending,
-        }
-    }
-
-    fn claim_restriction(&self, bot: &ArbBot) -> Vec<Restriction> {
-        let why = match self.claim(bot) {
-            Claim::Granted => return Vec::new(),
-            Claim::Pending => "the operator has not yet granted the claim on the account: is it running?",
-            Claim::Refused => {
-                "another ArbBot holds the claim on this account and product: delete that bot, or use another portfolio"
-            }
-        };
-        vec![Restriction::entry("claim", Entry::ReduceOnly, why)]
-    }
-
     fn publish(&mut self, bot: &ArbBot, all: &[&ArbPolicy], matching: &[&ArbPolicy], unreadable: Vec<String>) {
         let claim = self.claim(bot);
         if claim == Claim::Granted && self.remembered_claim.is_none() {
@@ -319,117 +298,6 @@ impl ControlTask {
             *old = facts;
             changed
         });
-    }
-
-    fn remember_claim(&mut self, bot: &ArbBot) {
-        let account = bot.spec.account().to_owned();
-        let product = bot.spec.strategy.funding_carry.future_product.clone();
-        self.remembered_claim = Some((account.clone(), product.clone()));
-        let ledger = self.ledger.clone();
-        tokio::spawn(async move {
-            if let Err(error) = ledger.remember_claim(&account, &product).await {
-                tracing::warn!(reason = error.reason(), %error, "the claim is not remembered; it is asked for again");
-            }
-        });
-    }
-
-    /// Makes latches durable. A kill never waits for the disk longer than the ledger's own deadline; what no disk took
-    /// is tried again with every contact.
-    async fn keep(&self, changed: &[IncidentRecord]) {
-        for incident in changed {
-            if let Err(error) = self.ledger.open_incident(incident).await {
-                self.unkept.store(true, Ordering::Relaxed);
-                tracing::error!(incident = %incident.id, reason = error.reason(), %error,
-                    "the latch is not durable; it holds in memory and in status");
-            }
-        }
-    }
-
-    /// What the disk refused before: latches that are not durable, releases that were not written.
-    async fn try_again(&mut self, state: &mut State) {
-        if self.unkept.swap(false, Ordering::Relaxed) {
-            self.keep(&self.latches.records()).await;
-        }
-        if !state.release_failed {
-            return;
-        }
-        let Some((bot, policies)) = state.observed.complete() else { return };
-        let (bot, policies): (ArbBot, Vec<ArbPolicy>) = (bot.clone(), policies.into_iter().cloned().collect());
-        let all: Vec<&ArbPolicy> = policies.iter().collect();
-        let matching = control::matching(&bot, all.iter().copied());
-        self.release(state, &bot, &all, &matching).await;
-        let unreadable = state.observed.unreadable(&matching);
-        self.publish(&bot, &all, &matching, unreadable);
-    }
-
-    /// Follows the saga, and releases what a human has released once its kill is finished.
-    async fn follow_saga(&mut self, state: &mut State) {
-        let view = self.view.borrow_and_update().clone();
-        let heard_of_release = view.releases == state.releases && std::mem::take(&mut state.release_unheard);
-        // A proof from before the last incident began says nothing of it.
-        let current = view.incidents == self.latches.began();
-        let changed = if current { self.latches.progress(&view.proof) } else { Vec::new() };
-        if changed.is_empty() && !heard_of_release {
-            return;
-        }
-        for incident in &changed {
-            // A hung disk must not hold up the next kill.
-            match timeout(KILL_DEADLINE, self.ledger.update_incident(incident)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::warn!(incident = %incident.id, reason = error.reason(), %error, "progress is not durable");
-                }
-                Err(_) => tracing::warn!(incident = %incident.id, "the disk does not answer; progress is not durable"),
-            }
-            self.measure(incident);
-        }
-        let Some((bot, policies)) = state.observed.complete() else { return };
-        let (bot, policies): (ArbBot, Vec<ArbPolicy>) = (bot.clone(), policies.into_iter().cloned().collect());
-        let all: Vec<&ArbPolicy> = policies.iter().collect();
-        let matching = control::matching(&bot, all.iter().copied());
-        if heard_of_release {
-            self.set_gate(&bot, &matching, state.releases);
-        }
-        self.release(state, &bot, &all, &matching).await;
-        let unreadable = state.observed.unreadable(&matching);
-        self.publish(&bot, &all, &matching, unreadable);
-    }
-
-    /// Counts the two times of a kill once it is finished.
-    fn measure(&self, incident: &IncidentRecord) {
-        let since = |at: k8s_openapi::jiff::Timestamp| at.duration_since(incident.engaged_at).as_secs_f64();
-        if incident.phase != IncidentPhase::Finished {
-            return;
-        }
-        if let Some(gone) = incident.orders_cancelled_at {
-            self.metrics.kill_orders_gone.observe(since(gone));
-        }
-        if let Some(flat) = incident.flat_at {
-            self.metrics.kill_flat.observe(since(flat));
-        }
-    }
-
-    async fn release(&mut self, state: &mut State, bot: &ArbBot, all: &[&ArbPolicy], matching: &[&ArbPolicy]) {
-        let releasable = self.latches.releasable(bot, all);
-        let released_before = state.releases;
-        for id in &releasable {
-            // A release that is not durable would latch again after a restart: it is tried again on the next change.
-            match timeout(KILL_DEADLINE, self.ledger.release_incident(id, self.clock.now())).await {
-                Err(_) => tracing::error!(incident = %id, "the disk does not answer: not released"),
-                Ok(Ok(())) => {
-                    tracing::info!(incident = %id, "released");
-                    self.latches.release(id);
-                    state.releases += 1;
-                    state.release_unheard = true;
-                }
-                Ok(Err(error)) => tracing::error!(incident = %id, reason = error.reason(), %error, "not released"),
-            }
-        }
-        state.release_failed = state.releases - released_before < releasable.len() as u64;
-        if !releasable.is_empty() {
-            self.set_gate(bot, matching, state.releases);
-            self.tell_engine(bot, matching, state);
-        }
     }
 }
 
