@@ -132,7 +132,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         }
         cluster @ Source::Cluster(_) => cluster,
     };
-    Program::new(args, log, source, clock, first, ledger, recovered)?.run(stopping).await
+    Program { args, log, source, clock, first, ledger, recovered }.run(stopping).await
 }
 
 /// Takes the account's lock for the ArbBot of a file.

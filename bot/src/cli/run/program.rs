@@ -1,5 +1,10 @@
 //! Every part of the running bot, put together.
 
+mod plane;
+mod session;
+mod status_page;
+mod stop;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -7,43 +12,34 @@ use std::time::Duration;
 use anyhow::Context;
 use arbbot_crds::ArbBot;
 use arbbot_crds::arbbot::Execution;
-use arbbot_crds::control::{Entry, Restriction};
 use arbbot_crds::decode::Decoded;
 use arbbot_crds::incident::uid8;
-use arbbot_crds::status::{CredentialsStatus, DrainPhase, EffectiveMode};
-use arc_swap::ArcSwapOption;
-use futures::FutureExt;
 use futures::future::BoxFuture;
 use kube::ResourceExt;
-use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{RunArgs, Source};
 use crate::clock::Clock;
-use crate::control::contact::{ContactTask, Round};
-use crate::control::file::FileTask;
-use crate::control::file::state::AccountLock;
-use crate::control::kubernetes;
 use crate::control::latch::Latches;
-use crate::control::lease::BotLease;
-use crate::control::report::{ControlFacts, SHUTDOWN};
-use crate::control::task::{ControlTask, Watches, params};
-use crate::control::writer::{StatusSink, StatusTask};
-use crate::exchange::paper::{Paper, PaperTask};
-use crate::exchange::venue::{self, Connector, SessionTask, Transport};
+use crate::control::report::ControlFacts;
+use crate::control::task::{ControlTask, params};
+use crate::control::writer::StatusTask;
+use crate::exchange::paper::Paper;
 use crate::exchange::{Exchange, SessionFacts, VenueEvent};
 use crate::execution::driver::{Driver, Io, Products, TICK};
-use crate::execution::engine::{Engine, Event, Identity, Now, View};
+use crate::execution::engine::{Engine, Event, Identity, Now};
 use crate::execution::orders::Orders;
 use crate::ledger::{Ledger, Recovered};
-use crate::randomness::Randomness;
 use crate::risk::Gate;
-use crate::risk::gate::Slot;
 use crate::telemetry::logs::LogHandle;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::server::{Heartbeat, ServerState, serve};
+use plane::Plane;
+use session::{SessionParts, live, on_paper};
+use status_page::status_page;
+use stop::{drained, stop_orders};
 
 /// Events that may wait for the engine.
 const QUEUE: usize = 4096;
@@ -54,31 +50,16 @@ const END_WITHIN: Duration = Duration::from_secs(45);
 
 /// Every part of the running bot.
 pub(super) struct Program {
-    args: RunArgs,
-    log: LogHandle,
-    source: Source,
-    clock: Clock,
-    first: Decoded<ArbBot>,
-    ledger: Ledger,
-    recovered: Recovered,
-    gate: Arc<Gate>,
-    metrics: Metrics,
+    pub args: RunArgs,
+    pub log: LogHandle,
+    pub source: Source,
+    pub clock: Clock,
+    pub first: Decoded<ArbBot>,
+    pub ledger: Ledger,
+    pub recovered: Recovered,
 }
 
 impl Program {
-    pub(super) fn new(
-        args: RunArgs,
-        log: LogHandle,
-        source: Source,
-        clock: Clock,
-        first: Decoded<ArbBot>,
-        ledger: Ledger,
-        recovered: Recovered,
-    ) -> anyhow::Result<Self> {
-        let gate = Arc::new(Gate::new(clock.clone()));
-        Ok(Self { args, log, source, clock, first, ledger, recovered, gate, metrics: Metrics::new()? })
-    }
-
     pub(super) async fn run(self, stopping: CancellationToken) -> anyhow::Result<()> {
         let spec = &self.first.object.spec;
         match spec.execution {
@@ -99,7 +80,9 @@ impl Program {
         stopping: CancellationToken,
         session: impl FnOnce(SessionParts<E>, CancellationToken) -> BoxFuture<'static, ()>,
     ) -> anyhow::Result<()> {
-        let Self { args, log, source, clock, first, ledger, recovered, gate, metrics } = self;
+        let Self { args, log, source, clock, first, ledger, recovered } = self;
+        let gate = Arc::new(Gate::new(clock.clone()));
+        let metrics = Metrics::new()?;
         let bot = &first.object;
         let identity = Identity {
             uid8: uid8(&bot.uid().unwrap_or_default()),
@@ -246,149 +229,9 @@ impl Program {
     }
 }
 
-/// What the session with an exchange needs.
-struct SessionParts<E> {
-    args: RunArgs,
-    clock: Clock,
-    venue: mpsc::Sender<VenueEvent>,
-    spec: watch::Receiver<ArbBot>,
-    gate: Arc<Gate>,
-    exchange: Arc<ArcSwapOption<E>>,
-    facts: watch::Sender<SessionFacts>,
-    before: Option<CredentialsStatus>,
-}
-
-fn live(parts: SessionParts<venue::Client>, shutdown: CancellationToken) -> BoxFuture<'static, ()> {
-    let SessionParts { args, clock, venue, spec, gate, exchange, facts, before } = parts;
-    let session = SessionTask {
-        connector: Connector::new(Transport::Network, clock, Randomness::system(), venue),
-        credentials_dir: args.credentials_dir,
-        backup_credentials_dir: args.backup_credentials_dir,
-        ca_file: args.ca_file,
-        spec,
-        gate,
-        exchange,
-        facts,
-        before,
-    };
-    session.run(shutdown).boxed()
-}
-
-/// No key is read and no client that could place an order is made.
-fn on_paper(
-    paper: Arc<Paper>,
-    told: mpsc::UnboundedReceiver<VenueEvent>,
-    parts: SessionParts<Paper>,
-    shutdown: CancellationToken,
-) -> BoxFuture<'static, ()> {
-    let SessionParts { args, clock, venue, spec, exchange, facts, .. } = parts;
-    let transport = Transport::Network;
-    let (events, ca_file) = (venue, args.ca_file);
-    let randomness = Randomness::system();
-    PaperTask { paper, told, transport, clock, randomness, events, ca_file, spec, exchange, facts }
-        .run(shutdown)
-        .boxed()
-}
-
-/// What differs between a cluster and a file.
-struct Plane {
-    /// Who this process is in status.
-    pod_uid: String,
-    watches: Watches,
-    contact: Contact,
-    sink: StatusSink,
-    _lock: Option<AccountLock>,
-}
-
-/// What keeps contact with where control comes from.
-enum Contact {
-    Lease(Box<ContactTask>),
-    File(Box<FileTask>),
-}
-
-impl Contact {
-    async fn run(self, shutdown: CancellationToken) {
-        match self {
-            Self::Lease(task) => task.run(shutdown).await,
-            Self::File(task) => task.run(shutdown).await,
-        }
-    }
-}
-
-impl Plane {
-    fn new(
-        source: Source,
-        args: &RunArgs,
-        bot: &ArbBot,
-        (clock, gate): (&Clock, &Arc<Gate>),
-        spec: &watch::Receiver<ArbBot>,
-        rounds: mpsc::Sender<Round>,
-    ) -> Self {
-        let (clock, gate) = (clock.clone(), Arc::clone(gate));
-        let (namespace, name) = (args.namespace().to_owned(), args.name().to_owned());
-        match source {
-            Source::Cluster(client) => Self {
-                pod_uid: args.pod_uid.clone().unwrap_or_default(),
-                watches: kubernetes::watches(&client, &namespace, &name),
-                contact: Contact::Lease(Box::new(ContactTask {
-                    client: client.clone(),
-                    namespace: namespace.clone(),
-                    name: name.clone(),
-                    bot_uid: bot.uid().unwrap_or_default(),
-                    clock: clock.clone(),
-                    gate,
-                    lease: BotLease::new(client.clone(), bot, args.pod_uid.as_deref().unwrap_or_default(), clock),
-                    spec: spec.clone(),
-                    rounds,
-                })),
-                sink: StatusSink::Kubernetes { client, namespace, name },
-                _lock: None,
-            },
-            Source::File(file, lock) => Self {
-                pod_uid: file.holder(),
-                watches: Watches::none(),
-                sink: StatusSink::File(file.status_file(&name)),
-                contact: Contact::File(Box::new(FileTask { file, clock, gate, rounds })),
-                _lock: lock,
-            },
-        }
-    }
-}
-
-/// Waits until a drain has finished, as the operator does before it scales a bot to zero.
-async fn drained(mut view: watch::Receiver<View>) {
-    let finished = |view: &View| {
-        view.mode == Some(EffectiveMode::Drain)
-            && view.drain.as_ref().is_some_and(|drain| drain.phase == DrainPhase::Finished)
-    };
-    // It fails only once the engine has ended, and the program with it.
-    if view.wait_for(finished).await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
 async fn ended(name: &'static str, task: impl Future<Output = ()>) -> (&'static str, anyhow::Result<()>) {
     task.await;
     (name, Ok(()))
-}
-
-/// Closes the gate and waits until no order works; a running kill is left to the next pod.
-async fn stop_orders(gate: &Gate, mut view: watch::Receiver<View>) {
-    // What status said of a drained bot is proven anew, now that nothing can be sent: its last words stay true.
-    let was_flat = view.borrow().proof.flat.confirmed;
-    gate.set(Slot::Process, vec![Restriction::entry(SHUTDOWN, Entry::Halted, "the bot is being stopped")]);
-    let gone = view.wait_for(|view| {
-        let halted = matches!(view.mode, Some(EffectiveMode::Halted | EffectiveMode::Flatten));
-        let proven = view.proof.orders_gone.first.is_some() && (view.proof.flat.confirmed || !was_flat);
-        let never_sent_one = view.owned_since.is_none();
-        halted && view.open_orders == 0 && (proven || never_sent_one)
-    });
-    if timeout(STOP_WITHIN, gone).await.is_err() {
-        let open = view.borrow().open_orders;
-        tracing::error!(open, "the exchange has not confirmed that no order works; what rests expires by itself");
-    }
-    // From here on nothing is sent, whatever is under way: the next pod may begin.
-    gate.not_the_trader();
 }
 
 /// Since when the order history is to be read: the first order that ledger or status know.
@@ -426,38 +269,4 @@ async fn follow_log_level(log: LogHandle, mut spec: watch::Receiver<ArbBot>, shu
             changed = spec.changed() => if changed.is_err() { shutdown.cancelled().await },
         }
     }
-}
-
-/// What `/status` shows: the gate's history is the proof of when it closed.
-fn status_page(
-    bot: &str,
-    pod_uid: String,
-    gate: Arc<Gate>,
-    facts: watch::Receiver<ControlFacts>,
-    view: watch::Receiver<View>,
-) -> Arc<dyn Fn() -> serde_json::Value + Send + Sync> {
-    let bot = bot.to_owned();
-    Arc::new(move || {
-        let (control, contact) = gate.current();
-        let (facts, view) = (facts.borrow().clone(), view.borrow().clone());
-        json!({
-            "bot": bot,
-            "pod_uid": pod_uid,
-            "effective_mode": control.mode(),
-            "entry": control.entry,
-            "duty": control.duty,
-            "contact": contact,
-            "restrictions": gate.restrictions().iter().map(|r| format!("{}: {}", r.source, r.why)).collect::<Vec<_>>(),
-            "applied_generation": facts.generation,
-            "incidents": facts.incidents,
-            "open_orders": view.open_orders,
-            "foreign_orders": view.foreign_orders,
-            "position": {
-                "future_contracts": view.future_owned_contracts,
-                "spot_base": view.spot_owned_base,
-            },
-            "last_refusal": view.last_refusal,
-            "gate": {"transitions": gate.history()},
-        })
-    })
 }
