@@ -1,7 +1,12 @@
 //! The bot's own orders: what is known of each, and what each may still do.
 
+mod id;
+mod order;
 mod settled;
 mod totals;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,6 +21,9 @@ use crate::execution::kill::STUCK_AFTER;
 use crate::ledger::{OrderRecord, RecordStatus};
 use crate::risk::Class;
 
+pub use self::id::{ClientOrderId, mint_id, parse_id};
+pub use self::order::{Order, State};
+
 /// How long after its token expired an order that no listing shows counts as not placed (SAFETY §4).
 const NOT_PLACED_AFTER: Duration = Duration::from_secs(30);
 /// Complete listings after that in which the order must be absent.
@@ -28,140 +36,6 @@ const QUERY_AFTER: Duration = Duration::from_millis(300);
 const RECENT: Duration = Duration::from_secs(120);
 /// How long an order that has ended is kept by itself: far longer than any news of it is late.
 const KEPT: Duration = Duration::from_secs(3600);
-
-/// What is known of an order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Admitted; its request may or may not have been sent.
-    Intended,
-    /// Sent without an answer: it may work.
-    Unknown,
-    /// As the venue shows it.
-    Venue(OrderStatus),
-    /// The venue or the gate refused it.
-    Rejected,
-    /// Proven not to be at the venue.
-    NotPlaced,
-}
-
-impl State {
-    /// Whether nothing can happen to the order any more.
-    #[must_use]
-    pub fn is_terminal(self) -> bool {
-        match self {
-            Self::Intended | Self::Unknown => false,
-            Self::Venue(status) => status.is_terminal(),
-            Self::Rejected | Self::NotPlaced => true,
-        }
-    }
-}
-
-/// One order of the bot.
-#[derive(Clone, Debug)]
-pub struct Order {
-    pub order: NewOrder,
-    pub class: Class,
-    /// Epoch of the Lease under which it was minted.
-    pub epoch: i64,
-    /// The venue's id, once known.
-    pub order_id: Option<String>,
-    pub state: State,
-    /// Cumulative.
-    pub filled: Decimal,
-    pub average_price: Decimal,
-    pub fees_quote: Decimal,
-    /// CLOCK_BOOTTIME at which it was minted.
-    pub minted_at: Duration,
-    /// CLOCK_BOOTTIME after which its request can no longer be accepted.
-    pub token_expires: Duration,
-    /// Whether only the venue remembered it; how it is executed is then not known.
-    pub adopted: bool,
-    cancel_asked_at: Option<Duration>,
-    query_asked_at: Option<Duration>,
-    absent: u32,
-    /// When it was first seen to have ended.
-    ended_at: Option<Duration>,
-}
-
-impl Order {
-    /// An order that has just been admitted.
-    #[must_use]
-    pub fn intended(order: NewOrder, class: Class, epoch: i64, now: Duration) -> Self {
-        Self {
-            order,
-            class,
-            epoch,
-            order_id: None,
-            state: State::Intended,
-            filled: Decimal::ZERO,
-            average_price: Decimal::ZERO,
-            fees_quote: Decimal::ZERO,
-            minted_at: now,
-            token_expires: now + crate::risk::gate::TOKEN_LIFE,
-            adopted: false,
-            cancel_asked_at: None,
-            query_asked_at: None,
-            absent: 0,
-            ended_at: None,
-        }
-    }
-
-    /// What may still fill.
-    #[must_use]
-    pub fn remaining(&self) -> Decimal {
-        if self.state.is_terminal() { Decimal::ZERO } else { (self.order.size - self.filled).max(Decimal::ZERO) }
-    }
-
-    /// Whether it rests in the book until it is filled, cancelled or expired.
-    #[must_use]
-    pub fn rests(&self) -> bool {
-        matches!(self.order.kind, OrderKind::PostOnly { .. })
-    }
-
-    /// Whether it may work at the exchange: it rests, or nothing but its existence is known.
-    #[must_use]
-    pub fn may_rest(&self) -> bool {
-        self.rests() || self.adopted
-    }
-
-    /// Whether a halt must wait for its end: it may work, or it was not sent by the saga.
-    #[must_use]
-    pub fn holds_up_a_halt(&self) -> bool {
-        self.may_rest() || self.class != Class::Kill
-    }
-
-    /// Signed sum of its fills.
-    fn owned(&self) -> Decimal {
-        self.filled * self.order.side.sign()
-    }
-
-    /// What its fills brought in at a unit of one, fees excluded.
-    fn cash(&self) -> Decimal {
-        -self.owned() * self.average_price
-    }
-
-    fn apply(&mut self, seen: &OrderState) -> bool {
-        let before = (self.state, self.filled, self.fees_quote, self.order_id.is_some());
-        self.order_id = Some(seen.order_id.clone());
-        if let (true, Some(size)) = (self.adopted, seen.size) {
-            self.order.size = size;
-        }
-        // Cumulative figures never go back, and what is over stays over: channels may be late or repeat themselves.
-        if seen.filled >= self.filled {
-            self.filled = seen.filled;
-            self.average_price = seen.average_price;
-            self.fees_quote = self.fees_quote.max(seen.fees_quote);
-        }
-        if !self.state.is_terminal() || !matches!(self.state, State::Venue(_)) {
-            self.state = match seen.status {
-                OrderStatus::Unknown => State::Unknown,
-                status => State::Venue(status),
-            };
-        }
-        self.absent = 0;
-        before != (self.state, self.filled, self.fees_quote, true)
-    }
-}
 
 /// All orders of the bot, by client order id. What is asked at every tick looks at few of them.
 #[derive(Clone, Debug, Default)]
@@ -403,35 +277,8 @@ impl Orders {
     }
 }
 
-/// The parts of a client order id: `<uid8>-<epoch>-<sequence>-<class>`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClientOrderId {
-    pub epoch: i64,
-    pub sequence: u64,
-    pub class: Class,
-}
-
-/// Mints a client order id.
-#[must_use]
-pub fn mint_id(uid8: &str, epoch: i64, sequence: u64, class: Class) -> String {
-    format!("{uid8}-{epoch}-{sequence}-{class}")
-}
-
-/// Reads the parts of a client order id of any bot.
-#[must_use]
-pub fn parse_id(id: &str) -> Option<ClientOrderId> {
-    let mut parts = id.split('-').skip(1);
-    let epoch = parts.next()?.parse().ok()?;
-    let sequence = parts.next()?.parse().ok()?;
-    let class = parts.next()?.parse().ok()?;
-    parts.next().is_none().then_some(ClientOrderId { epoch, sequence, class })
-}
-
 /// When a boottime instant was, on the wall clock.
 #[must_use]
 pub fn wall(at: Duration, now: Duration, now_wall: Timestamp) -> Timestamp {
     now_wall.checked_sub(now.saturating_sub(at)).unwrap_or(Timestamp::UNIX_EPOCH)
 }
-
-#[cfg(test)]
-mod tests;
