@@ -1,14 +1,15 @@
 //! The ledger's tables in SQLite.
 
+mod row;
+
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use arbbot_crds::incident::IncidentId;
 use arbbot_crds::status::LedgerStatus;
 use k8s_openapi::jiff::Timestamp;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
-use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
 use super::record::{Binding, Entry, IncidentRecord, OrderRecord};
 use super::{LedgerError, chain};
@@ -338,42 +339,6 @@ impl Transaction<'_> {
         self.execute(put).await
     }
 
-    fn read_order(&self, row: &SqliteRow) -> Result<OrderRecord, LedgerError> {
-        Ok(OrderRecord {
-            client_order_id: self.column(row, "client_order_id")?,
-            epoch: self.column(row, "epoch")?,
-            class: self.parse_option(row, "class")?,
-            product: self.column(row, "product")?,
-            side: self.parse(row, "side")?,
-            size: self.parse(row, "size")?,
-            kind: self.column(row, "kind")?,
-            limit_price: self.parse_option(row, "limit_price")?,
-            expires_at: self.parse_option(row, "expires_at")?,
-            created_at: self.parse(row, "created_at")?,
-            order_id: self.column(row, "order_id")?,
-            status: self.parse(row, "status")?,
-            filled: self.parse(row, "filled")?,
-            average_price: self.parse(row, "average_price")?,
-            fees_quote: self.parse(row, "fees_quote")?,
-            reason: self.column(row, "reason")?,
-        })
-    }
-
-    fn read_incident(&self, row: &SqliteRow) -> Result<(IncidentRecord, Option<Timestamp>), LedgerError> {
-        let record = IncidentRecord {
-            id: self.parse(row, "id")?,
-            source: self.column(row, "source")?,
-            action: self.parse(row, "action")?,
-            reason: self.column(row, "reason")?,
-            engaged_at: self.parse(row, "engaged_at")?,
-            phase: self.parse(row, "phase")?,
-            source_engaged: self.column(row, "source_engaged")?,
-            orders_cancelled_at: self.parse_option(row, "orders_cancelled_at")?,
-            flat_at: self.parse_option(row, "flat_at")?,
-        };
-        Ok((record, self.parse_option(row, "released_at")?))
-    }
-
     async fn execute(&mut self, query: Query<'_>) -> Result<(), LedgerError> {
         query.execute(&mut *self.sql).await.map(drop).map_err(|cause| failed(&self.path, "write", cause))
     }
@@ -384,26 +349,6 @@ impl Transaction<'_> {
 
     async fn all(&mut self, query: Query<'_>) -> Result<Vec<SqliteRow>, LedgerError> {
         query.fetch_all(&mut *self.sql).await.map_err(|cause| failed(&self.path, "read", cause))
-    }
-
-    fn column<'r, T>(&self, row: &'r SqliteRow, name: &str) -> Result<T, LedgerError>
-    where
-        T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
-    {
-        row.try_get(name).map_err(|cause| self.unreadable(name, &cause))
-    }
-
-    fn parse<T: FromStr<Err: Display>>(&self, row: &SqliteRow, name: &str) -> Result<T, LedgerError> {
-        self.column::<String>(row, name)?.parse().map_err(|cause| self.unreadable(name, &cause))
-    }
-
-    fn parse_option<T: FromStr<Err: Display>>(&self, row: &SqliteRow, name: &str) -> Result<Option<T>, LedgerError> {
-        let text: Option<String> = self.column(row, name)?;
-        text.map(|text| text.parse().map_err(|cause| self.unreadable(name, &cause))).transpose()
-    }
-
-    fn unreadable(&self, name: &str, cause: &dyn Display) -> LedgerError {
-        LedgerError::Corrupt { path: self.path.clone(), problem: format!("column {name}: {cause}") }
     }
 }
 
