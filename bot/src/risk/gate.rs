@@ -105,6 +105,7 @@ impl Permit {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Cleared {
     order: NewOrder,
+    class: Class,
     expires_at: Duration,
 }
 
@@ -113,6 +114,12 @@ impl Cleared {
     #[must_use]
     pub fn order(&self) -> &NewOrder {
         &self.order
+    }
+
+    /// What it is for.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        self.class
     }
 
     /// CLOCK_BOOTTIME at which its authentication must expire: at most 20 s after it was cleared, and not past the
@@ -133,7 +140,7 @@ impl Cleared {
     #[cfg(test)]
     #[must_use]
     pub fn until(order: NewOrder, expires_at: Duration) -> Self {
-        Self { order, expires_at }
+        Self { order, class: Class::Reduce, expires_at }
     }
 }
 
@@ -320,7 +327,7 @@ impl Gate {
         if expires_at < now + Duration::from_secs(1) {
             return Err(Denied::Contact { class: permit.class, contact: Contact::Lost });
         }
-        Ok(Cleared { order: permit.order, expires_at })
+        Ok(Cleared { order: permit.order, class: permit.class, expires_at })
     }
 
     fn contact(&self, state: &State) -> Contact {

@@ -8,7 +8,7 @@ use super::super::budget::Priority;
 use super::super::wire;
 use super::{Authentication, CANCEL_BATCH, Call, Coinbase, unreadable};
 use crate::exchange::{Exchange, ExchangeError, Holdings, KeyPermissions, OrderKind, OrderState, Placed, Product};
-use crate::risk::Cleared;
+use crate::risk::{Class, Cleared};
 
 impl Coinbase {
     async fn cancel_batch(&self, order_ids: &[String]) -> Result<Vec<(String, String)>, ExchangeError> {
@@ -95,10 +95,7 @@ impl Exchange for Coinbase {
             expires = !self.resting().contains(&order.product);
         }
         let (path, body) = wire::new_order(&order, expires);
-        let priority = match order.kind {
-            OrderKind::PostOnly { .. } | OrderKind::GoodTillCancelled { .. } => Priority::Normal,
-            OrderKind::ImmediateOrCancel { .. } | OrderKind::Market | OrderKind::ClosePosition => Priority::Reserved,
-        };
+        let priority = priority(&order.kind, cleared.class());
         let call = Call {
             method: Method::POST,
             path,
@@ -133,5 +130,36 @@ impl Exchange for Coinbase {
             }
         }
         failure.map_or(Ok(refused), Err)
+    }
+}
+
+/// The part that is kept is for what lowers a leg at once: neither quotes nor an entry under way may use it up.
+fn priority(kind: &OrderKind, class: Class) -> Priority {
+    match kind {
+        _ if class.raises() => Priority::Normal,
+        OrderKind::PostOnly { .. } | OrderKind::GoodTillCancelled { .. } => Priority::Normal,
+        OrderKind::ImmediateOrCancel { .. } | OrderKind::Market | OrderKind::ClosePosition => Priority::Reserved,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rust_decimal::Decimal;
+
+    #[test]
+    fn only_what_lowers_a_leg_at_once_uses_the_part_that_is_kept() {
+        let taking = OrderKind::ImmediateOrCancel { limit_price: Decimal::ONE };
+        for (class, expected) in [
+            (Class::Enter, Priority::Normal),
+            (Class::Hedge, Priority::Normal),
+            (Class::Trim, Priority::Reserved),
+            (Class::Reduce, Priority::Reserved),
+            (Class::Kill, Priority::Reserved),
+        ] {
+            assert_eq!(priority(&taking, class), expected, "{class}");
+            let resting = OrderKind::GoodTillCancelled { limit_price: Decimal::ONE, post_only: false };
+            assert_eq!(priority(&resting, class), Priority::Normal, "{class}");
+        }
     }
 }
