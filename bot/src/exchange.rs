@@ -78,10 +78,11 @@ pub struct FutureDetails {
     pub session_open: bool,
     /// When a closed session opens again, if the venue says so.
     pub reopens_at: Option<Timestamp>,
+    pub terms: CarryTerms,
 }
 
 /// What holding a future costs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CarryTerms {
     /// Initial margin as a fraction of notional, the higher of intraday and overnight.
     pub long_margin: Decimal,

@@ -2,7 +2,7 @@
 
 use rust_decimal::{Decimal, dec};
 
-use crate::exchange::{FutureDetails, Product};
+use crate::exchange::{CarryTerms, FutureDetails, Product};
 use crate::risk::exposure::Leg;
 
 /// BTC-USD as Coinbase describes it.
@@ -30,7 +30,7 @@ pub fn future_product() -> Product {
         min_size: dec!(1),
         min_notional_quote: dec!(0),
         unit_base: dec!(0.01),
-        future: Some(FutureDetails { session_open: true, reopens_at: None }),
+        future: Some(FutureDetails { session_open: true, reopens_at: None, terms: future_terms() }),
         ..spot_product()
     }
 }
@@ -41,4 +41,14 @@ pub fn spot_leg(owned: Decimal) -> Leg {
 
 pub fn future_leg(owned: Decimal) -> Leg {
     Leg { product: future_product(), owned, deficit: dec!(0), buys: dec!(0), sells: dec!(0), mid: Some(dec!(60000)) }
+}
+
+/// Overnight margin of the fixture of 2026-04-07 and a funding that carries its costs within the default horizon.
+pub fn future_terms() -> CarryTerms {
+    CarryTerms {
+        long_margin: dec!(0.25),
+        short_margin: dec!(0.306),
+        funding_rate: dec!(0.00003),
+        funding_time: Some("2026-04-07T12:00:00Z".parse().unwrap()),
+    }
 }

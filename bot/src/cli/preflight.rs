@@ -104,8 +104,8 @@ async fn paper(list: &mut Checklist, data: &PublicRest, bot: &ArbBot) {
         return;
     }
     let carry = &bot.spec.strategy.funding_carry;
-    let spot = list.take("spot product", data.product(&carry.spot_product).await).map(|(product, _)| product);
-    let future = list.take("future product", data.product(&carry.future_product).await).map(|(product, _)| product);
+    let spot = list.take("spot product", data.product(&carry.spot_product).await);
+    let future = list.take("future product", data.product(&carry.future_product).await);
     let best = data.best_bid_ask(&carry.future_product).await;
     if let Some((_, future)) = products(list, bot, spot, future, best) {
         let balance = bot.spec.paper.clone().unwrap_or_default().balance;

@@ -148,9 +148,9 @@ impl Exchange for Paper {
     }
 
     async fn product(&self, id: &str) -> Result<Product, ExchangeError> {
-        let (product, terms) = self.data()?.product(id).await?;
+        let product = self.data()?.product(id).await?;
         let listed = product.clone();
-        self.act(move |venue, now| venue.list(listed, terms, now));
+        self.act(move |venue, now| venue.list(listed, now));
         Ok(product)
     }
 

@@ -10,7 +10,7 @@ use rust_decimal::{Decimal, dec};
 use uuid::Uuid;
 
 use super::account::matching_side;
-use crate::exchange::{CarryTerms, Product, Side, Touch};
+use crate::exchange::{Product, Side, Touch};
 use crate::market::OrderBook;
 use crate::market::book::Level;
 
@@ -29,7 +29,6 @@ pub struct Market {
     /// None until it was read.
     pub product: Option<Product>,
     rules: Option<Rules>,
-    pub terms: Option<CarryTerms>,
     shown: OrderBook,
     /// What the account took of a level that is still shown: nobody fills twice from it.
     taken: BTreeMap<(bool, Decimal), Decimal>,
@@ -40,9 +39,9 @@ pub struct Market {
 
 impl Market {
     /// Notes the product's rules and state.
-    pub fn list(&mut self, product: Product, terms: Option<CarryTerms>) {
-        self.rules = Some(rules(&product, terms.as_ref()));
-        (self.product, self.terms) = (Some(product), terms);
+    pub fn list(&mut self, product: Product) {
+        self.rules = Some(rules(&product));
+        self.product = Some(product);
     }
 
     /// The rules, while the product is known.
@@ -234,11 +233,7 @@ fn cap(shown: &OrderBook, buy: bool, price: Decimal, taken: &mut Decimal) -> boo
 }
 
 /// The product in the words of the shared crate.
-fn rules(product: &Product, terms: Option<&CarryTerms>) -> Rules {
-    let margin = terms.map_or(MarginRate { long: Decimal::ONE, short: Decimal::ONE }, |terms| MarginRate {
-        long: terms.long_margin,
-        short: terms.short_margin,
-    });
+fn rules(product: &Product) -> Rules {
     Rules {
         id: product.id.clone(),
         base: product.base_currency.clone(),
@@ -249,13 +244,16 @@ fn rules(product: &Product, terms: Option<&CarryTerms>) -> Rules {
         base_max_size: MAX_SIZE,
         quote_min_size: product.min_notional_quote,
         quote_max_size: MAX_SIZE,
-        future: product.future.as_ref().map(|_| FutureTerms {
-            contract_code: product.base_currency.clone(),
-            contract_size: product.unit_base,
-            expiry: Timestamp::MAX,
-            spot_product: String::new(),
-            intraday_margin: margin,
-            overnight_margin: margin,
+        future: product.future.as_ref().map(|future| {
+            let margin = MarginRate { long: future.terms.long_margin, short: future.terms.short_margin };
+            FutureTerms {
+                contract_code: product.base_currency.clone(),
+                contract_size: product.unit_base,
+                expiry: Timestamp::MAX,
+                spot_product: String::new(),
+                intraday_margin: margin,
+                overnight_margin: margin,
+            }
         }),
     }
 }

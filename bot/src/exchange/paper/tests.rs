@@ -27,8 +27,19 @@ fn product(id: &str) -> Product {
         min_notional_quote: if is_future { Decimal::ZERO } else { Decimal::ONE },
         unit_base: if is_future { dec!(0.1) } else { Decimal::ONE },
         tradable: true,
-        future: is_future.then_some(FutureDetails { session_open: true, reopens_at: None }),
+        future: is_future.then_some(FutureDetails {
+            session_open: true,
+            reopens_at: None,
+            terms: terms("2026-11-16T15:00:00Z", dec!(0.0001)),
+        }),
     }
+}
+
+/// The future after an hour of this rate.
+fn future_after(hour: &str, rate: Decimal) -> Product {
+    let mut product = product(FUTURE);
+    product.future.as_mut().unwrap().terms = terms(hour, rate);
+    product
 }
 
 fn terms(hour: &str, rate: Decimal) -> CarryTerms {
@@ -58,11 +69,7 @@ impl World {
         let venue = Venue::new([SPOT, FUTURE].map(str::to_owned), book, fees);
         let mut world = Self { venue, now: START.parse().unwrap(), orders: 0 };
         for id in [SPOT, FUTURE] {
-            world.venue.list(
-                product(id),
-                (id == FUTURE).then(|| terms("2026-11-16T15:00:00Z", dec!(0.0001))),
-                world.now,
-            );
+            world.venue.list(product(id), world.now);
             world.levels(id, true, &[(98, 10), (99, 10), (101, 10), (102, 10)]);
         }
         world
@@ -206,8 +213,8 @@ fn the_rules_of_the_exchange_hold() {
     let too_many = reason(world.place(FUTURE, Side::Sell, dec!(4000), ioc(99)));
     assert_eq!(too_many, "PREVIEW_INSUFFICIENT_FUNDS_FOR_FUTURES");
     let mut closed = product(FUTURE);
-    closed.future = Some(FutureDetails { session_open: false, reopens_at: None });
-    world.venue.list(closed, None, world.now);
+    closed.future.as_mut().unwrap().session_open = false;
+    world.venue.list(closed, world.now);
     assert_eq!(reason(world.place(FUTURE, Side::Sell, dec!(1), ioc(99))), "INVALID_FCM_TRADING_SESSION");
     world.venue.hear(MarketEvent::Lost, world.now);
     assert_eq!(reason(world.place(SPOT, Side::Buy, dec!(1), ioc(101))), "INSUFFICIENT_LIQUIDITY");
@@ -262,9 +269,9 @@ fn a_short_earns_funding_each_hour_and_is_paid_at_noon_and_midnight() {
     world.taken(FUTURE, Side::Sell, dec!(10), ioc(99));
     let cash = world.venue.account().cash;
     let mut hour = |time: &str, rate| {
-        world.venue.list(product(FUTURE), Some(terms(time, rate)), world.now);
+        world.venue.list(future_after(time, rate), world.now);
         // Seen twice, booked once.
-        world.venue.list(product(FUTURE), Some(terms(time, rate)), world.now);
+        world.venue.list(future_after(time, rate), world.now);
         (world.venue.account().positions[FUTURE].funding_accrued, world.venue.account().cash)
     };
     // 10 contracts × 0.1 × 100 × 0.0002
@@ -334,7 +341,7 @@ proptest! {
                     hours += 1;
                     let time: Timestamp = "2026-11-16T15:00:00Z".parse().unwrap();
                     let time = (time + SignedDuration::from_hours(hours)).to_string();
-                    world.venue.list(product(FUTURE), Some(terms(&time, dec!(0.0003))), world.now);
+                    world.venue.list(future_after(&time, dec!(0.0003)), world.now);
                 }
                 Step::Restart => {
                     let (opened, book) = super::store::Store::open(path.clone(), Decimal::ZERO).unwrap();
@@ -345,7 +352,7 @@ proptest! {
                         world.venue = Venue::new([SPOT, FUTURE].map(str::to_owned), book, fees);
                         prop_assert_eq!(before, world.venue.orders_since(&[SPOT.to_owned(), FUTURE.to_owned()], None));
                         for id in [SPOT, FUTURE] {
-                            world.venue.list(product(id), (id == FUTURE).then(|| terms("2026-11-16T15:00:00Z", Decimal::ONE)), world.now);
+                            world.venue.list(product(id), world.now);
                             world.levels(id, true, &[(98, 10), (99, 10), (101, 10), (102, 10)]);
                         }
                     }

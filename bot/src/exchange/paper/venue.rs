@@ -14,9 +14,7 @@ use rust_decimal::Decimal;
 use super::account::{Account, FeeSchedule, PaperOrder, Status};
 use super::market::Market;
 use super::store::Book;
-use crate::exchange::{
-    CarryTerms, Holdings, MarketEvent, NewOrder, OrderKind, OrderState, Placed, Product, Side, Touch,
-};
+use crate::exchange::{Holdings, MarketEvent, NewOrder, OrderKind, OrderState, Placed, Product, Side, Touch};
 
 const HOUR_SECONDS: i64 = 3600;
 
@@ -91,12 +89,13 @@ impl Venue {
     }
 
     /// A product's rules and state, and the funding that became known.
-    pub fn list(&mut self, product: Product, terms: Option<CarryTerms>, now: Timestamp) {
+    pub fn list(&mut self, product: Product, now: Timestamp) {
         self.advance(now);
         let id = product.id.clone();
         let Some(market) = self.markets.get_mut(&id) else { return };
-        let funding = terms.as_ref().and_then(|terms| Some((terms.funding_time?, terms.funding_rate)));
-        market.list(product, terms);
+        let terms = product.future.as_ref().map(|future| &future.terms);
+        let funding = terms.and_then(|terms| Some((terms.funding_time?, terms.funding_rate)));
+        market.list(product);
         self.cross(&id);
         if let Some((until, rate)) = funding {
             self.accrue(&id, until, rate);

@@ -15,7 +15,7 @@ use super::calls::read_product;
 use super::manual::PriceBook;
 use super::{Authentication, Call, Rest};
 use crate::clock::Clock;
-use crate::exchange::{CarryTerms, ExchangeError, Product};
+use crate::exchange::{ExchangeError, Product};
 
 /// Public market data at one endpoint.
 #[derive(Debug)]
@@ -67,16 +67,15 @@ impl PublicRest {
         Ok(book.pricebook.best())
     }
 
-    /// A product's rules and state, and what holding it costs.
+    /// A product's rules and state.
     ///
     /// # Errors
     /// The venue does not answer, or does not offer it.
-    pub async fn product(&self, id: &str) -> Result<(Product, Option<CarryTerms>), ExchangeError> {
+    pub async fn product(&self, id: &str) -> Result<Product, ExchangeError> {
         let path = ["market", "products", id];
         let call = Call { authentication: Authentication::None, ..Call::get(&path, &[]) };
         let product: wire::WireProduct = self.rest.call(&call).await?;
-        let terms = product.carry_terms();
-        Ok((read_product(product, self.rest.venue_clock().now())?, terms))
+        read_product(product, self.rest.venue_clock().now())
     }
 
     /// Measures the venue's time.

@@ -89,19 +89,6 @@ impl WireProduct {
         &self.product_id
     }
 
-    /// What holding it costs; None for spot.
-    pub fn carry_terms(&self) -> Option<CarryTerms> {
-        let future = self.future_product_details.as_ref()?;
-        let rates = [&future.intraday_margin_rate, &future.overnight_margin_rate];
-        let worst = |of: fn(&Margin) -> Decimal| rates.into_iter().flatten().map(of).max();
-        Some(CarryTerms {
-            long_margin: worst(|rate| rate.long_margin_rate).unwrap_or(Decimal::ONE),
-            short_margin: worst(|rate| rate.short_margin_rate).unwrap_or(Decimal::ONE),
-            funding_rate: future.funding_rate,
-            funding_time: future.funding_time,
-        })
-    }
-
     /// Where the product trades: CBE (spot), FCM (US derivatives), INTX (ended).
     pub fn venue(&self) -> &str {
         &self.product_venue
@@ -136,10 +123,11 @@ impl WireProduct {
             None => Decimal::ONE,
         };
         let session = self.fcm_trading_session_details;
-        let future = self.future_product_details.as_ref().map(|_| FutureDetails {
+        let future = self.future_product_details.as_ref().map(|future| FutureDetails {
             // A future without session details is not known to be open.
             session_open: session.as_ref().is_some_and(|session| session.is_session_open),
             reopens_at: session.as_ref().and_then(|session| session.reopens_at(now)),
+            terms: future.terms(),
         });
         let root = self.future_product_details.map(|future| future.contract_root_unit);
         Ok(Product {
@@ -154,6 +142,20 @@ impl WireProduct {
             future,
             id: self.product_id,
         })
+    }
+}
+
+impl Future {
+    fn terms(&self) -> CarryTerms {
+        let rates = [&self.intraday_margin_rate, &self.overnight_margin_rate];
+        let worst = |of: fn(&Margin) -> Decimal| rates.into_iter().flatten().map(of).max();
+        CarryTerms {
+            // What is not said may be the whole notional.
+            long_margin: worst(|rate| rate.long_margin_rate).unwrap_or(Decimal::ONE),
+            short_margin: worst(|rate| rate.short_margin_rate).unwrap_or(Decimal::ONE),
+            funding_rate: self.funding_rate,
+            funding_time: self.funding_time,
+        }
     }
 }
 
