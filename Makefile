@@ -54,10 +54,10 @@ bench-operator: tools-api ## Measure what one operator costs with BOTS=10000 bot
 bench-exchange: ## Measure the simulator with a million order events: one line of JSON on standard output
 	@$(CARGO) bench --quiet --package exchange-simulator --bench exchange
 
-.PHONY: week
-week: ## Simulate DAYS=7 of bot and exchange under the faults of SEED=1: one line of JSON on standard output
-	@SEED=$(or $(SEED),1) DAYS=$(or $(DAYS),7) $(CARGO) test --quiet --profile week --package arb-bot --test lockstep -- \
-		--ignored --exact week::a_week_under_faults_ends_with_the_same_view_on_both_sides --nocapture | grep '^{'
+.PHONY: soak
+soak: ## Simulate DAYS=30 of bot and exchange under the faults of SEED=1: one line of JSON on standard output, and a report
+	@SEED=$(or $(SEED),1) DAYS=$(or $(DAYS),30) $(CARGO) test --quiet --profile soak --package arb-bot --test lockstep -- \
+		--ignored --exact soak::days_under_faults_end_with_the_same_books_on_both_sides_and_no_wrong_order --nocapture | grep '^{'
 
 .PHONY: build
 build: ## Compile the programs

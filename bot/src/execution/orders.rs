@@ -172,7 +172,7 @@ impl Orders {
 
     /// The orders that the ledger remembers. One without an end is unknown until the venue shows it.
     #[must_use]
-    pub fn recovered(records: &[OrderRecord], now: Duration) -> Self {
+    pub fn recovered(records: &[OrderRecord], now: Duration, now_wall: Timestamp) -> Self {
         let mut orders = Self::default();
         for record in records {
             let order = NewOrder {
@@ -188,8 +188,9 @@ impl Orders {
             };
             let class = record.class.or_else(|| parse_id(&record.client_order_id).map(|id| id.class));
             let mut recovered = Order::intended(order, class.unwrap_or(Class::Enter), record.epoch, now);
-            // Minted by an earlier process: it counts for no rate of this one.
-            recovered.minted_at = Duration::ZERO;
+            // Minted by an earlier process, which may have ended a moment ago: the rate of orders goes on.
+            let age = Duration::try_from(now_wall.duration_since(record.created_at)).unwrap_or_default();
+            recovered.minted_at = now.saturating_sub(age);
             recovered.adopted = record.class.is_none();
             recovered.order_id = record.order_id.clone();
             recovered.filled = record.filled;
@@ -207,7 +208,7 @@ impl Orders {
                 RecordStatus::Expired => State::Venue(OrderStatus::Expired),
                 RecordStatus::Failed => State::Venue(OrderStatus::Failed),
             };
-            if recovered.state.is_terminal() {
+            if recovered.state.is_terminal() && age >= RECENT {
                 orders.totals.add(&recovered);
                 orders.ended.insert(record.client_order_id.clone(), recovered);
             } else {

@@ -2,7 +2,7 @@
 //! the control.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arb_bot::clock::Clock;
@@ -21,9 +21,10 @@ use arb_bot::telemetry::metrics::Metrics;
 use arb_bot::telemetry::server::Heartbeat;
 use arbbot_crds::ArbBot;
 use arbbot_crds::arbbot::Execution;
-use arbbot_crds::control::Restriction;
+use arbbot_crds::control::{Control, Restriction, effective};
 use arbbot_crds::incident::uid8;
 use arc_swap::ArcSwapOption;
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -31,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::exchange::{FUTURE, SPOT};
 
-const UID: &str = "0a1b2c3d-0000-0000-0000-000000000000";
+pub const UID: &str = "0a1b2c3d-0000-0000-0000-000000000000";
 
 /// A spec for an account; `changes` is merged into `spec.credentials` and `spec.venue.coinbase`.
 pub fn spec(portfolio: &str, credentials: &Value, coinbase: &Value) -> ArbBot {
@@ -82,6 +83,9 @@ pub fn binding(bot: &ArbBot) -> Binding {
     }
 }
 
+/// Every control that a bot put in force, and when.
+pub type Acknowledged = Arc<Mutex<Vec<(Timestamp, Control)>>>;
+
 /// Where a bot runs: what outlives it.
 pub struct Machine<'a> {
     pub clock: Clock,
@@ -92,6 +96,7 @@ pub struct Machine<'a> {
     pub dir: &'a Path,
     pub dial: Dial,
     pub spec: ArbBot,
+    pub acknowledged: Acknowledged,
 }
 
 pub struct Bot {
@@ -106,6 +111,7 @@ pub struct Bot {
     releases: u64,
     is_killed: bool,
     clock: Clock,
+    acknowledged: Acknowledged,
 }
 
 /// What a driver needs beside its exchange.
@@ -137,6 +143,11 @@ impl Wires {
 
 impl Bot {
     pub async fn start(machine: &Machine<'_>, epoch: i64) -> Self {
+        Self::start_under(machine, epoch, Vec::new()).await
+    }
+
+    /// Starts it under restrictions.
+    pub async fn start_under(machine: &Machine<'_>, epoch: i64, restrictions: Vec<Restriction>) -> Self {
         let Machine { clock, dir, spec: bot, .. } = machine;
         let carry = &bot.spec.strategy.funding_carry;
         let binding = binding(bot);
@@ -154,7 +165,7 @@ impl Bot {
             future_product: carry.future_product.clone(),
         };
         let gate = Arc::new(Gate::new(clock.clone()));
-        let orders = Orders::recovered(&recovered.orders, clock.boottime());
+        let orders = Orders::recovered(&recovered.orders, clock.boottime(), clock.now());
         let owned_since = recovered.orders.first().map(|order| order.created_at);
         let engine = Engine::new(identity.clone(), params(bot), orders, owned_since);
         let now = Now { boot: clock.boottime(), wall: clock.now() };
@@ -221,10 +232,21 @@ impl Bot {
         events.send(Event::Lease { epoch }).await.unwrap();
         let (view, facts) = (view_seen, facts_seen);
         let clock = clock.clone();
-        let (incidents, releases, is_killed) = (0, 0, false);
-        let mut bot =
-            Self { tasks, view, facts, gate, spec, events, generation: 0, incidents, releases, is_killed, clock };
-        bot.control(Vec::new()).await;
+        let mut bot = Self {
+            tasks,
+            view,
+            facts,
+            gate,
+            spec,
+            events,
+            generation: 0,
+            incidents: 0,
+            releases: 0,
+            is_killed: false,
+            clock,
+            acknowledged: Arc::clone(&machine.acknowledged),
+        };
+        bot.control(restrictions).await;
         bot
     }
 
@@ -239,6 +261,7 @@ impl Bot {
         let generation = Some(self.generation);
         let drain = Demand::of(&restrictions);
         let (limits, timeouts) = (&bot.spec.risk.limits, &bot.spec.control_timeouts);
+        self.acknowledged.lock().unwrap().push((self.clock.now(), effective(limits, &restrictions)));
         self.gate.set_control(limits, timeouts, restrictions, generation, Vec::new());
         let change = ControlChange {
             generation,

@@ -7,9 +7,10 @@ use std::time::Duration;
 use arb_bot::clock::Clock;
 use arb_bot::execution::engine::{Reconciliation, View};
 use arb_bot::execution::orders::parse_id;
-use arb_bot::ledger::{Ledger, LedgerError};
+use arb_bot::ledger::{Ledger, LedgerError, OrderRecord};
 use arbbot_crds::arbbot::{KillAction, Mode};
-use arbbot_crds::control::Restriction;
+use arbbot_crds::control::{Entry, Restriction};
+use arbbot_crds::limits::LimitCeilings;
 use proptest::prelude::*;
 use rust_decimal::{Decimal, dec};
 use serde_json::json;
@@ -57,6 +58,8 @@ pub enum Step {
     KillSwitch,
     /// Frees the kill switch.
     Release,
+    /// Other limits: tighter, looser, or none of an incident's.
+    Limits(Box<LimitCeilings>),
 }
 
 /// What the simulator does on a bad day. SAFETY's behaviours that are not documented are among it.
@@ -99,10 +102,28 @@ pub struct Desk<'a> {
     pub machine: &'a Machine<'a>,
     pub bot: Bot,
     pub epoch: i64,
-    pub control: Vec<Restriction>,
+    /// Mode or kill.
+    mode: Option<Restriction>,
+    ceilings: LimitCeilings,
 }
 
-impl Desk<'_> {
+impl<'a> Desk<'a> {
+    pub async fn new(exchange: &'a Exchange, network: &'a Arc<Network>, machine: &'a Machine<'a>) -> Self {
+        let bot = Bot::start(machine, 1).await;
+        Self { exchange, network, machine, bot, epoch: 1, mode: None, ceilings: LimitCeilings::default() }
+    }
+
+    fn restrictions(&self) -> Vec<Restriction> {
+        let limits = Restriction::entry("ArbPolicy/limits", Entry::Active, "test");
+        let limits = Restriction { ceilings: self.ceilings.clone(), ..limits };
+        self.mode.iter().cloned().chain([limits]).collect()
+    }
+
+    async fn put_in_force(&mut self) {
+        let restrictions = self.restrictions();
+        self.bot.control(restrictions).await;
+    }
+
     pub async fn take(mut self, step: &Step) -> Self {
         match step {
             Step::Pass { tenths: t } => tokio::time::sleep(tenths(*t)).await,
@@ -140,27 +161,31 @@ impl Desk<'_> {
                 self = self.restart().await;
             }
             Step::Mode(mode) => {
-                self.control = vec![Restriction::mode("spec.mode", *mode, "test")];
-                self.bot.control(self.control.clone()).await;
+                self.mode = Some(Restriction::mode("spec.mode", *mode, "test"));
+                self.put_in_force().await;
             }
             Step::KillSwitch => {
-                self.control = vec![Restriction::kill("incident/test", KillAction::Flatten, "test")];
-                self.bot.control(self.control.clone()).await;
+                self.mode = Some(Restriction::kill("incident/test", KillAction::Flatten, "test"));
+                self.put_in_force().await;
             }
             Step::Release => {
-                self.control.clear();
-                self.bot.control(Vec::new()).await;
+                self.mode = None;
+                self.put_in_force().await;
+            }
+            Step::Limits(ceilings) => {
+                self.ceilings = *ceilings.clone();
+                self.put_in_force().await;
             }
         }
         self
     }
 
     pub async fn restart(mut self) -> Self {
+        let restrictions = self.restrictions();
         self.bot.kill().await;
         self.network.cut();
         self.epoch += 1;
-        self.bot = Bot::start(self.machine, self.epoch).await;
-        self.bot.control(self.control.clone()).await;
+        self.bot = Bot::start_under(self.machine, self.epoch, restrictions).await;
         self
     }
 }
@@ -171,8 +196,6 @@ pub struct Shown {
     pub orders: u64,
     pub struck: BTreeMap<&'static str, u64>,
     pub restarts: u64,
-    /// What the bot said at the end.
-    pub view: View,
 }
 
 /// Starts a bot on an exchange of its own and hands both to a test.
@@ -181,13 +204,25 @@ pub async fn at_a_desk<T>(seed: u64, refuse_duplicates: bool, test: impl AsyncFn
     let network = Network::new(seed);
     let dir = tempfile::tempdir().unwrap();
     let machine = machine(&exchange, &network, seed, dir.path());
-    let bot = Bot::start(&machine, 1).await;
-    let desk = Desk { exchange: &exchange, network: &network, machine: &machine, bot, epoch: 1, control: Vec::new() };
-    test(desk).await
+    test(Desk::new(&exchange, &network, &machine).await).await
+}
+
+/// A bot that has ended, and what it said last.
+pub struct Halted<'a> {
+    exchange: &'a Exchange,
+    network: &'a Arc<Network>,
+    machine: &'a Machine<'a>,
+    pub view: View,
+    pub restarts: u64,
 }
 
 /// Stops the faults, halts the bot and compares both sides.
 pub async fn finish(desk: Desk<'_>) -> Result<Shown, TestCaseError> {
+    halt(desk).await.compare().await
+}
+
+/// Stops the faults, halts the bot and ends it once nothing of it works.
+pub async fn halt(desk: Desk<'_>) -> Halted<'_> {
     let Desk { exchange, network, machine, mut bot, epoch, .. } = desk;
     network.fail(0.0, 0.0, false);
     network.kill_after(None);
@@ -199,41 +234,58 @@ pub async fn finish(desk: Desk<'_>) -> Result<Shown, TestCaseError> {
             known && view.proof.orders_gone.confirmed && view.reconciliation == Reconciliation::Matches
         })
         .await;
-    let truth = exchange.truth().await;
-    prop_assert_eq!(view.spot_owned_base, truth.spot, "spot");
-    prop_assert_eq!(view.future_owned_contracts, truth.contracts, "contracts");
-    prop_assert_eq!(truth.open_orders, 0);
-    // Coinbase shows average prices with eight decimals, and no order here is of more than a coin.
-    let off = (view.cash_quote - truth.cash_quote).abs();
-    let orders = Decimal::from(exchange.accepted().await.len());
-    prop_assert!(off <= orders * dec!(0.00000001), "cash is {} and should be {}", view.cash_quote, truth.cash_quote);
-    prop_assert_eq!(view.fees_quote, truth.fees_quote, "fees");
-    prop_assert!(view.notional_quote <= dec!(11000), "{} for a target of 10000", view.notional_quote);
     // What is known is written a little later.
     tokio::time::sleep(Duration::from_secs(1)).await;
     bot.kill().await;
-    let accepted = exchange.accepted().await;
-    let twice: Vec<_> = accepted.iter().filter(|(_, count)| **count > 1).collect();
-    prop_assert!(twice.is_empty(), "accepted more than once: {:?}", twice);
-    let journal = exchange.transcript().await;
-    one_order_at_a_time(&journal)?;
-    nothing_flipped(&journal)?;
-    compare_with_ledger(machine, exchange).await?;
-    nothing_was_given_up_too_early(&machine.dir.join("ledger")).await?;
-    let restarts = epoch.unsigned_abs() - 1;
-    Ok(Shown { orders: accepted.len() as u64, struck: network.struck(), restarts, view })
+    Halted { exchange, network, machine, view, restarts: epoch.unsigned_abs() - 1 }
+}
+
+impl Halted<'_> {
+    /// Compares what the bot said last, its ledger and the exchange.
+    pub async fn compare(&self) -> Result<Shown, TestCaseError> {
+        let Self { exchange, network, machine, view, restarts } = self;
+        let truth = exchange.truth().await;
+        prop_assert_eq!(view.spot_owned_base, truth.spot, "spot");
+        prop_assert_eq!(view.future_owned_contracts, truth.contracts, "contracts");
+        prop_assert_eq!(truth.open_orders, 0);
+        // Coinbase shows average prices with eight decimals, and no order here is of more than a coin.
+        let off = (view.cash_quote - truth.cash_quote).abs();
+        let orders = Decimal::from(exchange.accepted().await.len());
+        prop_assert!(
+            off <= orders * dec!(0.00000001),
+            "cash is {} and should be {}",
+            view.cash_quote,
+            truth.cash_quote
+        );
+        prop_assert_eq!(view.fees_quote, truth.fees_quote, "fees");
+        prop_assert!(view.notional_quote <= dec!(11000), "{} for a target of 10000", view.notional_quote);
+        let accepted = exchange.accepted().await;
+        let twice: Vec<_> = accepted.iter().filter(|(_, count)| **count > 1).collect();
+        prop_assert!(twice.is_empty(), "accepted more than once: {:?}", twice);
+        let journal = exchange.transcript().await;
+        one_order_at_a_time(&journal)?;
+        nothing_flipped(&journal)?;
+        compare_with_ledger(&self.ledger().await, exchange)?;
+        nothing_was_given_up_too_early(&machine.dir.join("ledger")).await?;
+        Ok(Shown { orders: accepted.len() as u64, struck: network.struck(), restarts: *restarts })
+    }
+
+    /// Every order that the ledger on disk knows.
+    pub async fn ledger(&self) -> Vec<OrderRecord> {
+        let (clock, binding) =
+            (Clock::driven_by_tokio(self.machine.clock.now()), super::bot::binding(&self.machine.spec));
+        loop {
+            match Ledger::open(&self.machine.dir.join("ledger"), &binding, clock.clone()).await {
+                Err(LedgerError::Locked { .. }) => tokio::task::yield_now().await,
+                opened => return opened.unwrap().1.orders,
+            }
+        }
+    }
 }
 
 /// Every order at the exchange is in the ledger under its one id, with the same fills and fees.
-async fn compare_with_ledger(machine: &Machine<'_>, exchange: &Exchange) -> Result<(), TestCaseError> {
-    let bot = super::bot::binding(&machine.spec);
-    let (_, recovered) = loop {
-        match Ledger::open(&machine.dir.join("ledger"), &bot, Clock::driven_by_tokio(machine.clock.now())).await {
-            Err(LedgerError::Locked { .. }) => tokio::task::yield_now().await,
-            opened => break opened.unwrap(),
-        }
-    };
-    let known: BTreeMap<_, _> = recovered.orders.iter().map(|order| (&order.client_order_id, order)).collect();
+fn compare_with_ledger(ledger: &[OrderRecord], exchange: &Exchange) -> Result<(), TestCaseError> {
+    let known: BTreeMap<_, _> = ledger.iter().map(|order| (&order.client_order_id, order)).collect();
     for (id, (filled, fees_quote)) in exchange.orders() {
         let Some(order) = known.get(&id) else {
             return Err(TestCaseError::fail(format!("{id} is not in the ledger")));

@@ -6,18 +6,24 @@ use std::path::Path;
 use std::sync::Arc;
 
 use exchange_simulator::data_dir::Accounts;
-use exchange_simulator::server::{Options, Simulator, clock};
+use exchange_simulator::exchange::journal::JournalEvent;
+use exchange_simulator::exchange::portfolio::Portfolio;
+use exchange_simulator::server::{Options, Simulator, State, clock};
 use k8s_openapi::jiff::Timestamp;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rust_decimal::Decimal;
+use rust_decimal::{Decimal, dec};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::judge::accepted::{Price, Sample};
 
 /// A Monday, with the futures session open.
 pub const START: &str = "2026-11-16T15:00:00Z";
 pub const SPOT: &str = "BTC-USD";
 pub const FUTURE: &str = "BIP-20DEC30-CDE";
+/// Base currency of a contract.
+pub const CONTRACT: Decimal = dec!(0.01);
 const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 2);
 
 /// What the exchange holds of the bot's account.
@@ -79,16 +85,54 @@ impl Exchange {
         exchange
     }
 
+    fn account<'a>(&self, state: &'a State) -> &'a Portfolio {
+        &state.exchange.portfolios[&self.accounts.portfolios[0].uuid]
+    }
+
+    /// Prices and the account's collateral now.
+    pub fn sample(&self) -> Sample {
+        let (state, now) = self.simulator.app.lock();
+        let price = |product: &str| {
+            let market = state.exchange.markets.iter().find(|market| market.product.id == product).unwrap();
+            Price { mid: market.mark(), index: market.index }
+        };
+        let collateral_quote = state.exchange.equity(self.account(&state));
+        Sample { time: now.time, spot: price(SPOT), future: price(FUTURE), collateral_quote }
+    }
+
+    /// What the account is worth: USD, futures with accrued funding, and spot, both legs at mid.
+    pub fn equity_quote(&self) -> Decimal {
+        let spot = self.sample().spot.mid;
+        let (state, _) = self.simulator.app.lock();
+        let account = self.account(&state);
+        state.exchange.equity(account) + account.balance("BTC").total * spot
+    }
+
+    /// Funding of the account since the start: settled, and accrued but not yet settled.
+    pub fn funding_quote(&self) -> (Decimal, Decimal) {
+        let (state, _) = self.simulator.app.lock();
+        let positions = self.account(&state).positions.values();
+        positions.fold(Default::default(), |(settled, accrued), position| {
+            (settled + position.funding_settled, accrued + position.funding_accrued)
+        })
+    }
+
+    /// What happened to the account since an event of the journal.
+    pub fn journal_after(&self, seq: u64) -> Vec<JournalEvent> {
+        let (state, _) = self.simulator.app.lock();
+        state.exchange.journal.after(seq, Some(self.accounts.portfolios[0].uuid)).cloned().collect()
+    }
+
     /// See [`Truth::cash_quote`].
     fn cash_quote(&self) -> Decimal {
         let (state, _) = self.simulator.app.lock();
-        let portfolio = &state.exchange.portfolios[&self.accounts.portfolios[0].uuid];
+        let portfolio = self.account(&state);
         let positions = portfolio.positions.values().map(|position| position.cost + position.funding_settled);
         portfolio.balance("USD").total - positions.sum::<Decimal>() - self.deposit
     }
 
     fn fees_quote(&self) -> Decimal {
-        self.simulator.app.lock().0.exchange.portfolios[&self.accounts.portfolios[0].uuid].fees
+        self.account(&self.simulator.app.lock().0).fees
     }
 
     /// Whether the futures session is closed, and whether the overnight margin applies.

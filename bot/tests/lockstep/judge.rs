@@ -2,6 +2,8 @@
 //! under whatever ids. Shown by mutation: with every failed placement taken for "not placed" (`Engine::placed`),
 //! `no_intent_becomes_two_orders_and_both_sides_agree_once_faults_stop` fails here.
 
+pub mod accepted;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 

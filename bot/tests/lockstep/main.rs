@@ -14,18 +14,20 @@ mod network;
 mod orders;
 mod outage;
 mod paper;
+mod soak;
 mod transcript;
-mod week;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use arb_bot::clock::Clock;
 use arb_bot::execution::driver::TICK;
+use arbbot_crds::incident::uid8;
 use serde_json::json;
 
 use bot::Machine;
-use exchange::Exchange;
+use exchange::{CONTRACT, Exchange, FUTURE, SPOT};
+use judge::accepted::{Account, Judge};
 use network::Network;
 
 /// Runs in a runtime of its own whose time is paused.
@@ -51,5 +53,17 @@ fn machine<'a>(exchange: &Exchange, network: &Arc<Network>, seed: u64, dir: &'a 
         dir,
         dial: network.dial(Arc::clone(&exchange.simulator)),
         spec: bot::spec(&exchange.portfolio(), &json!({}), &json!({})),
+        acknowledged: bot::Acknowledged::default(),
     }
+}
+
+/// Judges what the exchange accepts of a machine's bot.
+fn judge_of(machine: &Machine<'_>) -> Judge {
+    Judge::new(Account {
+        uid8: uid8(bot::UID),
+        spot: SPOT.into(),
+        future: FUTURE.into(),
+        contract_base: CONTRACT,
+        leg_timeout: machine.spec.spec.strategy.funding_carry.orders.leg_timeout.0,
+    })
 }

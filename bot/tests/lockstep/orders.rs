@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use arb_bot::clock::Clock;
 use arbbot_crds::arbbot::Mode;
+use arbbot_crds::limits::LimitCeilings;
 use proptest::prelude::*;
 use rust_decimal::dec;
 use serde_json::json;
@@ -13,7 +14,7 @@ use super::bot::Bot;
 use super::desk::{BAD_DAYS, Desk, Shown, Step, at_a_desk, finish};
 use super::exchange::{Exchange, FUTURE, SPOT, START};
 use super::network::Network;
-use super::{machine, paused, paused_step_by_step};
+use super::{judge_of, machine, paused, paused_step_by_step};
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
@@ -130,9 +131,7 @@ fn a_bot_whose_clock_is_an_hour_wrong_keeps_its_orders_short_and_sees_them_all()
             let mut machine = machine(&exchange, &network, 3, dir.path());
             let start: k8s_openapi::jiff::Timestamp = START.parse().unwrap();
             machine.clock = Clock::driven_by_tokio(start + k8s_openapi::jiff::SignedDuration::from_mins(minutes));
-            let bot = Bot::start(&machine, 1).await;
-            let mut desk =
-                Desk { exchange: &exchange, network: &network, machine: &machine, bot, epoch: 1, control: Vec::new() };
+            let mut desk = Desk::new(&exchange, &network, &machine).await;
             desk.bot.wait("it trades", |view| view.open_orders > 0 && view.notional_quote > dec!(0)).await;
             for step in
                 [Step::Exchange { fault: 4, tenths: 100 }, Step::KillAtOrder { steps: 2 }, Step::Pass { tenths: 600 }]
@@ -147,6 +146,25 @@ fn a_bot_whose_clock_is_an_hour_wrong_keeps_its_orders_short_and_sees_them_all()
             finish(desk).await.unwrap();
         });
     }
+}
+
+#[test]
+fn a_bot_that_begins_anew_within_the_minute_keeps_to_its_orders_per_minute() {
+    paused(at_a_desk(6, false, async |mut desk: Desk<'_>| {
+        let ceilings = LimitCeilings { max_orders_per_minute: Some(2), ..LimitCeilings::default() };
+        desk = desk.take(&Step::Limits(Box::new(ceilings))).await;
+        for steps in [3, 3, 3] {
+            desk = desk.take(&Step::KillAtOrder { steps }).await;
+        }
+        let (mut judge, exchange) = (judge_of(desk.machine), desk.exchange);
+        for (time, control) in desk.machine.acknowledged.lock().unwrap().drain(..) {
+            judge.acknowledged(time, control);
+        }
+        exchange.journal_after(0).iter().for_each(|event| judge.happened(event));
+        let broken = judge.verdict.limit_violations.iter().filter(|of| of.rule == "maxOrdersPerMinute").count();
+        assert!(judge.verdict.raising >= 2, "{:?}", judge.verdict);
+        assert_eq!(broken, 0, "{:?}", judge.verdict.limit_violations);
+    }));
 }
 
 #[test]

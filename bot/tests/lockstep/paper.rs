@@ -25,7 +25,15 @@ fn machine<'a>(exchange: &Exchange, network: &Arc<Network>, dir: &'a Path) -> Ma
     spec.spec.credentials = Default::default();
     spec.spec.venue.coinbase.portfolio = None;
     let clock = Clock::driven_by_tokio(START.parse().unwrap());
-    Machine { clock, tick: TICK, seed: 7, dir, dial: network.dial(Arc::clone(&exchange.simulator)), spec }
+    Machine {
+        clock,
+        tick: TICK,
+        seed: 7,
+        dir,
+        dial: network.dial(Arc::clone(&exchange.simulator)),
+        spec,
+        acknowledged: Default::default(),
+    }
 }
 
 fn has_both_legs(view: &View) -> bool {

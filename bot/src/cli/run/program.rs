@@ -90,7 +90,7 @@ impl Program {
             future_product: bot.spec.strategy.funding_carry.future_product.clone(),
         };
         let status = bot.status.clone();
-        let orders = Orders::recovered(&recovered.orders, clock.boottime());
+        let orders = Orders::recovered(&recovered.orders, clock.boottime(), clock.now());
         let owned_since = owned_since(&recovered, bot);
         let drain = status.as_ref().and_then(|status| status.bot.as_ref()?.drain.clone());
         let engine = Engine::new(identity.clone(), params(bot), orders, owned_since).resuming(drain);

@@ -1,29 +1,40 @@
-//! A week of bot and exchange under a random fault script: futures breaks, margin windows, settlements, kills (SAFETY §10).
+//! Days or weeks of bot and exchange under a random fault script: futures breaks, margin windows, settlements, kills, modes
+//! and limits that come and go (SAFETY §10). At the end the ledger is held against the exchange, and every order that the
+//! exchange accepted against what the bot had acknowledged.
 
-use std::collections::BTreeMap;
+mod performance;
+mod report;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use arb_bot::execution::orders::Orders;
 use arbbot_crds::arbbot::Mode;
 use exchange_simulator::server::Options;
+use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::civil::Weekday;
+use k8s_openapi::jiff::tz::TimeZone;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use rust_decimal::Decimal;
+use rust_decimal::{Decimal, dec};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, interval, sleep};
 
-use super::bot::Bot;
-use super::desk::{BAD_DAYS, Desk, Step, finish};
-use super::exchange::{Exchange, FUTURE, START};
+use super::bot::{Acknowledged, Machine};
+use super::desk::{BAD_DAYS, Desk, Halted, Step, halt};
+use super::exchange::{CONTRACT, Exchange, FUTURE, SPOT, START};
+use super::judge::accepted::{Judge, Sample};
 use super::network::Network;
-use super::{machine, paused};
+use super::{judge_of, machine, paused};
+use report::{Compared, Report};
 
 /// Steps of market and engine; ten times as long as usual, so that a week is minutes of this machine.
 const TICK: Duration = Duration::from_secs(1);
 /// How long nothing happens at the end.
 const CALM: Duration = Duration::from_secs(1800);
-/// How often the sessions are looked at.
-const LOOK: Duration = Duration::from_secs(5);
+/// How often the exchange is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+const HOUR: u64 = 3600;
 /// A kill is flat within this time, Friday's break included.
 const FLAT_WITHIN: Duration = Duration::from_secs(2 * 3600);
 /// Every so many steps of the script are a kill by its switch.
@@ -35,7 +46,7 @@ const FRIDAY: &str = "2026-11-20T21:30:00Z";
 const PAUSE: Duration = Duration::from_secs(1500);
 /// Faults that a day brings at least, and kinds that strike in any week.
 const FAULTS_A_DAY: u64 = 20;
-const KINDS: [&str; 34] = [
+const KINDS: [&str; 35] = [
     "clock_skew",
     "connection_refused",
     "crossed_book",
@@ -48,6 +59,7 @@ const KINDS: [&str; 34] = [
     "key_revoked",
     "kill_switch",
     "latency",
+    "limits",
     "maintenance",
     "mode",
     "partial_fills",
@@ -72,70 +84,81 @@ const KINDS: [&str; 34] = [
     "websocket_silent",
 ];
 
-/// When it begins.
-const BREAK: &str = "2026-11-20T22:00:0";
+/// When the break begins, in UTC in winter.
+const BREAK: (i8, i8) = (22, 0);
 
-/// What happened, one JSON line.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
-struct Report {
-    seed: u64,
-    /// SHA-256 of everything on the wire and of the exchange's journal.
-    transcript_hash: String,
-    days: Decimal,
-    orders: usize,
-    fills: usize,
-    /// Times that the futures position went back to nothing.
-    round_trips: usize,
-    kills: u64,
-    process_kills: u64,
-    /// Beginnings of closed sessions: Friday's break, and faults.
-    session_closures: usize,
-    weekly_breaks: usize,
-    overnight_windows: usize,
-    /// Faults that began: of the script and of the exchange's own scenario.
-    faults: u64,
-    /// How often each kind took effect: on a request, a frame, an order, or once as a whole.
-    struck: BTreeMap<String, u64>,
-    requests: u64,
-    frames: u64,
-    /// Spot, contracts, fees and cash in which the bot's books and the exchange differ. An average price has eight
-    /// decimals, so cash counts from half a cent.
-    differences: usize,
-}
+/// Limits of an incident, one after the other in any order. A contract is about 700, the collateral about a million.
+const LIMITS: [&str; 10] = [
+    r#"{}"#,
+    r#"{"maxPositionNotional": "4500"}"#,
+    r#"{"maxOrderNotional": "900"}"#,
+    r#"{"maxLeverage": "0.006"}"#,
+    r#"{"maxDeltaNotional": "800", "maxLegImbalanceNotional": "1600"}"#,
+    r#"{"maxOpenOrders": 1}"#,
+    r#"{"maxOrdersPerMinute": 3}"#,
+    r#"{"maxSlippageBps": "2"}"#,
+    r#"{"maxPositionNotional": "3000", "maxOpenOrders": 2, "maxOrdersPerMinute": 8}"#,
+    r#"{"maxOrderNotional": "2500", "maxLeverage": "0.009", "maxSlippageBps": "12"}"#,
+];
 
-/// Beginnings of what the exchange's calendar and its faults brought.
-#[derive(Default)]
-struct Sessions {
+/// What is seen on the exchange's side while the run goes on.
+struct Watch {
+    judge: Judge,
+    /// Last event of the journal that the judge has seen.
+    seq: u64,
+    acknowledged: Acknowledged,
+    /// Whether the session was closed, and whether the overnight margin applied.
+    session: (bool, bool),
     closed: Vec<String>,
     overnight: Vec<String>,
+    /// At every full hour.
+    equity: Vec<Decimal>,
 }
 
-impl Sessions {
-    async fn watch(of: Arc<Mutex<Self>>, exchange: Arc<Exchange>) {
-        let mut before = (false, false);
-        loop {
-            let now = exchange.session();
-            of.lock().unwrap().note(before, now, exchange.simulator.app.clock.now().time.to_string());
-            before = now;
-            sleep(LOOK).await;
+impl Watch {
+    fn new(machine: &Machine<'_>) -> Self {
+        let acknowledged = Arc::clone(&machine.acknowledged);
+        let (closed, overnight, equity) = (Vec::new(), Vec::new(), Vec::new());
+        Self { judge: judge_of(machine), seq: 0, acknowledged, session: (false, false), closed, overnight, equity }
+    }
+
+    async fn run(of: Arc<Mutex<Self>>, exchange: Arc<Exchange>) {
+        let mut looks = interval(LOOK);
+        for seconds in 0_u64.. {
+            looks.tick().await;
+            let mut watch = of.lock().unwrap();
+            watch.look(&exchange);
+            if seconds.is_multiple_of(HOUR) {
+                watch.equity.push(exchange.equity_quote());
+            }
         }
     }
 
-    /// `before` and `now`: whether the session is closed, and whether the overnight margin applies.
-    fn note(&mut self, before: (bool, bool), now: (bool, bool), time: String) {
+    fn look(&mut self, exchange: &Exchange) {
+        for (time, control) in self.acknowledged.lock().unwrap().drain(..) {
+            self.judge.acknowledged(time, control);
+        }
+        for event in exchange.journal_after(self.seq) {
+            self.seq = event.seq;
+            self.judge.happened(&event);
+        }
+        let sample = exchange.sample();
+        self.judge.sampled(sample);
+        let (before, now) = (self.session, exchange.session());
         if now.0 && !before.0 {
-            self.closed.push(time.clone());
+            self.closed.push(sample.time.to_string());
         }
         if now.1 && !before.1 {
-            self.overnight.push(time);
+            self.overnight.push(sample.time.to_string());
         }
+        self.session = now;
     }
 }
 
 /// What happens next.
 fn step(rng: &mut StdRng) -> Step {
     let tenths = rng.random_range(20..600);
-    match rng.random_range(0..20) {
+    match rng.random_range(0..24) {
         0..7 => Step::Faults {
             percent: rng.random_range(5..60),
             orders_only: rng.random_bool(0.5),
@@ -147,6 +170,7 @@ fn step(rng: &mut StdRng) -> Step {
         13 => Step::Down { tenths },
         14..16 => Step::Kill { tenths },
         16..18 => Step::KillAtOrder { steps: rng.random_range(1..12) },
+        18..22 => Step::Limits(serde_json::from_str(LIMITS[rng.random_range(0..LIMITS.len())]).unwrap()),
         _ => Step::Mode([Mode::ReduceOnly, Mode::Halted, Mode::Stopped][rng.random_range(0..3)]),
     }
 }
@@ -203,6 +227,9 @@ async fn script<'a>(
         }
         let step = step(rng);
         desk = desk.take(&step).await;
+        if matches!(step, Step::Limits(_)) {
+            *report.struck.entry("limits".into()).or_default() += 1;
+        }
         if matches!(step, Step::Mode(_)) {
             *report.struck.entry("mode".into()).or_default() += 1;
             sleep(Duration::from_secs(rng.random_range(10..1200))).await;
@@ -224,32 +251,36 @@ async fn simulated(seed: u64, start: &str, time: Duration, pause: Duration) -> R
     let dir = tempfile::tempdir().unwrap();
     let mut machine = machine(&exchange, &network, seed, dir.path());
     machine.tick = TICK;
-    let sessions = Arc::<Mutex<Sessions>>::default();
-    let watching = tokio::spawn(Sessions::watch(Arc::clone(&sessions), Arc::clone(&exchange)));
+    let watch = Arc::new(Mutex::new(Watch::new(&machine)));
+    let watching = tokio::spawn(Watch::run(Arc::clone(&watch), Arc::clone(&exchange)));
     let mut report = Report { seed, days: Decimal::from(time.as_secs()) / Decimal::from(86_400), ..Report::default() };
 
-    let bot = Bot::start(&machine, 1).await;
-    let desk = Desk { exchange: &exchange, network: &network, machine: &machine, bot, epoch: 1, control: Vec::new() };
+    let desk = Desk::new(&exchange, &network, &machine).await;
     let mut rng = StdRng::seed_from_u64(seed);
     let mut desk = script(desk, &mut rng, busy, pause, &mut report).await;
-    // Without faults it trades again, and what it then holds is compared.
+    // Without faults and an incident's limits it trades again, and what it then holds is compared.
     exchange.fault(json!({"clear": true})).await;
-    desk = desk.take(&Step::Release).await;
+    for step in [Step::Release, Step::Limits(Box::default())] {
+        desk = desk.take(&step).await;
+    }
     sleep(CALM).await;
     let before = desk.bot.view.borrow().clone();
     assert!(!before.future_owned_contracts.is_zero(), "it does not trade any more: {before:#?}");
-    let shown = finish(desk).await.unwrap();
+    let halted = halt(desk).await;
     watching.abort();
+    let _ = watching.await;
+    let mut watch = Arc::into_inner(watch).unwrap().into_inner().unwrap();
+    watch.look(&exchange);
+    // Now: the ledger is read from the disk, which takes another time in every run.
+    (report.equity_at_the_end, report.funding) = (exchange.equity_quote(), exchange.funding_quote());
+    let prices = exchange.sample();
 
-    let truth = exchange.truth().await;
-    let differences = [
-        shown.view.spot_owned_base - truth.spot,
-        shown.view.future_owned_contracts - truth.contracts,
-        shown.view.fees_quote - truth.fees_quote,
-        (shown.view.cash_quote - truth.cash_quote).round_dp(2),
-    ];
-    report.differences = differences.iter().filter(|difference| !difference.is_zero()).count();
-    report.process_kills = shown.restarts;
+    report.compared = compared(&halted, &exchange, prices).await;
+    report.process_kills = halted.restarts;
+    match halted.compare().await {
+        Ok(shown) => report.struck.extend(shown.struck.iter().map(|(kind, count)| ((*kind).to_owned(), *count))),
+        Err(disagreement) => report.disagreement = Some(disagreement.to_string()),
+    }
     let journal = exchange.transcript().await;
     count(&journal, &mut report);
     report.struck.extend(exchange.struck().await);
@@ -258,12 +289,26 @@ async fn simulated(seed: u64, start: &str, time: Duration, pause: Duration) -> R
     (report.transcript_hash, report.requests, report.frames) =
         (transcript.hash(), transcript.requests, transcript.frames);
     report.faults += scenario;
-    report.struck.extend(shown.struck.iter().map(|(kind, count)| ((*kind).to_owned(), *count)));
     report.struck.extend([("kill_switch".into(), report.kills), ("process_killed".into(), report.process_kills)]);
-    let sessions = sessions.lock().unwrap();
-    (report.session_closures, report.overnight_windows) = (sessions.closed.len(), sessions.overnight.len());
-    report.weekly_breaks = sessions.closed.iter().filter(|time| time.starts_with(BREAK)).count();
-    report
+    (report.session_closures, report.overnight_windows) = (watch.closed.len(), watch.overnight.len());
+    report.weekly_breaks = watch.closed.iter().filter(|time| is_weekly_break(time)).count();
+    report.equity = watch.equity;
+    report.judged(watch.judge.verdict)
+}
+
+/// Ledger and exchange; an average price has eight decimals, so cash counts from half a cent.
+async fn compared(halted: &Halted<'_>, exchange: &Exchange, prices: Sample) -> Vec<Compared> {
+    let ledger = Orders::recovered(&halted.ledger().await, Duration::ZERO, Timestamp::MAX);
+    let truth = exchange.truth().await;
+    let (fees_quote, one) = (ledger.fees_quote(), Decimal::ONE);
+    let cash_quote = ledger.cash_quote(SPOT, one) + ledger.cash_quote(FUTURE, CONTRACT) - fees_quote;
+    let of = |what, exchange, ledger, unit_quote, decimals| Compared { what, exchange, ledger, unit_quote, decimals };
+    vec![
+        of("spot, base", truth.spot, ledger.owned(SPOT), prices.spot.mid, 28),
+        of("contracts", truth.contracts, ledger.owned(FUTURE), CONTRACT * prices.future.mid, 28),
+        of("fees, quote", truth.fees_quote, fees_quote, one, 28),
+        of("cash without funding, quote", truth.cash_quote, cash_quote, one, 2),
+    ]
 }
 
 fn count(journal: &[Value], report: &mut Report) {
@@ -278,12 +323,28 @@ fn count(journal: &[Value], report: &mut Report) {
     }
 }
 
+fn is_weekly_break(time: &str) -> bool {
+    let time: Timestamp = time.parse().unwrap();
+    let there = time.to_zoned(TimeZone::UTC);
+    there.weekday() == Weekday::Friday && (there.hour(), there.minute()) == BREAK
+}
+
+/// Prints the line and writes the page.
 fn on_a_virtual_clock(seed: u64, start: &'static str, time: Duration, pause: Duration) -> Report {
     let began = std::time::Instant::now();
     let report = paused(simulated(seed, start, time, pause));
-    println!("\n{}", serde_json::to_string(&report).unwrap());
-    eprintln!("seed {seed}: {} days took {} s", report.days.round_dp(2), began.elapsed().as_secs());
+    println!("\n{}", serde_json::to_string(&report.line()).unwrap());
+    let page = report.write().unwrap();
+    eprintln!("{} days took {} s; report: {}", report.days.round_dp(2), began.elapsed().as_secs(), page.display());
     report
+}
+
+/// What must hold of every run.
+fn both_sides_agree_and_no_order_was_wrong(report: &Report) {
+    assert_eq!(report.disagreement, None, "see the report");
+    assert_eq!(report.ledger_difference(), Decimal::ZERO, "{:?}", report.compared);
+    assert_eq!(report.limit_violations, [], "limits broken");
+    assert_eq!(report.wrong_orders, [], "wrong orders");
 }
 
 #[test]
@@ -295,22 +356,29 @@ fn a_friday_evening_under_faults_ends_with_the_same_view_on_both_sides_and_again
         [run(1), run(1)].map(|run| run.join().unwrap()).into()
     });
     assert_eq!(reports[0], reports[1]);
-    let Report { orders, fills, faults, kills, process_kills, weekly_breaks, differences, .. } = reports[0];
-    assert!(orders > 10 && fills > 5 && faults > 5 && kills >= 1 && process_kills >= 1, "{:?}", reports[0]);
-    assert_eq!((weekly_breaks, differences), (1, 0), "{:?}", reports[0]);
+    let report = &reports[0];
+    both_sides_agree_and_no_order_was_wrong(report);
+    let Report { orders, fills, faults, kills, process_kills, weekly_breaks, raising, .. } = *report;
+    assert!(orders > 10 && fills > 5 && faults > 5 && kills >= 1 && process_kills >= 1, "{:?}", report.line());
+    assert!(weekly_breaks == 1 && raising > 5 && report.while_closed > 0, "{:?}", report.line());
 }
 
-/// `make week SEED=n DAYS=7`.
+/// `make soak SEED=n DAYS=30`.
 #[test]
-#[ignore = "minutes; make week runs it"]
-fn a_week_under_faults_ends_with_the_same_view_on_both_sides() {
+#[ignore = "many minutes; make soak runs it"]
+fn days_under_faults_end_with_the_same_books_on_both_sides_and_no_wrong_order() {
     let seed = std::env::var("SEED").map_or(1, |text| text.parse().unwrap());
-    let days: f64 = std::env::var("DAYS").map_or(7.0, |text| text.parse().unwrap());
+    let days: f64 = std::env::var("DAYS").map_or(30.0, |text| text.parse().unwrap());
     let report = on_a_virtual_clock(seed, START, Duration::from_secs_f64(days * 86_400.0), PAUSE);
-    assert!(report.round_trips >= 20 && report.kills >= 3 && report.process_kills >= 3, "{report:?}");
-    assert!(Decimal::from(report.faults) >= report.days * Decimal::from(FAULTS_A_DAY), "{report:?}");
+    both_sides_agree_and_no_order_was_wrong(&report);
+    let Report { round_trips, kills, process_kills, session_closures, overnight_windows, .. } = report;
+    let is_vacuous =
+        round_trips < 20 || kills < 3 || process_kills < 3 || session_closures < 1 || overnight_windows < 1;
+    assert!(!is_vacuous, "too little happened: {:?}", report.line());
+    assert!(Decimal::from(report.faults) >= report.days * Decimal::from(FAULTS_A_DAY), "{:?}", report.line());
     if days >= 7.0 {
-        assert!(report.weekly_breaks >= 1 && report.overnight_windows >= 5, "{report:?}");
+        let weeks = (report.days / dec!(7)).floor();
+        assert!(Decimal::from(report.weekly_breaks) >= weeks && Decimal::from(overnight_windows) >= weeks * dec!(5));
         let never: Vec<&str> =
             KINDS.into_iter().filter(|kind| report.struck.get(*kind).is_none_or(|count| *count == 0)).collect();
         assert!(never.is_empty(), "these faults never struck: {never:?}");
