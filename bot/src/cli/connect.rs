@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use arbbot_crds::ArbBot;
-use arbbot_crds::arbbot::Execution;
+use arbbot_crds::arbbot::{Endpoint, Execution};
 use clap::Args;
 
 use crate::cli::output::Format;
@@ -83,8 +83,17 @@ impl Connection {
             .with_context(|| format!("no client for {url}"))
     }
 
+    /// The first endpoint of an ArbBot, with the base URL that was given instead of its own.
+    pub(super) fn endpoint(&self, bot: &ArbBot) -> Option<Endpoint> {
+        let mut endpoint = bot.spec.venue.coinbase.endpoints.first()?.clone();
+        if let Some(url) = &self.rest_url {
+            endpoint.rest_url.clone_from(url);
+        }
+        Some(endpoint)
+    }
+
     fn url(&self, bot: Option<&ArbBot>) -> String {
-        let of_bot = bot.and_then(|bot| bot.spec.venue.coinbase.endpoints.first().map(|e| e.rest_url.clone()));
-        self.rest_url.clone().or(of_bot).unwrap_or_else(|| PRODUCTION.to_owned())
+        let of_bot = bot.and_then(|bot| self.endpoint(bot)).map(|endpoint| endpoint.rest_url);
+        of_bot.or_else(|| self.rest_url.clone()).unwrap_or_else(|| PRODUCTION.to_owned())
     }
 }

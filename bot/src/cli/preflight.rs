@@ -1,11 +1,12 @@
 //! `arb-bot preflight`: a checklist of what an ArbBot needs before it may trade.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use arbbot_crds::ArbBot;
-use arbbot_crds::arbbot::Execution;
+use arbbot_crds::arbbot::{Endpoint, Execution};
 use clap::Args;
 use k8s_openapi::jiff::SignedDuration;
 use rust_decimal::Decimal;
@@ -118,42 +119,55 @@ async fn paper(list: &mut Checklist, data: &PublicRest, bot: &ArbBot) {
 
 /// Opens what streams prices and orders, as a bot does.
 async fn web_sockets(list: &mut Checklist, connection: &Connection, bot: &ArbBot) {
-    let Some(endpoint) = bot.spec.venue.coinbase.endpoints.first() else { return };
-    // Nobody reads the events: a session that is not in use tells few, and the checklist ends before they are many.
+    let Some(endpoint) = connection.endpoint(bot) else { return };
+    // Nobody reads the events: the checklist ends before they are many.
     let (events, _unread) = mpsc::channel(EVENTS);
     let connector = Connector::new(Transport::Network, Clock::system(), Randomness::system(), events);
-    let ca_file = connection.ca_file.as_deref();
-    let carry = &bot.spec.strategy.funding_carry;
-    let products = [carry.spot_product.clone(), carry.future_product.clone()];
-    let up = match (&connection.credentials, bot.spec.execution) {
-        (Some(credentials), Execution::Live) => {
-            let settings = Settings {
-                endpoint: endpoint.clone(),
-                ca_file: connection.ca_file.clone(),
-                credentials_dir: credentials.clone(),
-                portfolio: bot.spec.account().to_owned(),
-                products,
-                requests_per_second: bot.spec.venue.coinbase.requests_per_second,
-            };
-            match Session::open(settings, &connector).await {
-                Ok(session) => session.up_within(UP_WITHIN).await,
-                Err(error) => Err(error.to_string()),
-            }
+    let Endpoint { name, market_web_socket_url: market, user_web_socket_url: user, .. } = &endpoint;
+    let (up, urls) = match &connection.credentials {
+        Some(credentials) if bot.spec.execution == Execution::Live => {
+            (with_key(&endpoint, credentials, connection, bot, &connector).await, format!("{market}, {user}"))
         }
-        _ => match PublicSession::open(endpoint, ca_file, products, Arc::new(drop), &connector).await {
-            Ok(session) => session.up_within(UP_WITHIN).await,
-            Err(error) => Err(error.to_string()),
-        },
+        // On paper nobody listens to an account.
+        _ => (without_key(&endpoint, connection, bot, &connector).await, market.clone()),
     };
-    let urls = format!("{}, {}", endpoint.market_web_socket_url, endpoint.user_web_socket_url);
-    match up {
-        Ok(()) => list.note("WebSockets", Verdict::Ok, urls),
-        Err(cause) => list.note(
-            "WebSockets",
-            Verdict::Fail,
-            format!("{cause}: check the URLs of the endpoint {} in spec.venue.coinbase.endpoints", endpoint.name),
-        ),
-    }
+    let mend = |cause| format!("{cause}: check the URLs of the endpoint {name} in spec.venue.coinbase.endpoints");
+    list.require("WebSockets", up.is_ok(), up.map_or_else(mend, |()| urls));
+}
+
+async fn with_key(
+    endpoint: &Endpoint,
+    credentials: &Path,
+    connection: &Connection,
+    bot: &ArbBot,
+    connector: &Connector,
+) -> Result<(), String> {
+    let settings = Settings {
+        endpoint: endpoint.clone(),
+        ca_file: connection.ca_file.clone(),
+        credentials_dir: credentials.to_owned(),
+        portfolio: bot.spec.account().to_owned(),
+        products: legs(bot),
+        requests_per_second: bot.spec.venue.coinbase.requests_per_second,
+    };
+    let session = Session::open(settings, connector).await.map_err(|error| error.to_string())?;
+    session.up_within(UP_WITHIN).await
+}
+
+async fn without_key(
+    endpoint: &Endpoint,
+    connection: &Connection,
+    bot: &ArbBot,
+    connector: &Connector,
+) -> Result<(), String> {
+    let ca_file = connection.ca_file.as_deref();
+    let session = PublicSession::open(endpoint, ca_file, legs(bot), Arc::new(drop), connector).await;
+    session.map_err(|error| error.to_string())?.up_within(UP_WITHIN).await
+}
+
+fn legs(bot: &ArbBot) -> [String; 2] {
+    let carry = &bot.spec.strategy.funding_carry;
+    [carry.spot_product.clone(), carry.future_product.clone()]
 }
 
 /// Returns whether the exchange answers at all.

@@ -17,6 +17,7 @@ fn a_paper_bot_runs_without_a_key_is_killed_and_restarted_and_the_exchange_never
     let preflight = desk.arb_bot(&["preflight", "-f", "bot.yaml", "--ca-file", "simulator/ca.crt"]).output().unwrap();
     let checks = String::from_utf8_lossy(&preflight.stdout).into_owned();
     assert!(preflight.status.success() && checks.contains("no order leaves the bot"), "{checks}{}", stderr(&preflight));
+    assert!(checks.contains("/ws") && !checks.contains("/ws/user"), "only what it opens is called good: {checks}");
 
     let bot = desk.run(STATE);
     let trading = desk.wait_for(STATE, "Trading", "True");
