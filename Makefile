@@ -54,6 +54,10 @@ bench-operator: tools-api ## Measure what one operator costs with BOTS=10000 bot
 bench-exchange: ## Measure the simulator with a million order events: one line of JSON on standard output
 	@$(CARGO) bench --quiet --package exchange-simulator --bench exchange
 
+.PHONY: bench-bot
+bench-bot: ## Measure a decision, a durable order and a backtest: one line of JSON on standard output
+	@$(CARGO) bench --quiet --package arb-bot --bench bot
+
 .PHONY: soak
 soak: ## Simulate DAYS=30 of bot and exchange under the faults of SEED=1: one line of JSON on standard output, and a report
 	@SEED=$(or $(SEED),1) DAYS=$(or $(DAYS),30) $(CARGO) test --quiet --profile soak --package arb-bot --test lockstep -- \

@@ -3,10 +3,11 @@
 pub mod contact;
 pub mod file;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 pub mod kubernetes;
 pub mod latch;
 pub mod lease;
+pub mod ledger;
 pub mod observed;
 pub mod report;
 pub mod task;

@@ -10,8 +10,9 @@ mod session;
 use std::collections::BTreeMap;
 use std::future::Future;
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
 
 use crate::market::book::Level;
 use crate::risk::Cleared;
@@ -21,7 +22,7 @@ pub use coinbase as venue;
 pub use session::SessionFacts;
 
 /// Side of an order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::Display, strum::EnumString)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::Display, strum::EnumString, Serialize, Deserialize)]
 #[strum(serialize_all = "UPPERCASE")]
 pub enum Side {
     Buy,
@@ -49,7 +50,7 @@ impl Side {
 }
 
 /// A product and its trading rules.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Product {
     pub id: String,
     /// Currency that the spot size is in; for a future its underlying.
@@ -72,17 +73,31 @@ pub struct Product {
 }
 
 /// What only a future has.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FutureDetails {
     /// Whether the session is open.
     pub session_open: bool,
     /// When a closed session opens again, if the venue says so.
     pub reopens_at: Option<Timestamp>,
+    /// When the session that is open began, if the venue says so.
+    pub opened_at: Option<Timestamp>,
+    /// Price that positions are valued at, if the venue shows one.
+    pub mark: Option<Decimal>,
+    /// Price of the last daily settlement; None where gains and losses are not paid out daily.
+    pub settlement_price: Option<Decimal>,
     pub terms: CarryTerms,
 }
 
+impl FutureDetails {
+    /// A future of which only the session and what holding it costs are known.
+    #[must_use]
+    pub fn in_session(session_open: bool, terms: CarryTerms) -> Self {
+        Self { session_open, reopens_at: None, opened_at: None, mark: None, settlement_price: None, terms }
+    }
+}
+
 /// What holding a future costs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CarryTerms {
     /// Initial margin as a fraction of notional, the higher of intraday and overnight.
     pub long_margin: Decimal,
@@ -92,8 +107,17 @@ pub struct CarryTerms {
     pub funding_time: Option<Timestamp>,
 }
 
+/// What a fill costs the account, as fractions of its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeeRates {
+    pub spot_maker: Decimal,
+    pub spot_taker: Decimal,
+    pub future_maker: Decimal,
+    pub future_taker: Decimal,
+}
+
 /// How an order is executed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OrderKind {
     /// Rests in the book, never takes, expires by itself at the exchange.
     PostOnly { limit_price: Decimal, expires_at: Timestamp },
@@ -108,7 +132,7 @@ pub enum OrderKind {
 }
 
 /// An order to be placed. It reaches the exchange only inside a [`Cleared`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewOrder {
     /// Minted once with the intent; never reused.
     pub client_order_id: String,
@@ -132,7 +156,7 @@ impl NewOrder {
 }
 
 /// The venue's business answer to an order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Placed {
     /// Taken; the venue's id.
     Accepted { order_id: String },
@@ -141,7 +165,7 @@ pub enum Placed {
 }
 
 /// Status of an order at the venue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::Display, strum::EnumString)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::Display, strum::EnumString, Serialize, Deserialize)]
 pub enum OrderStatus {
     /// Not yet in the book (PENDING, QUEUED).
     Pending,
@@ -165,7 +189,7 @@ impl OrderStatus {
 }
 
 /// An order as the venue shows it: cumulative, so that seeing it twice changes nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderState {
     pub order_id: String,
     pub client_order_id: String,
@@ -184,6 +208,31 @@ pub struct OrderState {
     pub created_at: Option<Timestamp>,
 }
 
+/// Whether an execution took from the book or was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display, strum::EnumString)]
+pub enum Liquidity {
+    Maker,
+    Taker,
+    /// The venue does not say.
+    Unknown,
+}
+
+/// One execution, as the venue's history shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fill {
+    pub order_id: String,
+    /// Names the fill together with the order: a trade has two sides.
+    pub trade_id: String,
+    pub product: String,
+    pub side: Side,
+    pub size: Decimal,
+    pub price: Decimal,
+    /// In quote currency, everything included.
+    pub fee_quote: Decimal,
+    pub liquidity: Liquidity,
+    pub at: Timestamp,
+}
+
 /// Whose key it is and what it may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPermissions {
@@ -194,7 +243,7 @@ pub struct KeyPermissions {
 }
 
 /// Everything that the account holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holdings {
     /// Signed contracts by futures product; negative is short.
     pub contracts: BTreeMap<String, Decimal>,
@@ -205,7 +254,7 @@ pub struct Holdings {
 }
 
 /// Best prices of a product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Touch {
     pub best_bid: Decimal,
     pub best_ask: Decimal,
@@ -220,7 +269,7 @@ impl Touch {
 }
 
 /// A connection to the venue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, strum::Display)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, strum::Display, Serialize, Deserialize)]
 pub enum Link {
     Rest,
     MarketWebSocket,
@@ -228,7 +277,7 @@ pub enum Link {
 }
 
 /// What the venue tells by itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VenueEvent {
     /// New best prices; None: the book is unknown (gap, disconnect, one side empty).
     Touch { product: String, touch: Option<Touch> },
@@ -250,7 +299,7 @@ pub enum MarketEvent {
 }
 
 /// Why a call to the venue has no business answer.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error, Serialize, Deserialize)]
 pub enum ExchangeError {
     #[error("the exchange at {url} cannot be reached: {cause}; check spec.venue.coinbase.endpoints and the network")]
     Unreachable { url: String, cause: String },
@@ -307,10 +356,18 @@ pub trait Exchange: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<OrderState>, ExchangeError>> + Send;
     /// One order by the venue's id.
     fn order(&self, order_id: &str) -> impl Future<Output = Result<OrderState, ExchangeError>> + Send;
+    /// Every execution of these orders, all pages.
+    fn fills(&self, order_ids: &[String]) -> impl Future<Output = Result<Vec<Fill>, ExchangeError>> + Send;
+    /// What a fill costs the account now.
+    fn fee_rates(&self) -> impl Future<Output = Result<FeeRates, ExchangeError>> + Send;
     /// Everything that the account holds.
     fn holdings(&self) -> impl Future<Output = Result<Holdings, ExchangeError>> + Send;
     /// Places an order that the gate has cleared; its authentication expires at the clearance's deadline.
     fn place(&self, cleared: Cleared) -> impl Future<Output = Result<Placed, ExchangeError>> + Send;
+    /// How far the machine's clock is ahead of the venue's, as last measured.
+    fn clock_skew(&self) -> Option<SignedDuration> {
+        None
+    }
     /// Asks for orders to be cancelled; an accepted request is not yet a cancelled order. Ids whose request the venue
     /// refused are returned with its reason.
     fn cancel(&self, order_ids: &[String])

@@ -2,6 +2,7 @@
 //!
 //! [`engine`] decides and does no I/O; [`driver`] carries its commands out and feeds the answers back.
 
+pub mod clock_check;
 pub mod drain;
 pub mod driver;
 pub mod engine;

@@ -2,6 +2,9 @@
 //!
 //! Decisions are pure functions of (state, event, effective control); I/O is at the edges; time is injected.
 
+pub mod assembly;
+pub mod backtest;
+pub mod books;
 pub mod cli;
 pub mod clock;
 pub mod control;
@@ -10,6 +13,7 @@ pub mod execution;
 pub mod ledger;
 pub mod market;
 pub mod randomness;
+pub mod recording;
 pub mod risk;
 pub mod strategy;
 pub mod telemetry;

@@ -2,6 +2,7 @@
 
 pub mod exposure;
 pub mod gate;
+pub mod guards;
 pub mod limits;
 
 pub use gate::{Class, Cleared, Contact, Denied, Gate, Permit, Slot};

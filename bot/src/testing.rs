@@ -2,8 +2,10 @@
 
 use rust_decimal::{Decimal, dec};
 
-use crate::exchange::{CarryTerms, FutureDetails, Product};
+use crate::exchange::{CarryTerms, FeeRates, FutureDetails, Product, Touch};
 use crate::risk::exposure::Leg;
+use crate::strategy::funding_carry::Market;
+use crate::strategy::funding_carry::edge::Terms;
 
 /// BTC-USD as Coinbase describes it.
 pub fn spot_product() -> Product {
@@ -30,7 +32,7 @@ pub fn future_product() -> Product {
         min_size: dec!(1),
         min_notional_quote: dec!(0),
         unit_base: dec!(0.01),
-        future: Some(FutureDetails { session_open: true, reopens_at: None, terms: future_terms() }),
+        future: Some(FutureDetails::in_session(true, future_terms())),
         ..spot_product()
     }
 }
@@ -43,6 +45,23 @@ pub fn future_leg(owned: Decimal) -> Leg {
     Leg { product: future_product(), owned, deficit: dec!(0), buys: dec!(0), sells: dec!(0), mid: Some(dec!(60000)) }
 }
 
+/// What the strategy looks at while nothing but its target of 6000 holds it back.
+pub fn market<'a>(spot: &'a Leg, future: &'a Leg) -> Market<'a> {
+    let touch = Touch { best_bid: dec!(59995), best_ask: dec!(60005) };
+    Market {
+        spot,
+        future,
+        spot_touch: touch,
+        future_touch: touch,
+        target_notional: dec!(6000),
+        max_position_notional: dec!(25000),
+        max_order_notional: dec!(700),
+        collateral_quote: dec!(1_000_000),
+        collateral_at_most_quote: dec!(1_000_000),
+        min_collateral_ratio: dec!(0.60),
+    }
+}
+
 /// Overnight margin of the fixture of 2026-04-07 and a funding that carries its costs within the default horizon.
 pub fn future_terms() -> CarryTerms {
     CarryTerms {
@@ -50,5 +69,26 @@ pub fn future_terms() -> CarryTerms {
         short_margin: dec!(0.306),
         funding_rate: dec!(0.00003),
         funding_time: Some("2026-04-07T12:00:00Z".parse().unwrap()),
+    }
+}
+
+/// Fees of the tier of 1 to 15 million USD.
+pub fn fee_rates() -> FeeRates {
+    FeeRates {
+        spot_maker: dec!(0.0008),
+        spot_taker: dec!(0.0018),
+        future_maker: dec!(0.000145),
+        future_taker: dec!(0.000145),
+    }
+}
+
+/// The defaults, but for the hours that have to be seen: the first one will do.
+pub fn carry_terms() -> Terms {
+    Terms {
+        min_edge_bps: dec!(15),
+        horizon_hours: dec!(1080),
+        min_samples: 1,
+        max_negative_hours: 12,
+        min_collateral_ratio: dec!(0.60),
     }
 }

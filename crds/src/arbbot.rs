@@ -25,11 +25,11 @@ use crate::status::ArbBotStatus;
 pub use control_timeouts::ControlTimeouts;
 pub use credentials::{ActiveKey, Credentials, KeyFailover, SecretRef};
 pub use kill_switch::{KillAction, KillSwitch};
-pub use ledger::{Ledger, Sqlite};
+pub use ledger::{Ledger, Postgres, Sqlite};
 pub use paper::{Paper, PaperFees};
 pub use pod_template::PodTemplate;
 pub use risk::Risk;
-pub use strategy::{FundingCarry, Orders, Strategy};
+pub use strategy::{Collateral, EntryTerms, ExitTerms, FundingCarry, Orders, Strategy};
 pub use venue::{CaBundle, Coinbase, ConfigMapKeyRef, Endpoint, Venue};
 
 /// ArbBot is one arbitrage bot: it trades one pair of products on one account of one venue.
@@ -58,7 +58,7 @@ pub use venue::{CaBundle, Coinbase, ConfigMapKeyRef, Endpoint, Venue};
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
     printcolumn = r#"{"name":"Halted","type":"string","description":"Entry closed and no order works at the exchange","jsonPath":".status.conditions[?(@.type==\"Halted\")].status"}"#,
     printcolumn = r#"{"name":"Flat","type":"string","description":"No order and no position","jsonPath":".status.conditions[?(@.type==\"Flat\")].status"}"#,
-    printcolumn = r#"{"name":"P&L","type":"string","description":"Quote currency, fees included, funding excluded","jsonPath":".status.bot.pnl.totalQuote"}"#,
+    printcolumn = r#"{"name":"P&L","type":"string","description":"Quote currency, fees and funding included","jsonPath":".status.bot.pnl.totalQuote"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
     printcolumn = r#"{"name":"Reason","type":"string","priority":1,"description":"Why Ready is what it is","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
     printcolumn = r#"{"name":"Incident","type":"string","priority":1,"description":"Open latch of a kill","jsonPath":".status.killSwitch.incidents[*].id"}"#,
@@ -122,8 +122,12 @@ pub struct ArbBotSpec {
         .message("controlTimeouts must keep the order 1s <= lease < stale < lost, for example lease: 30s, stale: 60s, lost: 5m"))]
     pub control_timeouts: ControlTimeouts,
 
-    /// Where the bot keeps its durable record.
+    /// Where the bot keeps its durable record: `sqlite`, the default, or `postgres`.
     #[serde(default)]
+    #[x_kube(validation = Rule::new("!(has(self.sqlite) && has(self.postgres))")
+        .message("ledger is one of sqlite and postgres"))]
+    #[x_kube(validation = Rule::new("has(self.postgres) == has(oldSelf.postgres)")
+        .message("ledger: its kind is immutable, create another ArbBot (a backup of this ledger can be restored there)"))]
     pub ledger: Ledger,
 
     /// CPU and memory of the bot's container. Cold: a rollout.
@@ -162,6 +166,13 @@ impl ArbBotSpec {
             Execution::Live => self.venue.coinbase.portfolio.as_deref().unwrap_or_default(),
             Execution::Paper => PAPER_ACCOUNT,
         }
+    }
+
+    /// Ids of the products of its legs: spot, then future.
+    #[must_use]
+    pub fn products(&self) -> [String; 2] {
+        let carry = &self.strategy.funding_carry;
+        [carry.spot_product.clone(), carry.future_product.clone()]
     }
 
     /// What Live execution needs and the spec lacks: the field.

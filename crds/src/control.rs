@@ -9,6 +9,7 @@ use strum::Display;
 
 use crate::arbbot::{ArbBot, DeletionPolicy, KillAction, Mode};
 use crate::arbpolicy::ArbPolicy;
+use crate::guards::GuardAction;
 use crate::incident::IncidentId;
 use crate::limits::{LimitCeilings, RiskLimits};
 use crate::status::EffectiveMode;
@@ -66,9 +67,9 @@ impl From<KillAction> for Duty {
 }
 
 /// What one source demands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restriction {
-    /// Who: `spec.mode`, `spec.killSwitch`, `ArbPolicy/<name>`, `incident/<id>`, `contact`, …
+    /// Who: `spec.mode`, `spec.killSwitch`, `ArbPolicy/<name>`, `incident/<id>`, `guard/<name>`, `contact`, …
     pub source: String,
     /// Which orders it allows.
     pub entry: Entry,
@@ -107,7 +108,7 @@ impl Restriction {
 }
 
 /// The effective control.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Control {
     /// Most restrictive entry of all sources.
     pub entry: Entry,
@@ -167,6 +168,21 @@ pub fn spec_restrictions(bot: &ArbBot) -> Vec<Restriction> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// Beginning of the source of what a guard demands; its name follows.
+pub const GUARD_SOURCE: &str = "guard/";
+
+/// What a guard that has tripped demands; None where its action takes nothing from the bot.
+#[must_use]
+pub fn guard_restriction(guard: &str, action: GuardAction, why: impl Into<String>) -> Option<Restriction> {
+    let source = format!("{GUARD_SOURCE}{guard}");
+    match action {
+        GuardAction::Warn | GuardAction::Restart => None,
+        GuardAction::ReduceOnly => Some(Restriction::entry(source, Entry::ReduceOnly, why)),
+        GuardAction::Halt => Some(Restriction::entry(source, Entry::Halted, why)),
+        GuardAction::Kill => Some(Restriction::kill(source, KillAction::Flatten, why)),
+    }
 }
 
 /// What a policy demands of a bot that it selects.

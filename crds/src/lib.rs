@@ -9,6 +9,7 @@ pub mod control;
 pub mod decimal;
 pub mod decode;
 pub mod duration;
+pub mod guards;
 pub mod incident;
 pub mod limits;
 pub mod loosen;

@@ -9,11 +9,12 @@ use std::fmt::Display;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 
 use crate::arbbot::{
-    ArbBot, ArbBotSpec, Coinbase, ControlTimeouts, Credentials, DeletionPolicy, FundingCarry, KillSwitch, Mode,
-    OnDrainTimeout, Orders, SecretRef,
+    ArbBot, ArbBotSpec, Coinbase, Collateral, ControlTimeouts, Credentials, DeletionPolicy, FundingCarry, KillSwitch,
+    Mode, OnDrainTimeout, Orders, Risk, SecretRef,
 };
 use crate::arbpolicy::{ArbPolicy, ArbPolicySpec, PolicyKillSwitch};
 use crate::control::{Duty, Entry, policy_restriction};
+use crate::guards::{Guard, GuardRelease};
 use crate::limits::{LimitCeilings, RiskLimits};
 use crate::status::EffectiveStatus;
 
@@ -102,7 +103,7 @@ pub fn loosenings_of_bot(old: &ArbBot, new: &ArbBot, policies: &[&ArbPolicy]) ->
     let before = &old.spec;
     found.mode(before.mode, *mode);
     bot_kill_switch(&mut found, &before.kill_switch, kill_switch);
-    limits(&mut found, &before.risk.limits, &risk.limits);
+    of_risk(&mut found, &before.risk, risk);
     coinbase(&mut found, &before.venue.coinbase, &venue.coinbase);
     funding_carry(&mut found, &before.strategy.funding_carry, &strategy.funding_carry);
     keys(&mut found, &before.credentials, credentials);
@@ -147,6 +148,32 @@ fn bot_kill_switch(found: &mut Found, old: &KillSwitch, new: &KillSwitch) {
     }
     found.raised("spec.killSwitch.slippageBps", old.slippage_bps, *slippage_bps);
     found.raised("spec.killSwitch.deadline", old.deadline, *deadline);
+}
+
+fn of_risk(found: &mut Found, old: &Risk, new: &Risk) {
+    let Risk { capital, limits: new_limits, guards } = new;
+    limits(found, &old.limits, new_limits);
+    // Percentages of a loss are of it.
+    found.raised("spec.risk.capital", old.capital, *capital);
+    let now = guards.in_force().guards;
+    for was in old.guards.in_force().guards {
+        let is = now.iter().find(|guard| guard.name == was.name);
+        if is.is_none_or(|is| is_weaker(is, &was)) {
+            let is = is.map_or_else(|| "none".to_owned(), Guard::summary);
+            found.add("spec.risk.guards", was.summary(), is);
+        }
+    }
+}
+
+/// Whether a guard trips later than it did, does less, or ends more easily. One that never trips cannot be weakened.
+fn is_weaker(is: &Guard, was: &Guard) -> bool {
+    // Warnings restrict nothing.
+    let Guard { name: _, metric, warn_at: _, trip_at, action, confirmations, release: _ } = is;
+    let Some(tripped_at) = was.trip_at else { return false };
+    let Some(trips_at) = trip_at else { return true };
+    let later = *trips_at != tripped_at && was.is_beyond(trips_at.0, tripped_at.0);
+    let ends = was.release() == GuardRelease::Manual && is.release() == GuardRelease::Auto;
+    *metric != was.metric || later || action.rank() < was.action.rank() || *confirmations > was.confirmations || ends
 }
 
 fn limits(found: &mut Found, old: &RiskLimits, new: &RiskLimits) {
@@ -198,8 +225,13 @@ fn coinbase(found: &mut Found, old: &Coinbase, new: &Coinbase) {
 }
 
 fn funding_carry(found: &mut Found, old: &FundingCarry, new: &FundingCarry) {
-    // The target stays inside the limits, whatever it is; products are immutable.
-    let FundingCarry { spot_product: _, future_product: _, target_notional: _, orders } = new;
+    // Target and economics stay inside the limits, whatever they are; products are immutable.
+    let FundingCarry { spot_product: _, future_product: _, target_notional: _, entry: _, exit: _, collateral, orders } =
+        new;
+    let Collateral { min_ratio } = collateral;
+    if *min_ratio < old.collateral.min_ratio {
+        found.add("spec.strategy.fundingCarry.collateral.minRatio", old.collateral.min_ratio, min_ratio);
+    }
     let Orders { leg_timeout, max_rest } = orders;
     found.raised("spec.strategy.fundingCarry.orders.legTimeout", old.orders.leg_timeout, *leg_timeout);
     found.raised("spec.strategy.fundingCarry.orders.maxRest", old.orders.max_rest, *max_rest);

@@ -36,8 +36,11 @@ pub const CREDENTIALS_DIR: &str = "/etc/arbbot/credentials";
 pub const BACKUP_CREDENTIALS_DIR: &str = "/etc/arbbot/credentials-backup";
 /// Where a bot's pod mounts the ConfigMap of `spec.venue.coinbase.caBundle` (file `ca.crt`).
 pub const CA_DIR: &str = "/etc/arbbot/ca";
-/// Where a bot's pod mounts the PersistentVolumeClaim of its ledger.
+/// Where a bot's pod mounts the PersistentVolumeClaim of its ledger; with a ledger in PostgreSQL a directory that ends
+/// with the pod, for the kill journal.
 pub const LEDGER_DIR: &str = "/var/lib/arbbot";
+/// Where a bot's pod mounts the Secret of `spec.ledger.postgres.secretRef` (files `url` and perhaps `ca.crt`).
+pub const LEDGER_SECRET_DIR: &str = "/etc/arbbot/ledger";
 
 /// Lease of the operator's leader, in the operator's namespace.
 pub const LEADER_LEASE: &str = "arbbot-operator-leader";
@@ -49,6 +52,12 @@ pub const RESERVED: [&str; 2] = ["operator", "operator-leader"];
 /// Name of a bot's ServiceAccount, Role, RoleBinding, Deployment, Service and Lease.
 pub fn child_name(bot: &str) -> String {
     format!("arbbot-{bot}")
+}
+
+/// Name of the schema of a bot's ledger in PostgreSQL; a longer one than 63 characters is cut there. No name of
+/// Kubernetes has a slash: two bots of a cluster never share one.
+pub fn ledger_schema(namespace: &str, bot: &str) -> String {
+    format!("{namespace}/{bot}")
 }
 
 /// Name of the PersistentVolumeClaim of a bot's ledger. It outlives the bot.

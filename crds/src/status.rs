@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use strum::{Display, EnumString};
 
 use crate::arbbot::{ActiveKey, Execution, KillAction, Mode};
+use crate::guards::GuardStatus;
 use crate::limits::RiskLimits;
 
 /// Status of an ArbBot.
@@ -18,7 +19,7 @@ pub struct ArbBotStatus {
     #[schemars(extend("default" = -1))]
     pub observed_generation: Option<i64>,
     /// Bot: ControlApplied Trading Halted Flat WithinRiskLimits CredentialsValid ExchangeConnected
-    /// PositionsReconciled. Operator: Ready Reconciling Stalled.
+    /// PositionsReconciled CollateralSufficient. Operator: Ready Reconciling Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -80,6 +81,15 @@ pub struct BotStatus {
     /// How orders are executed: on Paper none ever leaves the bot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub execution: Option<Execution>,
+    /// 0 safe, 1 a guard warns, 2 nothing may raise a leg, 3 halted, 4 killed (docs/guards.md).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 4), extend("format" = "int32"))]
+    pub risk_level: Option<u8>,
+    /// Every guard that warns or has tripped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub guards: Vec<GuardStatus>,
     /// Orders of this bot that work, or may work, at the exchange.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0), extend("format" = "int32"))]
@@ -183,7 +193,7 @@ pub struct PositionStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PnlStatus {
-    /// Cash of all fills, less fees, plus the position at the mid price. Funding is not in it.
+    /// Cash of all fills, less fees, plus funding, plus the position at the mid price.
     pub total_quote: String,
     /// Fees paid.
     pub fees_quote: String,
@@ -245,7 +255,7 @@ pub struct KillSwitchStatus {
 pub struct IncidentStatus {
     /// Id to put into `release`.
     pub id: String,
-    /// Which object's kill switch: ArbBot/<name> or ArbPolicy/<name>.
+    /// Which object's kill switch, ArbBot/<name> or ArbPolicy/<name>, or which guard of the bot: guard/<name>.
     pub source: String,
     /// How far the kill is.
     pub phase: IncidentPhase,
@@ -329,9 +339,9 @@ pub struct EffectiveSource {
 pub struct IncidentHistory {
     /// Id of the incident.
     pub id: String,
-    /// KillSwitch.
+    /// KillSwitch, or Guard for a trip that ends by hand.
     pub kind: IncidentKind,
-    /// Which object's kill switch: ArbBot/<name> or ArbPolicy/<name>.
+    /// Which object's kill switch, ArbBot/<name> or ArbPolicy/<name>, or which guard: guard/<name>.
     pub source: String,
     /// Why, as the source says it.
     #[serde(default)]
@@ -352,6 +362,8 @@ pub enum IncidentKind {
     /// A kill switch was engaged.
     #[default]
     KillSwitch,
+    /// A guard tripped whose release is Manual.
+    Guard,
 }
 
 /// Which account and product one bot alone may trade.

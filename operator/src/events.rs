@@ -41,7 +41,7 @@ impl Report {
     /// A latch is gone from the bot's status.
     #[must_use]
     pub fn released(incident: &str) -> Self {
-        let note = format!("the latch of kill {incident} is released");
+        let note = format!("the latch of incident {incident} is released");
         Self { warning: false, reason: "Released".to_owned(), note, action: format!("Kill {incident}") }
     }
 
@@ -63,6 +63,12 @@ impl Report {
     #[must_use]
     pub fn draining(step: &str, note: impl Into<String>) -> Self {
         Self { action: format!("Drain {}", shorten(step, 64)), ..Self::normal(Reason::Draining, note) }
+    }
+
+    /// A guard has tripped that only a person's release ends.
+    #[must_use]
+    pub fn guard_tripped(incident: &str, note: impl Into<String>) -> Self {
+        Self { action: format!("Guard {incident}"), ..Self::warning(Reason::GuardTripped, note) }
     }
 
     /// A kill began.

@@ -7,12 +7,13 @@ use arbbot_crds::loosen::{
     manager_of,
 };
 use arbbot_crds::status::ArbBotStatus;
-use arbbot_crds::status::IncidentStatus;
+use arbbot_crds::status::{IncidentHistory, IncidentStatus};
 use arbbot_crds::{ArbBot, ArbPolicy};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::Resource;
 
 use crate::events::Report;
+use crate::reconcile::incidents::of_guards;
 
 const RELEASE: &str = "spec.killSwitch.release";
 /// Longest value that a note shows; a selector can be long.
@@ -38,10 +39,22 @@ fn unknown_release(loosening: &Loosening, bot: &ArbBot, policies: &[&ArbPolicy])
         (Ok(release), Ok(open)) => release.releases(&open),
         _ => false,
     };
+    let of_guards = bot.status.as_ref().map(of_guards).unwrap_or_default();
+    let is_guards = |open: &IncidentHistory| match (release.parse::<IncidentId>(), open.id.parse()) {
+        (Ok(release), Ok(open)) => release.releases(&open),
+        _ => false,
+    };
+    if of_guards.iter().any(is_guards) {
+        return None;
+    }
     let Some(named) = open.iter().find(named) else {
-        let ids: Vec<_> = open.iter().map(|open| format!("{} of {}", open.id, open.source)).collect();
+        let kills = open.iter().map(|open| (&open.id, &open.source));
+        let all = kills.chain(of_guards.iter().map(|open| (&open.id, &open.source)));
+        let ids: Vec<_> = all.map(|(id, source)| format!("{id} of {source}")).collect();
         let ids = if ids.is_empty() { "none is open".to_owned() } else { format!("open are {}", ids.join(", ")) };
-        return Some(format!("{RELEASE} {release:?} names no open kill of this bot, so it releases nothing; {ids}"));
+        return Some(format!(
+            "{RELEASE} {release:?} names no open incident of this bot, so it releases nothing; {ids}"
+        ));
     };
     let id: IncidentId = named.id.parse().ok()?;
     let source =

@@ -47,6 +47,8 @@ pub fn bot(name: &str, account: &Account, authority: &str, secret: &str) -> Valu
             }},
             "strategy": {"fundingCarry": {
                 "spotProduct": SPOT, "futureProduct": FUTURE, "targetNotional": "10000",
+                // A test does not watch the funding of a day first.
+                "entry": {"minSamples": 1},
                 "orders": {"legTimeout": "2s"},
             }},
             "credentials": {"secretRef": {"name": secret}},

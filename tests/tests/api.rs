@@ -67,6 +67,11 @@ async fn a_bad_value_is_refused_with_a_message_that_names_the_field(desk: Arc<De
         (json!({"spec": {"credentials": {"secretRef": {"name": ""}}}}), "spec.credentials.secretRef.name"),
         (json!({"spec": {"credentials": {"privateKey": "x"}}}), "spec.credentials.privateKey"),
         (json!({"spec": {"ledger": {"sqlite": {"size": "big"}}}}), "spec.ledger.sqlite.size"),
+        (json!({"spec": {"ledger": {"postgres": {"secretRef": {"name": ""}}}}}), "spec.ledger.postgres.secretRef.name"),
+        (
+            json!({"spec": {"ledger": {"sqlite": {"size": "1Gi"}, "postgres": {"secretRef": {"name": "db"}}}}}),
+            "one of sqlite and postgres",
+        ),
         (json!({"spec": {"deletionPolicy": "Keep"}}), "spec.deletionPolicy"),
         (json!({"metadata": {"name": "a-name-of-more-than-forty-characters-xxxxx"}}), "metadata.name"),
     ];
@@ -99,6 +104,7 @@ async fn an_immutable_field_is_refused_with_a_message_that_says_what_to_do(desk:
         (json!({"strategy": {"fundingCarry": {"spotProduct": "ETH-USD"}}}), "create another ArbBot"),
         (json!({"strategy": {"fundingCarry": {"futureProduct": "ETP-20DEC30-CDE"}}}), "create another ArbBot"),
         (json!({"ledger": {"sqlite": {"size": "2Gi"}}}), "resize the PersistentVolumeClaim"),
+        (json!({"ledger": {"sqlite": null, "postgres": {"secretRef": {"name": "db"}}}}), "create another ArbBot"),
     ];
     for (change, advice) in cases {
         let error = bot.patch(json!({"spec": change})).await.err().map(|error| format!("{error:#}"));

@@ -22,8 +22,22 @@ fn main() -> ExitCode {
     run_in_turn(16, scenarios![every_permission_is_used_and_no_other_is_asked_for])
 }
 
-/// Namespace that is deleted with a bot in it: its bot loses its Role before its life.
-const ENDING: &str = "ending";
+/// A time in which the bots of a namespace have no Role: what they ask for is refused, and they are not to blame.
+struct RoleGone {
+    namespace: &'static str,
+    since: Timestamp,
+    /// None: for ever.
+    until: Option<Timestamp>,
+}
+
+impl RoleGone {
+    fn explains(&self, request: &Request) -> bool {
+        is_of_bot(&request.user)
+            && request.object.namespace == self.namespace
+            && request.received >= self.since
+            && self.until.is_none_or(|until| request.received <= until)
+    }
+}
 
 async fn every_permission_is_used_and_no_other_is_asked_for(desk: Arc<Desk>) -> Result<()> {
     let lives = tokio::try_join!(
@@ -35,7 +49,8 @@ async fn every_permission_is_used_and_no_other_is_asked_for(desk: Arc<Desk>) -> 
         an_orphan_is_left(&desk),
         a_namespace_ends(&desk),
     );
-    let ((), (), (), (), (), (), ending_since) = lives?;
+    let (mut role_gone, (), (), (), (), (), ended) = lives?;
+    role_gone.push(ended);
     the_operator_is_replaced(&desk).await?;
     // The last words of all may still be under way.
     sleep(Duration::from_secs(1)).await;
@@ -46,7 +61,7 @@ async fn every_permission_is_used_and_no_other_is_asked_for(desk: Arc<Desk>) -> 
     let of_bots: Vec<Grant> = others.into_iter().filter(|grant| is_of_bot(&grant.user)).collect();
     ensure!(!of_operator.is_empty() && !of_bots.is_empty(), "no grant was found");
 
-    let mut findings = refused(&requests, &operator, ending_since);
+    let mut findings = refused(&requests, &operator, &role_gone);
     let to_bots: BTreeSet<&Permission> = of_bots.iter().map(|grant| &grant.permission).collect();
     let unused_by_bots = unused(&of_bots, &requests);
     findings.extend(unused_by_bots.iter().map(|p| format!("no bot uses what each bot's Role grants: {p}")));
@@ -77,13 +92,9 @@ fn is_of_bot(user: &str) -> bool {
 }
 
 /// What was asked for and not granted.
-fn refused(requests: &[Request], operator: &str, ending_since: Timestamp) -> Vec<String> {
+fn refused(requests: &[Request], operator: &str, role_gone: &[RoleGone]) -> Vec<String> {
     let ours = requests.iter().filter(|request| request.user == operator || is_of_bot(&request.user));
-    let refused = ours.filter(|request| {
-        // A terminating namespace takes its bots' Roles away before it ends them.
-        let ending = request.object.namespace == ENDING && request.received > ending_since;
-        request.forbidden && !(ending && is_of_bot(&request.user))
-    });
+    let refused = ours.filter(|request| request.forbidden && !role_gone.iter().any(|gone| gone.explains(request)));
     refused.map(|request| format!("it is asked for and not granted: {request}")).collect()
 }
 
@@ -95,22 +106,31 @@ fn unused(grants: &[Grant], requests: &[Request]) -> BTreeSet<Permission> {
     all.difference(&used).cloned().collect()
 }
 
-/// This bot stays: what its Role grants is read from the cluster at the end.
-async fn children_are_edited_and_deleted(desk: &Desk) -> Result<()> {
-    let room = desk.room("children").await?;
+/// This bot stays: what its Role grants is read from the cluster at the end. Returns when it had none.
+async fn children_are_edited_and_deleted(desk: &Desk) -> Result<Vec<RoleGone>> {
+    let namespace = "children";
+    let room = desk.room(namespace).await?;
     let bot = room.trading_bot("bot").await?;
     let child = child_name("bot");
+    let account = user(namespace, &child);
+    let may_read = ["auth", "can-i", "get", "arbbots.arbbot.io/bot", "--as", &account].map(str::to_owned);
+    let mut role_gone = Vec::new();
     for kind in ["service", "rolebinding", "role", "serviceaccount", "deployment"] {
         let name = format!("{kind}/{child}");
         room.kubectl(&["label", &name, &format!("{LABEL_BOT}=edited"), "--overwrite"]).await?;
         until(&room, &format!("{name} is as it was"), &label_of(&name), |label| label == "bot").await?;
         let uid = room.kubectl(&["get", &name, "-o=jsonpath={.metadata.uid}"]).await?;
+        let since = Timestamp::now();
         room.kubectl(&["delete", &name, "--wait=false"]).await?;
         let uid_of = vec!["get".to_owned(), name.clone(), "-o=jsonpath={.metadata.uid}".to_owned()];
         until(&room, &format!("{name} is there again"), &uid_of, |now| !now.is_empty() && now != uid).await?;
+        if kind.starts_with("role") {
+            until(&room, "the bot may read its ArbBot again", &may_read, |answer| answer == "yes").await?;
+            role_gone.push(RoleGone { namespace, since, until: Some(Timestamp::now()) });
+        }
     }
     bot.wait_condition(ConditionType::Ready, "True").await?;
-    Ok(())
+    Ok(role_gone)
 }
 
 fn label_of(name: &str) -> Vec<String> {
@@ -194,14 +214,15 @@ async fn an_orphan_is_left(desk: &Desk) -> Result<()> {
     bot.wait_gone().await
 }
 
-/// Returns since when the namespace ends.
-async fn a_namespace_ends(desk: &Desk) -> Result<Timestamp> {
-    let room = desk.room(ENDING).await?;
+/// A terminating namespace takes its bots' Roles away before it ends them.
+async fn a_namespace_ends(desk: &Desk) -> Result<RoleGone> {
+    let namespace = "ending";
+    let room = desk.room(namespace).await?;
     let bot = room.trading_bot("bot").await?;
     let since = Timestamp::now();
-    desk.kubectl.run(&["delete", "namespace", ENDING, "--wait=false"]).await?;
+    desk.kubectl.run(&["delete", "namespace", namespace, "--wait=false"]).await?;
     bot.wait_gone().await?;
-    Ok(since)
+    Ok(RoleGone { namespace, since, until: None })
 }
 
 async fn the_operator_is_replaced(desk: &Desk) -> Result<()> {

@@ -116,8 +116,7 @@ impl CaptureArgs {
         let of_bot = |url: Option<&String>, production: &str| url.cloned().unwrap_or_else(|| production.to_owned());
         let mut products = self.products.clone();
         if let Some(bot) = bot.as_ref().filter(|_| products.is_empty()) {
-            let carry = &bot.spec.strategy.funding_carry;
-            products = vec![carry.spot_product.clone(), carry.future_product.clone()];
+            products = bot.spec.products().to_vec();
         }
         products.sort();
         products.dedup();

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use clap::ValueEnum;
+use comfy_table::ContentArrangement;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use serde_json::{Map, Value};
 
@@ -52,6 +53,8 @@ impl Rows {
             Format::Table if self.rows.is_empty() => "none\n".to_owned(),
             Format::Table => {
                 let mut table = comfy_table::Table::new();
+                // As wide as the terminal; where there is none, as wide as it needs.
+                table.set_content_arrangement(ContentArrangement::Dynamic);
                 table.load_style(UTF8_FULL_CONDENSED).set_header(self.columns).add_rows(&self.rows);
                 format!("{table}\n")
             }

@@ -1,6 +1,6 @@
 //! `arb-bot preflight`: a checklist of what an ArbBot needs before it may trade.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,14 +9,17 @@ use arbbot_crds::ArbBot;
 use arbbot_crds::arbbot::{Endpoint, Execution};
 use clap::Args;
 use k8s_openapi::jiff::SignedDuration;
+use kube::ResourceExt;
 use rust_decimal::Decimal;
 use tokio::sync::mpsc;
 
 use crate::cli::connect::Connection;
 use crate::cli::output::Rows;
+use crate::cli::run::namespace_of;
 use crate::clock::Clock;
 use crate::exchange::venue::{Client, Connector, PublicRest, PublicSession, Session, Settings, Transport, VenueClock};
 use crate::exchange::{Exchange, ExchangeError, Holdings, Product};
+use crate::ledger::{self, Place, Server};
 use crate::randomness::Randomness;
 
 /// Clock error from which a person should look at it, and from which it is refused. The bot itself uses the venue's time.
@@ -33,6 +36,9 @@ const EVENTS: usize = 1024;
 pub struct PreflightArgs {
     #[command(flatten)]
     connection: Connection,
+    /// Directory with the files of the Secret of spec.ledger.postgres.
+    #[arg(long, value_name = "DIR")]
+    ledger_secret_dir: Option<PathBuf>,
 }
 
 /// Result of one check.
@@ -84,11 +90,27 @@ pub async fn preflight(args: PreflightArgs) -> anyhow::Result<()> {
     if list.failed == 0 {
         web_sockets(&mut list, &args.connection, &bot).await;
     }
+    if bot.spec.ledger.postgres.is_some() {
+        database(&mut list, args.ledger_secret_dir.as_deref(), &bot).await;
+    }
     list.rows.print(args.connection.output)?;
     match list.failed {
         0 => Ok(()),
         failed => bail!("{failed} of the checks failed: mend what their details say, then run preflight again"),
     }
+}
+
+/// Whether the database of the ledger answers.
+async fn database(list: &mut Checklist, secret: Option<&Path>, bot: &ArbBot) {
+    let check = "ledger's database";
+    let Some(secret) = secret else {
+        let detail = "not looked at: give --ledger-secret-dir, a directory with the files of its Secret";
+        return list.note(check, Verdict::Warn, detail);
+    };
+    let server = Server::of_bot(secret, &namespace_of(bot), &bot.name_any());
+    let detail = server.to_string();
+    let answer = ledger::answers(Place::Server(server)).await;
+    list.require(check, answer.is_ok(), answer.map_or_else(|error| error.to_string(), |()| detail));
 }
 
 async fn live(list: &mut Checklist, client: &Client, bot: &ArbBot) {
@@ -147,7 +169,7 @@ async fn with_key(
         ca_file: connection.ca_file.clone(),
         credentials_dir: credentials.to_owned(),
         portfolio: bot.spec.account().to_owned(),
-        products: legs(bot),
+        products: bot.spec.products(),
         requests_per_second: bot.spec.venue.coinbase.requests_per_second,
     };
     let session = Session::open(settings, connector).await.map_err(|error| error.to_string())?;
@@ -161,13 +183,8 @@ async fn without_key(
     connector: &Connector,
 ) -> Result<(), String> {
     let ca_file = connection.ca_file.as_deref();
-    let session = PublicSession::open(endpoint, ca_file, legs(bot), Arc::new(drop), connector).await;
+    let session = PublicSession::open(endpoint, ca_file, bot.spec.products(), Arc::new(drop), connector).await;
     session.map_err(|error| error.to_string())?.up_within(UP_WITHIN).await
-}
-
-fn legs(bot: &ArbBot) -> [String; 2] {
-    let carry = &bot.spec.strategy.funding_carry;
-    [carry.spot_product.clone(), carry.future_product.clone()]
 }
 
 /// Returns whether the exchange answers at all.

@@ -1,5 +1,7 @@
 //! `arb-bot report`: what happened, for people (Markdown) and for machines (JSON).
 
+pub(crate) mod period;
+
 use std::fmt::Write as _;
 
 use anyhow::bail;
@@ -8,6 +10,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use self::period::{FundingArgs, PeriodArgs};
 use crate::cli::ledger::Place;
 use crate::ledger::{self, IncidentStory, OrderRecord};
 
@@ -16,6 +19,12 @@ use crate::ledger::{self, IncidentStory, OrderRecord};
 pub enum ReportCommand {
     /// One kill, from the closing of the gate to its release: times, every order, a timeline. A bot may run meanwhile.
     Incident(Incident),
+    /// The last 24 hours: result, trades, slippage, fees, funding. A bot may run meanwhile.
+    Daily(PeriodArgs),
+    /// The last seven days, for the weekly review.
+    Weekly(PeriodArgs),
+    /// Funding: rates, what accrued and what was paid.
+    Funding(FundingArgs),
 }
 
 impl ReportCommand {
@@ -26,13 +35,17 @@ impl ReportCommand {
     pub async fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Incident(incident) => incident.run().await,
+            Self::Daily(period) => period.run("Daily report", 1).await,
+            Self::Weekly(period) => period.run("Weekly review", 7).await,
+            Self::Funding(funding) => funding.run().await,
         }
     }
 }
 
 /// Form of a report.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Form {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// For people.
     #[default]
     Markdown,
     Json,
@@ -51,9 +64,10 @@ pub struct Incident {
 
 impl Incident {
     async fn run(self) -> anyhow::Result<()> {
-        let dir = self.place.dir();
-        let Some(story) = ledger::incident(&dir, &self.id).await? else {
-            let known: Vec<_> = ledger::incidents(&dir).await?.iter().map(|(known, _)| known.id.to_string()).collect();
+        let place = self.place.ledger();
+        let Some(story) = ledger::incident(&place, &self.id).await? else {
+            let known: Vec<_> =
+                ledger::incidents(&place).await?.iter().map(|(known, _)| known.id.to_string()).collect();
             bail!("the ledger does not know the incident {}; it knows: {}", self.id, or_none(&known.join(", ")));
         };
         match self.output {

@@ -3,7 +3,9 @@
 mod program;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -18,14 +20,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use self::program::Program;
+use self::program::{Ended, Program};
 use crate::clock::Clock;
 use crate::control::file::ControlFile;
 use crate::control::file::state::AccountLock;
 use crate::control::lease::CALL;
 use crate::control::observed::{first_seen, untyped};
-use crate::exchange::venue;
-use crate::ledger::{self, Binding, Ledger, Recovered};
+use crate::ledger::{self, Binding, Ledger, LedgerHead, Recovered, Server};
 use crate::telemetry::logs;
 
 /// Flags of `arb-bot run`.
@@ -65,9 +66,16 @@ pub struct RunArgs {
     /// PEM certificates of the exchange's authority. Default: the public ones.
     #[arg(long)]
     pub ca_file: Option<PathBuf>,
-    /// Directory of the ledger.
+    /// Directory of the ledger; of one in PostgreSQL for its kill journal.
     #[arg(long, default_value = names::LEDGER_DIR)]
     pub ledger_dir: PathBuf,
+    /// New file for a recording of the session: all that the engine is told and decides, for `arb-bot replay`.
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// Directory with the files of the Secret of spec.ledger.postgres: `url` and, where the server's authority is not a
+    /// public one, `ca.crt`.
+    #[arg(long, value_name = "DIR", default_value = names::LEDGER_SECRET_DIR)]
+    pub ledger_secret_dir: PathBuf,
 }
 
 impl RunArgs {
@@ -84,6 +92,9 @@ impl RunArgs {
         self.listen.unwrap_or_else(|| SocketAddr::from((address, names::BOT_PORT)))
     }
 }
+
+/// How long a bot that starts waits for the server of its ledger before it starts without.
+const WAIT_FOR_LEDGER: Duration = Duration::from_secs(5);
 
 /// Where control comes from and status goes to, and what else differs with it.
 enum Source {
@@ -111,16 +122,15 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         }
         Some(file) => from_file(&file, args)?,
     };
-    let (ledger, recovered) = Ledger::open(&args.ledger_dir, &binding(&first.object), clock.clone()).await?;
     let head = first.object.status.as_ref().and_then(|status| status.bot.as_ref()?.ledger.clone());
-    if let Some(head) = head
-        && !ledger.continues(&head).await?
-    {
-        tracing::error!(
-            entries = head.entries,
-            "the ledger does not continue what status anchored: it was lost, cut or replaced; the exchange's history \
-             and the latches in status are read instead"
-        );
+    let opened = open_ledger(&args, &first.object, head.as_ref(), &clock, &stopping).await?;
+    let Some((ledger, recovered)) = opened else {
+        tracing::info!("stopped before the ledger was open");
+        return Ok(());
+    };
+    let rebuilding = ledger.discontinued(head.as_ref(), &recovered).await?;
+    if let Some(why) = &rebuilding {
+        tracing::error!(why, "the exchange's history and the latches in status are read instead");
     }
     if let Some(note) = &recovered.note {
         tracing::warn!(note, "the ledger was opened");
@@ -132,7 +142,65 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         }
         cluster @ Source::Cluster(_) => cluster,
     };
-    Program { args, log, source, clock, first, ledger, recovered }.run(stopping).await
+    let program = Program { args, log, source, clock, first, ledger, recovered, rebuilding };
+    match program.run(stopping.clone()).await? {
+        Ended::LedgerIsBack if !stopping.is_cancelled() => Err(begin_anew()),
+        _ => Ok(()),
+    }
+}
+
+/// Puts a new process of the same program in the place of this one, of which then nothing is under way any more. Returns
+/// only where that fails.
+fn begin_anew() -> anyhow::Error {
+    tracing::warn!("the ledger can be read: the bot begins anew, with it");
+    let failed = |cause| anyhow::Error::new(cause).context("the bot cannot begin anew by itself: start it again");
+    match std::env::current_exe() {
+        Ok(program) => failed(Command::new(program).args(std::env::args_os().skip(1)).exec()),
+        Err(cause) => failed(cause),
+    }
+}
+
+/// Opens the ledger. A database that is away, or still has the session of the pod before, is waited for, visibly; then the
+/// bot starts without it, so that it obeys a kill. None: the bot is stopped.
+async fn open_ledger(
+    args: &RunArgs,
+    bot: &ArbBot,
+    anchor: Option<&LedgerHead>,
+    clock: &Clock,
+    stopping: &CancellationToken,
+) -> anyhow::Result<Option<(Ledger, Recovered)>> {
+    let in_postgres = bot.spec.ledger.postgres.is_some();
+    match (in_postgres, bot.spec.execution) {
+        (false, _) => Server::is_not_in(&args.ledger_dir)?,
+        (true, Execution::Paper) => {
+            anyhow::bail!("spec.ledger.postgres does not go with execution Paper: a paper account needs a volume")
+        }
+        (true, Execution::Live) => {
+            Server::of_bot(&args.ledger_secret_dir, &namespace_of(bot), &bot.name_any()).point(&args.ledger_dir)?;
+        }
+    }
+    let (binding, until) = (Binding::of(bot), clock.boottime() + WAIT_FOR_LEDGER);
+    loop {
+        let open = Ledger::open(&args.ledger_dir, &binding, clock.clone());
+        let error = match stopping.run_until_cancelled(open).await {
+            None => return Ok(None),
+            Some(Err(error)) if in_postgres && error.may_pass() => error,
+            Some(opened) => return Ok(Some(opened?)),
+        };
+        if clock.boottime() >= until {
+            return Ok(Some(Ledger::unread(&args.ledger_dir, &binding, anchor, clock.clone(), &error)?));
+        }
+        tracing::warn!(reason = error.reason(), %error, "the ledger cannot be opened; trying again");
+        tokio::select! {
+            () = sleep(Duration::from_secs(1)) => {}
+            () = stopping.cancelled() => return Ok(None),
+        }
+    }
+}
+
+/// Namespace of an ArbBot; a file need not name one.
+pub(super) fn namespace_of(bot: &ArbBot) -> String {
+    bot.namespace().unwrap_or_else(|| "default".to_owned())
 }
 
 /// Takes the account's lock for the ArbBot of a file.
@@ -212,18 +280,6 @@ async fn own_bot(client: &Client, args: &RunArgs, stopping: &CancellationToken) 
             () = sleep(Duration::from_secs(1)) => {}
             () = stopping.cancelled() => anyhow::bail!("stopped before ArbBot {} could be read: {problem}", args.name()),
         }
-    }
-}
-
-fn binding(bot: &ArbBot) -> Binding {
-    let carry = &bot.spec.strategy.funding_carry;
-    Binding {
-        bot_uid: bot.uid().unwrap_or_default(),
-        execution: bot.spec.execution.to_string(),
-        venue: venue::NAME.to_owned(),
-        portfolio: bot.spec.account().to_owned(),
-        spot_product: carry.spot_product.clone(),
-        future_product: carry.future_product.clone(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use arbbot_crds::ArbBotStatus;
+use arbbot_crds::guards::GuardStatus;
 use clap::Args;
 
 use crate::cli::output::{Format, Rows};
@@ -69,6 +70,9 @@ fn rows(status: &ArbBotStatus, running: bool) -> Rows {
         if let Some(pnl) = &bot.pnl {
             rows.push(["P&L", &pnl.total_quote, "", &format!("fees {}", pnl.fees_quote)]);
         }
+        for guard in &bot.guards {
+            rows.push(["guard", &guard.name, &format!("{:?}", guard.state), &of_guard(guard)]);
+        }
     }
     for incident in status.kill_switch.iter().flat_map(|kill| &kill.incidents) {
         let message = format!(
@@ -78,4 +82,13 @@ fn rows(status: &ArbBotStatus, running: bool) -> Rows {
         rows.push(["incident", &incident.id, &format!("{:?}", incident.phase), &message]);
     }
     rows
+}
+
+fn of_guard(guard: &GuardStatus) -> String {
+    let GuardStatus { metric, action, value, threshold, since, .. } = guard;
+    let said = format!("{metric} was {value} at {}, the threshold is {threshold}; its action is {action}", since.0);
+    match &guard.incident {
+        Some(incident) => format!("{said}; to release: spec.killSwitch.release {incident}"),
+        None => format!("{said}; it ends by itself"),
+    }
 }

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use arbbot_crds::arbbot::{ArbBot, KillAction};
 use arbbot_crds::arbpolicy::ArbPolicy;
-use arbbot_crds::control::{Engagement, Restriction, is_released};
+use arbbot_crds::control::{Engagement, GUARD_SOURCE, Restriction, is_released};
 use arbbot_crds::incident::{IncidentId, uid8};
 use arbbot_crds::status::{IncidentPhase, IncidentStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::execution::proof::Proof;
-use crate::ledger::IncidentRecord;
+use crate::ledger::{GuardTrip, IncidentRecord};
 
 /// Every open latch. The OR of ledger, status and every live source: losing one of them releases nothing.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +20,8 @@ pub struct Latches {
     released: BTreeSet<IncidentId>,
     /// Counts the incidents that ever began in this process.
     began: u64,
+    /// The ledger did not take a release that a person has asked for, so it is none yet.
+    is_release_refused: bool,
 }
 
 impl Latches {
@@ -28,7 +30,7 @@ impl Latches {
     pub fn recovered(incidents: Vec<IncidentRecord>, released: Vec<IncidentId>) -> Self {
         let began = u64::try_from(incidents.len()).unwrap_or(u64::MAX);
         let open = incidents.into_iter().map(|incident| (incident.id.clone(), incident)).collect();
-        Self { open, released: released.into_iter().collect(), began }
+        Self { open, released: released.into_iter().collect(), began, is_release_refused: false }
     }
 
     /// Takes in the latches that status remembers and the ledger may have lost. Returns those that are new here.
@@ -102,6 +104,38 @@ impl Latches {
         changed
     }
 
+    /// Takes in the kill of a guard of the bot. Returns the record, where it is new or changed.
+    pub fn engage_by_guard(&mut self, trip: &GuardTrip, now: Timestamp) -> Option<IncidentRecord> {
+        let id = trip.incident.clone()?;
+        if self.released.contains(&id) {
+            return None;
+        }
+        if let Some(open) = self.open.get_mut(&id) {
+            // The kill switch was engaged in the same generation: one incident, and the stronger action.
+            let rises = open.action < KillAction::Flatten;
+            if rises {
+                (open.action, open.phase) = (KillAction::Flatten, IncidentPhase::CancellingOrders);
+            }
+            return rises.then(|| open.clone());
+        }
+        let GuardTrip { guard, metric, value, threshold, .. } = trip;
+        let record = IncidentRecord {
+            id: id.clone(),
+            source: format!("{GUARD_SOURCE}{guard}"),
+            action: KillAction::Flatten,
+            reason: format!("{metric} was {}, tripAt is {threshold}", value.round_dp(4).normalize()),
+            engaged_at: now,
+            phase: IncidentPhase::CancellingOrders,
+            // The kill switch of the bot is another source, and opens another incident.
+            source_engaged: false,
+            orders_cancelled_at: None,
+            flat_at: None,
+        };
+        self.open.insert(id, record.clone());
+        self.began += 1;
+        Some(record)
+    }
+
     /// Follows the saga. Returns the records that changed.
     pub fn progress(&mut self, proof: &Proof) -> Vec<IncidentRecord> {
         let mut changed = Vec::new();
@@ -136,6 +170,17 @@ impl Latches {
             .filter(|record| record.phase == IncidentPhase::Finished && is_released(&record.id, bot, policies))
             .map(|record| record.id.clone())
             .collect()
+    }
+
+    /// Notes whether the ledger did not take a release.
+    pub fn release_refused(&mut self, is: bool) {
+        self.is_release_refused = is;
+    }
+
+    /// Whether a release that a person has asked for is none yet, because the ledger did not take it.
+    #[must_use]
+    pub fn is_release_refused(&self) -> bool {
+        self.is_release_refused
     }
 
     /// Ends a latch, once its release is durable.
@@ -216,6 +261,7 @@ mod tests {
         latches.status().into_iter().map(|incident| incident.id).collect()
     }
 
+    /// Invariant 2. Proven by mutation: `observe` dropping what is no longer engaged.
     #[test]
     fn a_latch_outlives_its_source() {
         let mut latches = Latches::default();
@@ -256,6 +302,37 @@ mod tests {
         assert_eq!(ids(&lost), ["aaaaaaaa-3"]);
         let mut released = Latches::recovered(Vec::new(), vec!["aaaaaaaa-3".parse().unwrap()]);
         assert!(released.remember(&status).is_empty());
+    }
+
+    fn trip(id: &str) -> GuardTrip {
+        GuardTrip {
+            guard: "loss".into(),
+            metric: arbbot_crds::guards::GuardMetric::DailyLossPercent,
+            action: arbbot_crds::guards::GuardAction::Kill,
+            value: rust_decimal::Decimal::TWO,
+            threshold: rust_decimal::Decimal::ONE,
+            tripped_at: Timestamp::UNIX_EPOCH,
+            incident: id.parse().ok(),
+        }
+    }
+
+    #[test]
+    fn a_guards_kill_is_an_incident_of_its_own_and_the_switch_opens_another() {
+        let mut latches = Latches::default();
+        let now = Timestamp::UNIX_EPOCH;
+        let record = latches.engage_by_guard(&trip("aaaaaaaa-3"), now).unwrap();
+        assert_eq!((record.source.as_str(), record.action), ("guard/loss", KillAction::Flatten));
+        assert_eq!(latches.engage_by_guard(&trip("aaaaaaaa-3"), now), None, "it is open");
+        latches.observe(&[], now);
+        latches.observe(&[engaged("aaaaaaaa-4")], now);
+        assert_eq!(ids(&latches), ["aaaaaaaa-3", "aaaaaaaa-4"]);
+        latches.release(&"aaaaaaaa-3".parse().unwrap());
+        assert_eq!(latches.engage_by_guard(&trip("aaaaaaaa-3"), now), None, "it was released");
+        // In the generation of a kill that is open it is the same incident, and flattens.
+        let mut both = Latches::default();
+        both.observe(&[Engagement { action: KillAction::CancelOrders, ..engaged("aaaaaaaa-3") }], now);
+        let record = both.engage_by_guard(&trip("aaaaaaaa-3"), now).unwrap();
+        assert_eq!((record.source.as_str(), record.action), ("ArbBot/carry", KillAction::Flatten));
     }
 
     #[test]

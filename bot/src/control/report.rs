@@ -12,6 +12,7 @@ use arbbot_crds::status::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use rust_decimal::Decimal;
 
+use crate::books::BooksView;
 use crate::control::lease::Standing;
 use crate::exchange::{Link, SessionFacts};
 use crate::execution::engine::View;
@@ -35,6 +36,8 @@ pub struct ControlFacts {
     pub orphaned: Vec<String>,
     /// `spec.killSwitch.release`.
     pub release: String,
+    /// The ledger did not take a release, so it is none yet.
+    pub is_release_refused: bool,
     pub claim: Claim,
     pub standing: Option<Standing>,
 }
@@ -55,6 +58,7 @@ pub struct Facts<'a> {
     pub control: &'a ControlFacts,
     pub session: &'a SessionFacts,
     pub view: &'a View,
+    pub books: &'a BooksView,
     pub in_force: &'a Control,
     pub contact: Contact,
     pub restrictions: &'a [Restriction],
@@ -115,7 +119,7 @@ pub fn compose(facts: Facts<'_>, conditions: &mut Vec<Condition>, now: &Time) ->
 }
 
 fn bot_status(facts: Facts<'_>) -> BotStatus {
-    let Facts { control, session, view, ledger, pod_uid, node, .. } = facts;
+    let Facts { control, session, view, books, ledger, pod_uid, node, .. } = facts;
     let up = |link| match view.links.iter().find(|(l, _)| *l == link) {
         Some((_, None)) => LinkState::Up,
         _ => LinkState::Down,
@@ -125,6 +129,8 @@ fn bot_status(facts: Facts<'_>) -> BotStatus {
         applied_policies: control.policies.clone(),
         execution: session.execution,
         effective_mode: Some(under_contact(facts.lasting().mode(), facts.contact())),
+        risk_level: Some(risk_level(facts)),
+        guards: view.guards.shown.iter().map(|guard| guard.status.clone()).collect(),
         open_orders: Some(view.open_orders),
         position: Some(PositionStatus {
             future_contracts: view.future_owned_contracts.normalize().to_string(),
@@ -133,7 +139,9 @@ fn bot_status(facts: Facts<'_>) -> BotStatus {
             leverage: format!("{:.4}", view.leverage.round_dp(4)),
             dust: if view.dust_base.is_zero() { String::new() } else { view.dust_base.normalize().to_string() },
         }),
-        pnl: view.pnl_quote.map(|pnl| PnlStatus { total_quote: money(pnl), fees_quote: money(view.fees_quote) }),
+        pnl: view
+            .pnl_quote
+            .map(|pnl| PnlStatus { total_quote: money(pnl + books.funding_quote), fees_quote: money(view.fees_quote) }),
         account: session.account.clone(),
         links: Some(LinksStatus {
             endpoint: session.endpoint.clone(),
@@ -152,6 +160,18 @@ fn bot_status(facts: Facts<'_>) -> BotStatus {
         pod_uid: Some(pod_uid.to_owned()),
         node: Some(node.to_owned()),
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+    }
+}
+
+/// How much the bot may still do, as docs/guards.md defines it.
+pub(crate) fn risk_level(facts: Facts<'_>) -> u8 {
+    let mode = under_contact(facts.lasting().mode(), facts.contact());
+    match mode {
+        _ if mode == EffectiveMode::Flatten || !facts.control.incidents.is_empty() => 4,
+        EffectiveMode::Halted => 3,
+        EffectiveMode::ReduceOnly | EffectiveMode::Drain => 2,
+        _ if !facts.view.guards.shown.is_empty() => 1,
+        _ => 0,
     }
 }
 

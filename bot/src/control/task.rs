@@ -22,6 +22,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::api::DynamicObject;
 use kube::runtime::watcher;
+use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive as _;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -33,9 +35,10 @@ use crate::control::observed::Observed;
 use crate::control::report::{Claim, ControlFacts};
 use crate::execution::drain::{Demand, Terms};
 use crate::execution::engine::{ControlChange, Event, Params, View};
-use crate::ledger::Ledger;
+use crate::ledger::{GuardTrip, Ledger};
 use crate::risk::Gate;
 use crate::risk::gate::{PolicyVersion, Slot};
+use crate::strategy::funding_carry::edge::Terms as CarryTerms;
 use crate::telemetry::metrics::Metrics;
 
 /// What of the seen objects decides the control; as long as it is equal, nothing is computed again.
@@ -80,6 +83,8 @@ pub struct ControlTask {
     pub engine: mpsc::Sender<Event>,
     pub view: watch::Receiver<View>,
     pub rounds: mpsc::Receiver<Round>,
+    /// Trips of guards that kill.
+    pub guard_kills: mpsc::Receiver<GuardTrip>,
     pub facts: watch::Sender<ControlFacts>,
     /// The spec in force, for the parts that other tasks follow (endpoints, log level, timeouts).
     pub spec: watch::Sender<ArbBot>,
@@ -97,8 +102,8 @@ struct State {
     releases: u64,
     /// A release that the engine has not yet heard of.
     release_unheard: bool,
-    /// A release that the disk did not take; tried again with every contact.
-    release_failed: bool,
+    /// Progress of an incident that the disk did not take; tried again in the same way.
+    progress_failed: bool,
 }
 
 impl ControlTask {
@@ -111,7 +116,7 @@ impl ControlTask {
             standing: None,
             releases: 0,
             release_unheard: false,
-            release_failed: false,
+            progress_failed: false,
         };
         loop {
             let changed = tokio::select! {
@@ -119,6 +124,10 @@ impl ControlTask {
                 () = shutdown.cancelled() => return,
                 event = bots.next() => self.bot_event(&mut state, event),
                 event = policies.next() => self.policy_event(&mut state, event),
+                Some(trip) = self.guard_kills.recv() => {
+                    self.guard_kill(&mut state, &trip).await;
+                    false
+                }
                 Some(round) = self.rounds.recv() => {
                     if self.round(&mut state, round) {
                         self.recompute(&mut state).await;
@@ -285,6 +294,7 @@ impl ControlTask {
             orphaned: self.latches.orphaned(bot, all),
             claim,
             release: bot.spec.kill_switch.release.clone(),
+            is_release_refused: self.latches.is_release_refused(),
             standing: self.facts.borrow().standing.clone(),
         };
         if facts.unreadable != self.facts.borrow().unreadable {
@@ -312,6 +322,10 @@ fn key(bot: &ArbBot, policies: &[ArbPolicy]) -> Key {
     }
 }
 
+fn hours(duration: Duration) -> Decimal {
+    Decimal::from(duration.as_secs()) / Decimal::from(3600)
+}
+
 /// What of the spec the engine needs.
 #[must_use]
 pub fn params(bot: &ArbBot) -> Params {
@@ -322,6 +336,13 @@ pub fn params(bot: &ArbBot) -> Params {
         max_rest: carry.orders.max_rest.0.max(Duration::from_secs(1)),
         kill_slippage_bps: bot.spec.kill_switch.slippage_bps.0,
         kill_deadline: bot.spec.kill_switch.deadline.0,
+        carry: CarryTerms {
+            min_edge_bps: carry.entry.min_edge_bps.0,
+            horizon_hours: hours(carry.entry.horizon.0),
+            min_samples: carry.entry.min_samples.max(1).into(),
+            max_negative_hours: hours(carry.exit.max_negative_funding.0).ceil().to_usize().unwrap_or(usize::MAX).max(1),
+            min_collateral_ratio: carry.collateral.min_ratio.0,
+        },
         drain: Terms { timeout: bot.spec.drain_timeout.0, on_timeout: bot.spec.on_drain_timeout },
     }
 }

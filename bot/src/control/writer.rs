@@ -19,10 +19,11 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::books::BooksView;
 use crate::clock::Clock;
 use crate::control::file::state::{StateError, StatusFile};
-use crate::control::lease::CALL;
-use crate::control::report::{ControlFacts, Facts, compose};
+use crate::control::lease::{CALL, Standing};
+use crate::control::report::{ControlFacts, Facts, compose, risk_level};
 use crate::exchange::SessionFacts;
 use crate::execution::engine::View;
 use crate::ledger::Ledger;
@@ -58,6 +59,7 @@ pub struct StatusTask {
     pub control: watch::Receiver<ControlFacts>,
     pub session: watch::Receiver<SessionFacts>,
     pub view: watch::Receiver<View>,
+    pub books: watch::Receiver<BooksView>,
     pub metrics: Metrics,
 }
 
@@ -80,7 +82,7 @@ impl StatusTask {
             }
             log_transitions(&mut logged, &conditions);
             let mut pause = LOOK_EVERY;
-            if is_acknowledged || stopping {
+            if (is_acknowledged || stopping) && !self.is_silent() {
                 let next = match stopping {
                     true => pace.last(&status),
                     false => pace.next(&status, engine_is_behind, self.clock.boottime()),
@@ -124,17 +126,24 @@ impl StatusTask {
         }
     }
 
+    /// A bot without its ledger may not be the only one of its ArbBot: it says nothing before it is the trader.
+    fn is_silent(&self) -> bool {
+        self.ledger.is_unread() && !matches!(self.control.borrow().standing, Some(Standing::Trader { .. }))
+    }
+
     fn compose(&mut self, conditions: &mut Vec<Condition>) -> Composed {
         // The gate last: what the control task has published was in force there before, never later.
         let control = self.control.borrow_and_update().clone();
         let session = self.session.borrow_and_update().clone();
         let view = self.view.borrow_and_update().clone();
+        let books = self.books.borrow().clone();
         let (in_force, contact) = self.gate.current();
         let restrictions = self.gate.restrictions();
         let facts = Facts {
             control: &control,
             session: &session,
             view: &view,
+            books: &books,
             in_force: &in_force,
             contact,
             restrictions: &restrictions,
@@ -142,6 +151,9 @@ impl StatusTask {
             pod_uid: &self.pod_uid,
             node: &self.node,
         };
+        self.metrics.risk_level.set(risk_level(facts).into());
+        self.metrics.fills_outstanding.set(i64::try_from(books.outstanding).unwrap_or(i64::MAX));
+        self.metrics.books_problem.set(books.problem.is_some().into());
         let status = compose(facts, conditions, &Time(self.clock.now()));
         Composed {
             status,

@@ -14,7 +14,7 @@ pub mod session;
 mod task;
 mod tls;
 pub mod transport;
-mod websocket;
+pub(crate) mod websocket;
 mod wire;
 
 #[cfg(test)]
@@ -29,6 +29,7 @@ pub use rest::{Coinbase, PublicRest, manual};
 pub use session::{Connector, Session, SessionError, Settings};
 pub use task::SessionTask;
 pub use transport::{Dial, Transport};
+pub use wire::new_order;
 
 /// Its name in the spec and in the ledger.
 pub const NAME: &str = "coinbase";

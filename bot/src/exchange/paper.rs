@@ -4,6 +4,7 @@
 mod account;
 mod market;
 mod session;
+mod source;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -12,20 +13,22 @@ mod venue;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arbbot_crds::arbbot::{PAPER_ACCOUNT, Paper as Terms, PaperFees};
+use arbbot_crds::ArbBot;
+use arbbot_crds::arbbot::{PAPER_ACCOUNT, PaperFees};
 use arc_swap::ArcSwapOption;
 use k8s_openapi::jiff::Timestamp;
 use rust_decimal::dec;
 use tokio::sync::mpsc;
 
 pub use self::account::FeeSchedule;
-pub use self::session::PaperTask;
+pub use self::session::{PaperTask, relay};
+pub use self::source::{Recorded, Source};
 use self::store::Store;
 pub use self::store::StoreError;
 use self::venue::Venue;
-use super::venue::PublicRest;
 use super::{
-    Exchange, ExchangeError, Holdings, KeyPermissions, MarketEvent, OrderState, Placed, Product, Touch, VenueEvent,
+    Exchange, ExchangeError, FeeRates, Fill, Holdings, KeyPermissions, MarketEvent, OrderState, Placed, Product, Touch,
+    VenueEvent,
 };
 use crate::clock::Clock;
 use crate::risk::Cleared;
@@ -39,7 +42,7 @@ pub struct Paper {
     state: Mutex<State>,
     clock: Clock,
     /// Market data of the session that is open.
-    data: ArcSwapOption<PublicRest>,
+    data: ArcSwapOption<Source>,
     /// Where the changes of orders go.
     told: mpsc::UnboundedSender<VenueEvent>,
 }
@@ -51,20 +54,20 @@ struct State {
 }
 
 impl Paper {
-    /// Opens the account in a directory, or a new one with the balance of the spec. What becomes of its orders is told
-    /// to the receiver.
+    /// Opens the account of a bot in a directory, or a new one with the balance of its spec. What becomes of its orders is
+    /// told to the receiver.
     ///
     /// # Errors
     /// The file cannot be read or written.
     pub fn open(
         dir: &Path,
-        terms: &Terms,
-        products: [String; 2],
+        bot: &ArbBot,
         clock: Clock,
     ) -> Result<(Arc<Self>, mpsc::UnboundedReceiver<VenueEvent>), StoreError> {
+        let terms = bot.spec.paper.clone().unwrap_or_default();
         let (store, book) = Store::open(PathBuf::from(dir).join(FILE), terms.balance.0)?;
         let (told, hears) = mpsc::unbounded_channel();
-        let venue = Venue::new(products, book, FeeSchedule::from(&terms.fees));
+        let venue = Venue::new(bot.spec.products(), book, FeeSchedule::from(&terms.fees));
         let state = Mutex::new(State { venue, store });
         Ok((Arc::new(Self { state, clock, data: ArcSwapOption::empty(), told }), hears))
     }
@@ -74,12 +77,12 @@ impl Paper {
         self.state().venue.fees = FeeSchedule::from(fees);
     }
 
-    /// Market data comes from this session from now on; None: there is none.
-    pub fn use_data(&self, data: Option<Arc<PublicRest>>) {
+    /// Market data comes from there from now on; None: there is none.
+    pub fn use_data(&self, data: Option<Source>) {
         if data.is_none() {
             self.hear(MarketEvent::Lost);
         }
-        self.data.store(data);
+        self.data.store(data.map(Arc::new));
     }
 
     /// Takes in what the market data tells.
@@ -105,7 +108,7 @@ impl Paper {
 
     /// The venue's time.
     fn now(&self) -> Timestamp {
-        self.data.load().as_ref().map_or_else(|| self.clock.now(), |data| data.venue_clock().now())
+        self.data.load().as_ref().and_then(|data| data.now()).unwrap_or_else(|| self.clock.now())
     }
 
     /// Changes the venue; what changed is durable before anybody hears of it, unless the disk fails.
@@ -123,7 +126,7 @@ impl Paper {
         result
     }
 
-    fn data(&self) -> Result<Arc<PublicRest>, ExchangeError> {
+    fn data(&self) -> Result<Arc<Source>, ExchangeError> {
         self.data.load_full().ok_or(ExchangeError::NoSession)
     }
 }
@@ -148,7 +151,11 @@ impl Exchange for Paper {
     }
 
     async fn product(&self, id: &str) -> Result<Product, ExchangeError> {
-        let product = self.data()?.product(id).await?;
+        let mut product = self.data()?.product(id).await?;
+        if let Some(future) = &mut product.future {
+            // On paper a position is settled when it is closed.
+            future.settlement_price = None;
+        }
         let listed = product.clone();
         self.act(move |venue, now| venue.list(listed, now));
         Ok(product)
@@ -157,7 +164,7 @@ impl Exchange for Paper {
     async fn orders(&self, products: &[String], since: Option<Timestamp>) -> Result<Vec<OrderState>, ExchangeError> {
         // The engine mixes times of both clocks here: the earlier of the two readings misses nothing.
         let data = self.data()?;
-        let since = since.map(|since| since.min(data.venue_clock().of(since)));
+        let since = since.map(|since| since.min(data.venue_time(since)));
         Ok(self.act(|venue, now| {
             venue.advance(now);
             venue.orders_since(products, since)
@@ -172,6 +179,20 @@ impl Exchange for Paper {
         found.ok_or_else(|| ExchangeError::BadRequest {
             call: "order".to_owned(),
             message: format!("there is no order {order_id} on this paper account"),
+        })
+    }
+
+    async fn fills(&self, order_ids: &[String]) -> Result<Vec<Fill>, ExchangeError> {
+        Ok(self.state().venue.fills(order_ids))
+    }
+
+    async fn fee_rates(&self) -> Result<FeeRates, ExchangeError> {
+        let FeeSchedule { spot, future } = self.state().venue.fees;
+        Ok(FeeRates {
+            spot_maker: spot.maker,
+            spot_taker: spot.taker,
+            future_maker: future.maker,
+            future_taker: future.taker,
         })
     }
 
@@ -195,7 +216,7 @@ impl Exchange for Paper {
         }
         let mut order = cleared.order().clone();
         if let super::OrderKind::PostOnly { expires_at, .. } = &mut order.kind {
-            *expires_at = data.venue_clock().of(*expires_at);
+            *expires_at = data.venue_time(*expires_at);
         }
         Ok(self.act(|venue, now| venue.place(&order, now)))
     }

@@ -9,12 +9,13 @@ use arbbot_crds::arbbot::OnDrainTimeout;
 use arbbot_crds::control::{Duty, Entry, Restriction};
 use arbbot_crds::status::{DrainPhase, DrainStatus};
 use k8s_openapi::jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// What a drain that an earlier process began has left at least: how long nobody closed anything, no status says.
 const LEFT_AFTER_A_RESTART: Duration = Duration::from_secs(60);
 
 /// Who demands a drain, and who holds it up.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Demand {
     /// Source of the drain, for example `spec.mode` or `ArbPolicy/desk`.
     pub source: String,
@@ -33,7 +34,7 @@ impl Demand {
 }
 
 /// What a drain may take, and what follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
     pub timeout: Duration,
     pub on_timeout: OnDrainTimeout,

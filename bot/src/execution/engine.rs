@@ -4,11 +4,15 @@
 //! the control task, before the engine hears of it.
 
 mod act;
+mod carry;
 mod event;
+mod figures;
+mod in_force;
 mod leg;
 mod order;
 mod reconcile;
 mod snapshot;
+mod start;
 mod view;
 
 #[cfg(test)]
@@ -21,19 +25,23 @@ use arbbot_crds::status::{DrainStatus, EffectiveMode};
 use k8s_openapi::jiff::Timestamp;
 use rust_decimal::Decimal;
 
-use crate::exchange::{Holdings, Link, VenueEvent};
+use crate::exchange::{Holdings, Link, Touch, VenueEvent};
 use crate::execution::drain::Drain;
 use crate::execution::orders::{Order, Orders, State};
 use crate::execution::proof::Proof;
 use crate::risk::Exposure;
 use crate::risk::exposure::Leg;
 use crate::risk::gate::Contact;
+use carry::Carry;
 use leg::LegState;
-use reconcile::Mismatch;
+use reconcile::{Mismatch, Strangers, Unowned};
 
+pub use carry::CarryView;
 pub use event::{Command, ControlChange, Event, Identity, Now, Params, Snapshot};
-pub use reconcile::Reconciliation;
-pub use view::{DRAIN_TIMEOUT, View};
+pub use in_force::InForce;
+pub use reconcile::{ACCOUNT, Reconciliation};
+pub use start::Start;
+pub use view::{DRAIN_TIMEOUT, LimitExceeded, Remaining, View};
 
 /// Why a connection is down before it was first opened.
 pub const NOT_YET_CONNECTED: &str = "not yet connected";
@@ -66,12 +74,15 @@ pub struct Engine {
     spot: LegState,
     future: LegState,
     holdings: Option<Holdings>,
+    /// Futures collateral at the snapshot before the last, in quote currency.
+    collateral_before: Decimal,
     links: BTreeMap<Link, Option<String>>,
     owned_since: Option<Timestamp>,
-    foreign_orders: u32,
+    strangers: Strangers,
     proof: Proof,
     reconciliation: Reconciliation,
     mismatch: Option<Mismatch>,
+    unowned: Unowned,
     /// When what the bot owns last changed.
     filled_at: Duration,
     snapshot_asked: Option<Duration>,
@@ -95,6 +106,7 @@ pub struct Engine {
     last_refusal: Option<String>,
     /// The exchange does not know a product of this bot.
     no_product: Option<String>,
+    carry: Carry,
 }
 
 impl Engine {
@@ -116,12 +128,14 @@ impl Engine {
             spot: LegState::new(),
             future: LegState::new(),
             holdings: None,
+            collateral_before: Decimal::ZERO,
             links: [Link::Rest, Link::MarketWebSocket, Link::UserWebSocket].map(down).into(),
             owned_since,
-            foreign_orders: 0,
+            strangers: Strangers::default(),
             proof: Proof::default(),
             reconciliation: Reconciliation::Pending,
             mismatch: None,
+            unowned: Unowned::default(),
             filled_at: Duration::ZERO,
             snapshot_asked: None,
             next_snapshot: Duration::ZERO,
@@ -138,6 +152,7 @@ impl Engine {
             behind_since: None,
             last_refusal: None,
             no_product: None,
+            carry: Carry::default(),
         }
     }
 
@@ -145,6 +160,20 @@ impl Engine {
     #[must_use]
     pub fn resuming(mut self, drain: Option<DrainStatus>) -> Self {
         self.drain_before = drain;
+        self
+    }
+
+    /// Fresh best prices of a product.
+    #[must_use]
+    pub fn touch(&self, product: &str, now: Now) -> Option<Touch> {
+        let leg = if product == self.id.spot_product { &self.spot } else { &self.future };
+        leg.touch(now.boot)
+    }
+
+    /// The engine, knowing the funding rates of the hours that its ledger remembers.
+    #[must_use]
+    pub fn remembering(mut self, rates: impl IntoIterator<Item = (Timestamp, Decimal)>) -> Self {
+        self.carry = Carry::recovered(rates);
         self
     }
 
@@ -179,6 +208,7 @@ impl Engine {
                 self.not_in_the_book(&client_order_id, now);
                 self.end(&client_order_id, State::NotPlaced, commands);
             }
+            Event::Fees(result) => self.carry.fees(result, now.boot),
             Event::Snapshot(result) => self.snapshot(*result, now, commands),
         }
     }

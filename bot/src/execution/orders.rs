@@ -21,7 +21,7 @@ use crate::execution::kill::STUCK_AFTER;
 use crate::ledger::{OrderRecord, RecordStatus};
 use crate::risk::Class;
 
-pub use self::id::{ClientOrderId, mint_id, parse_id};
+pub use self::id::{ClientOrderId, mint_id, of_a_bot, parse_id};
 pub use self::order::{Order, State};
 
 /// How long after its token expired an order that no listing shows counts as not placed (SAFETY §4).
@@ -32,25 +32,29 @@ const NOT_PLACED_LISTINGS: u32 = 2;
 const CANCEL_AGAIN: Duration = Duration::from_secs(1);
 /// How long the user channel has to say what became of an order that takes, before it is asked for.
 const QUERY_AFTER: Duration = Duration::from_millis(300);
-/// How long an order that has ended is looked at like any other: the rate of orders counts a minute back.
-const RECENT: Duration = Duration::from_secs(120);
+/// How long it is remembered when an order was minted: the rate of orders counts a minute back.
+const RATED: Duration = Duration::from_secs(120);
 /// How long an order that has ended is kept by itself: far longer than any news of it is late.
 const KEPT: Duration = Duration::from_secs(3600);
 
 /// All orders of the bot, by client order id. What is asked at every tick looks at few of them.
 #[derive(Clone, Debug, Default)]
 pub struct Orders {
-    /// Those that may still do something, and those that ended just now.
+    /// Those that may still do something, and those that ended since [`settle`](Self::settle) was called last.
     open: BTreeMap<String, Order>,
     /// Those that ended less than [`KEPT`] ago, for late news.
     ended: BTreeMap<String, Order>,
+    /// When each order was minted that is younger than [`RATED`].
+    minted: Vec<Duration>,
     /// Over all that are not open.
     totals: Totals,
     settled: Settled,
 }
 
 impl Orders {
+    /// Takes in an order that has just been minted.
     pub fn insert(&mut self, order: Order) {
+        self.minted.push(order.minted_at);
         self.open.insert(order.order.client_order_id.clone(), order);
     }
 
@@ -62,7 +66,7 @@ impl Orders {
     pub fn get_mut(&mut self, client_order_id: &str) -> Option<&mut Order> {
         if let Some(order) = self.ended.remove(client_order_id) {
             self.totals.take_away(&order);
-            self.insert(order);
+            self.open.insert(client_order_id.to_owned(), order);
         }
         self.open.get_mut(client_order_id)
     }
@@ -90,21 +94,25 @@ impl Orders {
         self.totals.fees_quote() + self.open.values().map(|order| order.fees_quote).sum::<Decimal>()
     }
 
-    /// Keeps only the totals of the orders that ended long ago. One that never was at the venue leaves nothing: should
+    /// Puts what has ended aside, and keeps only the totals of the orders that ended long ago. One that never was at the venue leaves nothing: should
     /// the venue show it after all, it is news.
     pub fn settle(&mut self, now: Duration) {
-        let Self { open, ended, totals, settled } = self;
+        let Self { open, ended, minted, totals, settled } = self;
+        minted.retain(|at| now < *at + RATED);
         open.retain(|id, order| {
-            if !order.state.is_terminal() || now < *order.ended_at.get_or_insert(now) + RECENT {
+            if !order.state.is_terminal() {
                 return true;
             }
+            order.ended_at.get_or_insert(now);
             totals.add(order);
             ended.insert(id.clone(), order.clone());
             false
         });
         ended.retain(|id, order| {
-            let ended_at = *order.ended_at.get_or_insert(now);
-            let Some(id) = parse_id(id).filter(|_| now >= ended_at + KEPT) else { return true };
+            if now < *order.ended_at.get_or_insert(now) + KEPT {
+                return true;
+            }
+            let Some(id) = parse_id(id) else { return true };
             if matches!(order.state, State::Venue(_)) {
                 settled.take(id);
             } else {
@@ -130,10 +138,10 @@ impl Orders {
         self.open.values().filter(move |order| order.order.product == product)
     }
 
-    /// Orders minted since then, which is not longer ago than orders are [`RECENT`].
+    /// Orders minted since then, which is not longer ago than [`RATED`].
     #[must_use]
     pub fn minted_since(&self, since: Duration) -> u32 {
-        let count = self.open.values().filter(|order| order.minted_at >= since).count();
+        let count = self.minted.iter().filter(|at| **at >= since).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
@@ -163,11 +171,11 @@ impl Orders {
             kind: OrderKind::Market,
         };
         let mut adopted = Order::intended(order, class, epoch, now);
-        // It was minted by an earlier process: it counts for no rate of this one.
+        // It was minted by an earlier process, nobody knows when: it counts for no rate of this one.
         adopted.minted_at = Duration::ZERO;
         adopted.adopted = true;
         adopted.apply(seen);
-        self.insert(adopted);
+        self.open.insert(seen.client_order_id.clone(), adopted);
     }
 
     /// The orders that the ledger remembers. One without an end is unknown until the venue shows it.
@@ -208,11 +216,14 @@ impl Orders {
                 RecordStatus::Expired => State::Venue(OrderStatus::Expired),
                 RecordStatus::Failed => State::Venue(OrderStatus::Failed),
             };
-            if recovered.state.is_terminal() && age >= RECENT {
+            if age < RATED {
+                orders.minted.push(recovered.minted_at);
+            }
+            if recovered.state.is_terminal() {
                 orders.totals.add(&recovered);
                 orders.ended.insert(record.client_order_id.clone(), recovered);
             } else {
-                orders.insert(recovered);
+                orders.open.insert(record.client_order_id.clone(), recovered);
             }
         }
         orders

@@ -1,70 +1,115 @@
-//! Backup while a bot runs, and restore while none does.
+//! Backup while a bot runs, and restore while none does. A backup is a file of SQLite, whatever the ledger is.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::store::Store;
-use super::verify::verify_file;
-use super::{FILE, LedgerError, LedgerHead, file_error, lock, set_aside};
+use super::opening::{Lock, set_file_aside, with_suffix};
+use super::place::{Place, Source};
+use super::store::{Access, Store};
+use super::verify::{verify_now, verify_source};
+use super::{FILE, LedgerError, LedgerHead, file_error};
 
 /// What a restore did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restored {
     pub head: LedgerHead,
     /// Where the ledger is that was there before.
-    pub replaced: Option<PathBuf>,
+    pub replaced: Option<String>,
 }
 
-/// Copies the ledger of a directory into a new file, as it is at one moment, and verifies the copy. A bot may run
+/// Copies a ledger of either kind into a new file, as it is at one moment, and verifies the copy. A bot may run
 /// meanwhile. Returns the head of the copy.
 ///
 /// # Errors
-/// There is no ledger, the target exists, the disk fails, or the ledger is damaged.
-pub async fn backup(dir: &Path, target: &Path) -> Result<LedgerHead, LedgerError> {
+/// There is no ledger, the target exists, the disk or the server fails, or the ledger is damaged.
+pub async fn backup(place: impl Into<Place>, target: &Path) -> Result<LedgerHead, LedgerError> {
     if target.exists() {
         return Err(LedgerError::Exists { path: target.to_owned() });
     }
-    put(&dir.join(FILE), target).await
+    put(&place.into().source()?, target).await
 }
 
-/// Puts a backup in the place of the ledger of a directory. The ledger that was there is kept under another name.
+/// Puts a backup in the place of a ledger of either kind. The ledger that was there is kept under another name.
 ///
 /// # Errors
-/// A bot has the ledger open, the backup is not whole, or the disk fails; then nothing is changed.
-pub async fn restore(dir: &Path, backup: &Path, now: Timestamp) -> Result<Restored, LedgerError> {
+/// A bot has the ledger open, the backup is not whole, or the disk or the server fails; then nothing is changed.
+pub async fn restore(place: impl Into<Place>, backup: &Path, now: Timestamp) -> Result<Restored, LedgerError> {
+    let place = place.into();
+    let source = place.source()?;
     if !backup.exists() {
-        return Err(LedgerError::Missing { path: backup.to_owned() });
+        return Err(LedgerError::Missing { ledger: backup.display().to_string() });
     }
+    match (&place, &source) {
+        (_, Source::File(path)) => restore_file(path, &source, backup, now).await,
+        (Place::Directory(dir), Source::Server(_)) => {
+            // A bot's journal is in its directory, and so is its lock.
+            let _lock = Lock::take(dir, &source)?;
+            restore_on_server(&source, backup, now).await
+        }
+        (Place::Server(_), Source::Server(_)) => restore_on_server(&source, backup, now).await,
+    }
+}
+
+async fn restore_file(path: &Path, source: &Source, backup: &Path, now: Timestamp) -> Result<Restored, LedgerError> {
+    let dir = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(dir).map_err(|cause| file_error(dir, "create the ledger's directory", cause))?;
-    let path = dir.join(FILE);
-    let _lock = lock(dir, &path)?;
+    let _lock = Lock::take(dir, source)?;
     let staged = dir.join(format!("{FILE}.restoring"));
     remove_if_there(&staged)?;
-    let head = put(backup, &staged).await?;
-    let replaced = if path.exists() { Some(set_aside(&path, "replaced", now)?) } else { None };
-    rename(&staged, &path)?;
-    Ok(Restored { head, replaced })
+    let head = put(&Source::File(backup.to_owned()), &staged).await?;
+    let replaced = if path.exists() { Some(set_file_aside(path, "replaced", now)?) } else { None };
+    rename(&staged, path)?;
+    Ok(Restored { head, replaced: replaced.map(|kept| kept.display().to_string()) })
+}
+
+/// In one transaction: a server that fails has the ledger that was there.
+async fn restore_on_server(source: &Source, backup: &Path, now: Timestamp) -> Result<Restored, LedgerError> {
+    let backup = Source::File(backup.to_owned());
+    let head = verify_source(&backup).await?;
+    let mut file = Store::connect(&backup, Access::Read).await?;
+    let mut store = Store::connect(source, Access::Create).await?;
+    let restored = async {
+        let mut from = file.begin().await?;
+        let mut to = store.begin().await?;
+        let replaced = to.set_aside("replaced", now).await?;
+        to.prepare_server().await?;
+        from.copy_into(&mut to).await?;
+        let copied = verify_now(&mut to).await?;
+        if copied != head {
+            let problem = "the copy is not what the backup is".to_owned();
+            return Err(LedgerError::Tampered { ledger: to.ledger(), entry: copied.entries, problem });
+        }
+        to.commit().await?;
+        from.rollback().await?;
+        Ok(Restored { head, replaced })
+    };
+    let restored = restored.await;
+    store.close().await;
+    file.close().await;
+    restored
 }
 
 /// A whole and verified copy under the target's name, or nothing under it.
-async fn put(source: &Path, target: &Path) -> Result<LedgerHead, LedgerError> {
-    if !source.exists() {
-        return Err(LedgerError::Missing { path: source.to_owned() });
+async fn put(source: &Source, target: &Path) -> Result<LedgerHead, LedgerError> {
+    if let Source::File(path) = source
+        && !path.exists()
+    {
+        return Err(LedgerError::Missing { ledger: source.to_string() });
     }
     let mut name = target.as_os_str().to_owned();
     name.push(".partial");
     let partial = PathBuf::from(name);
     remove_if_there(&partial)?;
-    let mut store = Store::connect(source, false).await?;
+    let mut store = Store::connect(source, Access::Read).await?;
     let copied = store.copy_to(&partial).await;
     store.close().await;
     copied?;
-    let verified = verify_file(&partial).await;
+    let verified = verify_source(&Source::File(partial.clone())).await;
     // The connection that verified it has left its log, which is empty.
     for suffix in ["-wal", "-shm"] {
-        remove_if_there(&super::with_suffix(&partial, suffix))?;
+        remove_if_there(&with_suffix(&partial, suffix))?;
     }
     let head = verified?;
     rename(&partial, target)?;

@@ -1,10 +1,8 @@
 //! What the ledger says of one order, for people. Reads beside a running bot.
 
-use std::path::Path;
-
 use super::reading::reading;
 use super::record::Entry;
-use super::{FILE, LedgerError, OrderRecord, OrderUpdate};
+use super::{LedgerError, OrderRecord, OrderUpdate, Place};
 
 /// An entry about an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,18 +18,18 @@ pub struct HistoryEntry {
 ///
 /// # Errors
 /// The disk fails, or an entry cannot be read.
-pub async fn history(dir: &Path, id: &str) -> Result<Vec<HistoryEntry>, LedgerError> {
-    let path = dir.join(FILE);
-    if !path.exists() {
-        return Ok(Vec::new());
-    }
+pub async fn history(place: impl Into<Place>, id: &str) -> Result<Vec<HistoryEntry>, LedgerError> {
+    let source = place.into().source()?;
     let mut found = Vec::new();
-    let (entries, orders) = reading(&path, async |tx| Ok((tx.entries().await?, tx.orders().await?))).await?;
+    let (entries, orders) = match reading(&source, async |tx| Ok((tx.entries().await?, tx.orders().await?))).await {
+        Err(LedgerError::Missing { .. }) => return Ok(found),
+        read => read?,
+    };
     let by_order_id = orders.into_iter().find(|order| order.order_id.as_deref() == Some(id));
     let id = by_order_id.map_or_else(|| id.to_owned(), |order| order.client_order_id);
     for (n, at, kind, payload, _) in entries {
         let entry = Entry::parse(&kind, &payload).map_err(|cause| LedgerError::Tampered {
-            path: path.clone(),
+            ledger: source.to_string(),
             entry: n,
             problem: cause.to_string(),
         })?;

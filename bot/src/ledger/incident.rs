@@ -1,7 +1,6 @@
 //! What the ledger says of one incident, for the review after it. Reads beside a running bot.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use arbbot_crds::incident::IncidentId;
 use arbbot_crds::status::IncidentPhase;
@@ -10,7 +9,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use super::history::{described, described_update};
 use super::reading::reading;
 use super::record::Entry;
-use super::{FILE, IncidentRecord, LedgerError, OrderRecord};
+use super::{IncidentRecord, LedgerError, OrderRecord, Place};
 
 /// Something that happened in an incident.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,12 +44,12 @@ impl IncidentStory {
 ///
 /// # Errors
 /// There is no ledger, or it cannot be read.
-pub async fn incident(dir: &Path, id: &IncidentId) -> Result<Option<IncidentStory>, LedgerError> {
-    let path = dir.join(FILE);
-    let stored = reading(&path, async |tx| tx.entries().await).await?;
+pub async fn incident(place: impl Into<Place>, id: &IncidentId) -> Result<Option<IncidentStory>, LedgerError> {
+    let source = place.into().source()?;
+    let stored = reading(&source, async |tx| tx.entries().await).await?;
     let mut entries = Vec::with_capacity(stored.len());
     for (n, at, kind, payload, _) in stored {
-        let tampered = |problem: String| LedgerError::Tampered { path: path.clone(), entry: n, problem };
+        let tampered = |problem: String| LedgerError::Tampered { ledger: source.to_string(), entry: n, problem };
         let at: Timestamp = at.parse().map_err(|cause| tampered(format!("its time: {cause}")))?;
         entries.push((at, Entry::parse(&kind, &payload).map_err(|cause| tampered(cause.to_string()))?));
     }

@@ -75,7 +75,10 @@ impl Journal {
         let tail = Arc::clone(&self.file);
         let write = tokio::task::spawn_blocking(move || lock(&tail).append(&frame));
         match timeout(deadline, write).await {
-            Err(_) => Err(LedgerError::Deadline { path: self.path.clone(), waited: deadline }),
+            Err(_) => Err(LedgerError::Deadline {
+                place: format!("the kill journal {}", self.path.display()),
+                waited: deadline,
+            }),
             Ok(Err(cause)) => Err(LedgerError::Stopped { cause }),
             Ok(Ok(Err(cause))) if cause.kind() == io::ErrorKind::StorageFull => {
                 Err(LedgerError::JournalFull { path: self.path.clone(), waiting: lock(&self.waiting).len() })

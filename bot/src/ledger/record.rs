@@ -3,15 +3,19 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+use arbbot_crds::ArbBot;
 use arbbot_crds::arbbot::KillAction;
 use arbbot_crds::incident::IncidentId;
 use arbbot_crds::status::IncidentPhase;
 use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use super::LedgerError;
-use crate::exchange::{NewOrder, OrderKind, OrderState, OrderStatus, Side};
+use super::guard::{EquityHigh, GuardTrip};
+use super::posting::Posting;
+use crate::exchange::{NewOrder, OrderKind, OrderState, OrderStatus, Side, venue};
 use crate::risk::Class;
 
 /// What a ledger belongs to. A bot of the same name adopts the ledger of its predecessor, so `bot_uid` may change;
@@ -30,6 +34,20 @@ pub struct Binding {
 }
 
 impl Binding {
+    /// What the ledger of a bot belongs to.
+    #[must_use]
+    pub fn of(bot: &ArbBot) -> Self {
+        let [spot_product, future_product] = bot.spec.products();
+        Self {
+            bot_uid: bot.uid().unwrap_or_default(),
+            execution: bot.spec.execution.to_string(),
+            venue: venue::NAME.to_owned(),
+            portfolio: bot.spec.account().to_owned(),
+            spot_product,
+            future_product,
+        }
+    }
+
     /// The fields that must match, with their names in the API, what this binding has and what `other` has.
     pub(super) fn compare<'a>(&'a self, other: &'a Self) -> [(&'static str, &'a str, &'a str); 5] {
         [
@@ -312,6 +330,17 @@ pub(super) enum Entry {
     },
     /// The operator granted the claim.
     Claim { account: String, product: String },
+    /// A guard has tripped.
+    GuardTripped(GuardTrip),
+    /// The trip of a guard has ended, by itself or by a person's release.
+    GuardEnded { guard: String, tripped_at: Timestamp, at: Timestamp },
+    /// Highs of the equity, kept beside the chain.
+    #[serde(skip)]
+    Equity(Vec<EquityHigh>),
+    /// The books have more: one transaction's worth.
+    Postings(Vec<Posting>),
+    /// The exchange showed the funding rate of an hour.
+    FundingRate { product: String, hour: Timestamp, rate: Decimal },
 }
 
 impl Entry {
@@ -330,7 +359,7 @@ impl Entry {
 }
 
 /// Text form of types that have one but no serde of their own.
-mod text {
+pub(super) mod text {
     use super::{Display, FromStr};
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
@@ -344,7 +373,7 @@ mod text {
 }
 
 /// [`text`] for an optional value.
-mod text_option {
+pub(super) mod text_option {
     use super::{Display, FromStr};
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 

@@ -1,23 +1,80 @@
-//! The ledger as a bot uses it: crashes, other bots, other processes, damaged files, full and hanging disks.
+//! The ledger as a bot uses it: crashes, other bots, other processes, damaged files, full and hanging disks; in SQLite's
+//! file and on a PostgreSQL server.
 
+/// The same test on a ledger of either kind.
+macro_rules! on_both {
+    ($test:ident) => {
+        mod $test {
+            #[tokio::test]
+            async fn sqlite() {
+                super::$test(super::Kind::Sqlite).await;
+            }
+
+            #[tokio::test]
+            async fn postgres() {
+                super::$test(super::Kind::Postgres).await;
+            }
+        }
+    };
+}
+
+mod books;
 mod copy;
 mod damage;
 mod disk;
+mod guards;
+mod postgres;
 mod properties;
+#[path = "../../tests/postgres/server.rs"]
+mod server;
 mod story;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use arbbot_crds::arbbot::KillAction;
 use arbbot_crds::status::IncidentPhase;
-use rust_decimal::Decimal;
+use rust_decimal::{Decimal, dec};
 use tempfile::TempDir;
 
 use super::*;
 use crate::exchange::{OrderKind, OrderStatus, Side};
 
 const SHORT: Duration = Duration::from_millis(50);
+/// What never takes so long but on a machine that is busy with something else.
+const LONG: Duration = Duration::from_secs(30);
+
+/// Where a ledger's records are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Sqlite,
+    Postgres,
+}
+
+impl Kind {
+    /// Directory of a ledger that nobody has opened yet.
+    fn dir(self) -> TempDir {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let dir = tempfile::tempdir().unwrap();
+        if self == Self::Postgres {
+            let name = format!("bot-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+            Server::of_bot(&database().1, "desk", &name).point(dir.path()).unwrap();
+        }
+        dir
+    }
+}
+
+/// A server and the Secret of a database there, in which every test has a ledger of its own.
+fn database() -> &'static (server::Server, PathBuf) {
+    static DATABASE: OnceLock<(server::Server, PathBuf)> = OnceLock::new();
+    DATABASE.get_or_init(|| {
+        let server = server::Server::start(&["fsync=off"]);
+        let secret = server.secret();
+        (server, secret)
+    })
+}
 
 fn binding() -> Binding {
     Binding {
@@ -41,6 +98,18 @@ fn new_order(id: &str) -> NewOrder {
             expires_at: "2026-01-01T00:02:00Z".parse().unwrap(),
         },
     }
+}
+
+/// As a kill's order is remembered, with a ledger that is given up soon and a journal that is waited for.
+async fn kill_intent(ledger: &Ledger, id: &str) -> Result<(), LedgerError> {
+    let record = OrderRecord::intended(&new_order(id), Class::Kill, 1, Timestamp::UNIX_EPOCH);
+    ledger.write_or_journal(Entry::Intent(record), SHORT, LONG).await
+}
+
+/// As a latch is.
+async fn latch(ledger: &Ledger, id: &str) -> Result<(), LedgerError> {
+    let record = incident(id, IncidentPhase::CancellingOrders);
+    ledger.write_or_journal(Entry::Incident(record), SHORT, LONG).await
 }
 
 fn update(id: &str, status: RecordStatus, filled: i64) -> OrderUpdate {
@@ -70,28 +139,43 @@ fn incident(id: &str, phase: IncidentPhase) -> IncidentRecord {
 }
 
 async fn open(dir: &Path) -> (Ledger, Recovered) {
-    Ledger::open(dir, &binding(), Clock::manual()).await.unwrap()
+    open_as(dir, &binding(), Clock::manual()).await.unwrap()
 }
 
-async fn new_ledger() -> (TempDir, Ledger) {
-    let dir = tempfile::tempdir().unwrap();
+/// Opens a ledger whose late writes may still be ending.
+async fn open_as(dir: &Path, binding: &Binding, clock: Clock) -> Result<(Ledger, Recovered), LedgerError> {
+    for _ in 0..500 {
+        match Ledger::open(dir, binding, clock.clone()).await {
+            Err(LedgerError::Locked { .. }) => tokio::time::sleep(Duration::from_millis(10)).await,
+            opened => return opened,
+        }
+    }
+    panic!("the ledger stays locked");
+}
+
+async fn new_ledger(kind: Kind) -> (TempDir, Ledger) {
+    let dir = kind.dir();
     let (ledger, recovered) = open(dir.path()).await;
     assert!(recovered.orders.is_empty() && recovered.note.is_none());
     (dir, ledger)
 }
 
-/// Runs SQL as somebody else who has the file.
+/// Runs SQL as somebody else who has the file, or is allowed to on the server.
 async fn tamper(dir: &Path, sql: &'static str) {
     use sqlx::{ConnectOptions, Connection};
+    if let Source::Server(server) = Place::from(dir).source().unwrap() {
+        database().0.sql("bots0", &format!("SET search_path = \"{}\"; {sql}", server.schema()));
+        return;
+    }
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(dir.join(FILE));
     let mut connection = options.connect().await.unwrap();
     sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
 }
 
-#[tokio::test]
-async fn what_was_written_is_there_after_a_crash() {
-    let (dir, ledger) = new_ledger().await;
+on_both!(what_was_written_is_there_after_a_crash);
+async fn what_was_written_is_there_after_a_crash(kind: Kind) {
+    let (dir, ledger) = new_ledger(kind).await;
     ledger.intent(&new_order("b-1-7"), Class::Enter, 1).await.unwrap();
     ledger.order(&update("b-1-7", RecordStatus::Open, 2)).await.unwrap();
     ledger.open_incident(&incident("aaaaaaaa-3", IncidentPhase::CancellingOrders)).await.unwrap();
@@ -117,8 +201,8 @@ async fn what_was_written_is_there_after_a_crash() {
 /// Names the directory in which the test below, run as a process to be killed, writes orders.
 const VICTIM: &str = "ARBBOT_LEDGER_TEST_VICTIM";
 
-#[tokio::test]
-async fn a_killed_process_has_every_order_that_it_was_told_is_durable() {
+on_both!(a_killed_process_has_every_order_that_it_was_told_is_durable);
+async fn a_killed_process_has_every_order_that_it_was_told_is_durable(kind: Kind) {
     use std::io::BufRead;
     if let Some(dir) = std::env::var_os(VICTIM) {
         let (ledger, _) = open(Path::new(&dir)).await;
@@ -128,10 +212,10 @@ async fn a_killed_process_has_every_order_that_it_was_told_is_durable() {
             println!("\ndurable {}", order.client_order_id);
         }
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = kind.dir();
     let mut victim = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "--nocapture"])
-        .arg("ledger::tests::a_killed_process_has_every_order_that_it_was_told_is_durable")
+        .arg("ledger::tests::a_killed_process_has_every_order_that_it_was_told_is_durable::sqlite")
         .env(VICTIM, dir.path())
         .stdout(std::process::Stdio::piped())
         .spawn()
@@ -149,14 +233,14 @@ async fn a_killed_process_has_every_order_that_it_was_told_is_durable() {
     verify(dir.path()).await.unwrap();
 }
 
-#[tokio::test]
-async fn an_order_id_is_used_once() {
-    let (dir, ledger) = new_ledger().await;
+on_both!(an_order_id_is_used_once);
+async fn an_order_id_is_used_once(kind: Kind) {
+    let (dir, ledger) = new_ledger(kind).await;
     ledger.intent(&new_order("b-1-1"), Class::Enter, 1).await.unwrap();
     let head = ledger.head();
     let again = ledger.intent(&new_order("b-1-1"), Class::Enter, 1).await.unwrap_err();
     assert_eq!(again.reason(), "OrderDuplicate");
-    let kill = ledger.intent_for_kill(&new_order("b-1-1"), 1, KILL_DEADLINE).await.unwrap_err();
+    let kill = ledger.intent_or_journal(&new_order("b-1-1"), Class::Kill, 1, KILL_DEADLINE).await.unwrap_err();
     assert_eq!((kill.reason(), ledger.journaled()), ("OrderDuplicate", 0), "a refusal does not go to the journal");
     assert_eq!(ledger.head(), head);
     drop(ledger);
@@ -164,9 +248,9 @@ async fn an_order_id_is_used_once() {
     assert!(ledger.intent(&new_order("b-1-1"), Class::Enter, 2).await.is_err(), "after a restart too");
 }
 
-#[tokio::test]
-async fn the_same_news_twice_adds_no_entry() {
-    let (_dir, ledger) = new_ledger().await;
+on_both!(the_same_news_twice_adds_no_entry);
+async fn the_same_news_twice_adds_no_entry(kind: Kind) {
+    let (_dir, ledger) = new_ledger(kind).await;
     let unknown = ledger.order(&update("b-1-1", RecordStatus::Open, 0)).await.unwrap_err();
     assert_eq!(unknown.reason(), "OrderNotInLedger");
     ledger.intent(&new_order("b-1-1"), Class::Enter, 1).await.unwrap();
@@ -181,18 +265,34 @@ async fn the_same_news_twice_adds_no_entry() {
     assert_eq!(ledger.head(), head);
 }
 
-#[tokio::test]
-async fn a_second_order_under_one_id_is_an_error() {
-    let (_dir, ledger) = new_ledger().await;
+on_both!(the_funding_rate_of_an_hour_is_kept_once_and_outlives_a_restart);
+async fn the_funding_rate_of_an_hour_is_kept_once_and_outlives_a_restart(kind: Kind) {
+    let (dir, ledger) = new_ledger(kind).await;
+    let hour = |n: i64| Timestamp::from_second(n * 3600).unwrap();
+    for (n, rate) in [(1, dec!(0.00001)), (3, dec!(-0.00002)), (1, dec!(0.9))] {
+        ledger.funding_rate("F", hour(n), rate).await.unwrap();
+    }
+    verify(dir.path()).await.unwrap();
+    drop(ledger);
+    let (ledger, recovered) = open(dir.path()).await;
+    drop(ledger);
+    assert_eq!(recovered.funding_rates, [(hour(3), dec!(-0.00002)), (hour(1), dec!(0.00001))]);
+    tamper(dir.path(), "UPDATE funding_rates SET rate = '1'").await;
+    assert_eq!(verify(dir.path()).await.unwrap_err().reason(), "LedgerTampered");
+}
+
+on_both!(a_second_order_under_one_id_is_an_error);
+async fn a_second_order_under_one_id_is_an_error(kind: Kind) {
+    let (_dir, ledger) = new_ledger(kind).await;
     ledger.intent(&new_order("b-1-1"), Class::Enter, 1).await.unwrap();
     ledger.order(&update("b-1-1", RecordStatus::Open, 0)).await.unwrap();
     let other = OrderUpdate { order_id: Some("venue-2".to_owned()), ..update("b-1-1", RecordStatus::Open, 0) };
     assert_eq!(ledger.order(&other).await.unwrap_err().reason(), "OrderTwiceAtExchange");
 }
 
-#[tokio::test]
-async fn an_order_found_at_the_exchange_is_taken_in_once() {
-    let (dir, ledger) = new_ledger().await;
+on_both!(an_order_found_at_the_exchange_is_taken_in_once);
+async fn an_order_found_at_the_exchange_is_taken_in_once(kind: Kind) {
+    let (dir, ledger) = new_ledger(kind).await;
     let mut state = OrderState {
         order_id: "venue-1".to_owned(),
         client_order_id: "b-1-9".to_owned(),
@@ -215,9 +315,9 @@ async fn an_order_found_at_the_exchange_is_taken_in_once() {
     assert_eq!((orders[0].side, orders[0].filled, orders[0].status), (Side::Buy, Decimal::TWO, RecordStatus::Filled));
 }
 
-#[tokio::test]
-async fn a_released_incident_is_not_opened_again_by_old_news() {
-    let (dir, ledger) = new_ledger().await;
+on_both!(a_released_incident_is_not_opened_again_by_old_news);
+async fn a_released_incident_is_not_opened_again_by_old_news(kind: Kind) {
+    let (dir, ledger) = new_ledger(kind).await;
     let mut record = incident("aaaaaaaa-3", IncidentPhase::CancellingOrders);
     ledger.open_incident(&record).await.unwrap();
     record.phase = IncidentPhase::Finished;
@@ -236,9 +336,9 @@ async fn a_released_incident_is_not_opened_again_by_old_news() {
     verify(dir.path()).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_ledger_opens_only_for_what_it_belongs_to() {
-    let (dir, ledger) = new_ledger().await;
+on_both!(a_ledger_opens_only_for_what_it_belongs_to);
+async fn a_ledger_opens_only_for_what_it_belongs_to(kind: Kind) {
+    let (dir, ledger) = new_ledger(kind).await;
     drop(ledger);
     let others = [
         ("spec.execution", Binding { execution: "Paper".to_owned(), ..binding() }),
@@ -248,20 +348,20 @@ async fn a_ledger_opens_only_for_what_it_belongs_to() {
         ("future product", Binding { future_product: "ETP-20DEC30-CDE".to_owned(), ..binding() }),
     ];
     for (field, other) in others {
-        let error = Ledger::open(dir.path(), &other, Clock::manual()).await.unwrap_err();
+        let error = open_as(dir.path(), &other, Clock::manual()).await.unwrap_err();
         assert_eq!(error.reason(), "LedgerBoundToOther");
         assert!(error.to_string().contains(field), "{error}");
     }
 }
 
-#[tokio::test]
-async fn a_new_bot_of_the_same_name_adopts_the_ledger() {
-    let (dir, ledger) = new_ledger().await;
+on_both!(a_new_bot_of_the_same_name_adopts_the_ledger);
+async fn a_new_bot_of_the_same_name_adopts_the_ledger(kind: Kind) {
+    let (dir, ledger) = new_ledger(kind).await;
     ledger.intent(&new_order("b-1-1"), Class::Enter, 1).await.unwrap();
     let before = ledger.head();
     drop(ledger);
     let successor = Binding { bot_uid: "uid-2".to_owned(), ..binding() };
-    let (ledger, recovered) = Ledger::open(dir.path(), &successor, Clock::manual()).await.unwrap();
+    let (ledger, recovered) = open_as(dir.path(), &successor, Clock::manual()).await.unwrap();
     assert_eq!((recovered.orders.len(), recovered.note), (1, None));
     assert_eq!(ledger.head().entries, before.entries + 1, "the adoption is on record");
     assert!(ledger.continues(&before).await.unwrap());
@@ -269,10 +369,22 @@ async fn a_new_bot_of_the_same_name_adopts_the_ledger() {
 
 #[tokio::test]
 async fn two_processes_never_share_a_ledger() {
-    let (dir, ledger) = new_ledger().await;
+    let (dir, ledger) = new_ledger(Kind::Sqlite).await;
     let error = Ledger::open(dir.path(), &binding(), Clock::manual()).await.unwrap_err();
     assert_eq!(error.reason(), "LedgerLocked");
     assert!(error.to_string().contains(&dir.path().join(FILE).display().to_string()), "{error}");
     drop(ledger);
     open(dir.path()).await;
+}
+
+/// Fails when the lock ends only with the last copy of its file.
+#[test]
+fn a_child_that_is_being_started_does_not_keep_the_ledger_locked() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = Place::from(dir.path()).source().unwrap();
+    let lock = Lock::take(dir.path(), &source).unwrap();
+    assert_eq!(Lock::take(dir.path(), &source).unwrap_err().reason(), "LedgerLocked");
+    let _of_the_child = lock.0.try_clone().unwrap();
+    drop(lock);
+    Lock::take(dir.path(), &source).unwrap();
 }

@@ -1,63 +1,69 @@
-//! Proof that nobody changed the ledger's file.
+//! Proof that nobody changed the ledger.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use k8s_openapi::jiff::Timestamp;
+use rust_decimal::Decimal;
 
+use super::guard::GuardTrip;
+use super::place::Source;
+use super::posting::Posted;
 use super::reading::reading;
 use super::record::{Entry, IncidentRecord, OrderRecord};
 use super::store::Transaction;
-use super::{FILE, Ledger, LedgerError, LedgerHead, chain};
+use super::{Ledger, LedgerError, LedgerHead, Place, chain};
 
-/// Computes the chain of the ledger in a directory again, and from its entries the tables, and compares both with what is
-/// stored. A bot may run meanwhile. Returns the head.
+/// Computes the chain of a ledger again, and from its entries the tables, and compares both with what is stored. A bot
+/// may run meanwhile. Returns the head.
 ///
 /// # Errors
 /// The first entry that is not what was written, or a table that is not what its entries say.
-pub async fn verify(dir: &Path) -> Result<LedgerHead, LedgerError> {
-    verify_file(&dir.join(FILE)).await
+pub async fn verify(place: impl Into<Place>) -> Result<LedgerHead, LedgerError> {
+    verify_source(&place.into().source()?).await
 }
 
-/// As [`verify`], for a file: a backup has another name.
-///
-/// # Errors
-/// As [`verify`].
-pub async fn verify_file(path: &Path) -> Result<LedgerHead, LedgerError> {
-    reading(path, async |tx| {
-        let tampered = |(entry, problem)| LedgerError::Tampered { path: path.to_owned(), entry, problem };
-        let mut head = chain::genesis();
-        let mut books = Books::default();
-        loop {
-            let entries = tx.entries_after(head.entries).await?;
-            if entries.is_empty() {
-                break;
-            }
-            for (n, at, kind, payload, hash) in entries {
-                head = chain::append(&head, &at, &kind, &payload);
-                if head != (LedgerHead { entries: n, head: hash }) {
-                    let problem = "its hash does not follow from what it says and the entry before";
-                    return Err(tampered((n, problem.to_owned())));
-                }
-                let entry = Entry::parse(&kind, &payload).map_err(|cause| tampered((n, cause.to_string())))?;
-                books.apply(entry)?;
-            }
+pub(super) async fn verify_source(source: &Source) -> Result<LedgerHead, LedgerError> {
+    reading(source, async |tx| verify_now(tx).await).await
+}
+
+/// As [`verify`], within a transaction.
+pub(super) async fn verify_now(tx: &mut Transaction<'_>) -> Result<LedgerHead, LedgerError> {
+    let ledger = tx.ledger();
+    let tampered = |(entry, problem)| LedgerError::Tampered { ledger: ledger.clone(), entry, problem };
+    let mut head = chain::genesis();
+    let mut tables = Tables::default();
+    loop {
+        let entries = tx.entries_after(head.entries).await?;
+        if entries.is_empty() {
+            break;
         }
-        books.differs(tx).await?.map_or(Ok(()), |problem| Err(tampered((head.entries, problem))))?;
-        Ok(head)
-    })
-    .await
+        for (n, at, kind, payload, hash) in entries {
+            head = chain::append(&head, &at, &kind, &payload);
+            if head != (LedgerHead { entries: n, head: hash }) {
+                let problem = "its hash does not follow from what it says and the entry before";
+                return Err(tampered((n, problem.to_owned())));
+            }
+            let entry = Entry::parse(&kind, &payload).map_err(|cause| tampered((n, cause.to_string())))?;
+            tables.apply(entry)?;
+        }
+    }
+    tables.differs(tx).await?.map_or(Ok(()), |problem| Err(tampered((head.entries, problem))))?;
+    Ok(head)
 }
 
-/// Whether the ledger in a directory continues the one that had this head: same entries up to there, none cut off.
+/// Whether a ledger continues the one that had this head: same entries up to there, none cut off.
 ///
 /// # Errors
 /// The disk fails.
-pub async fn continues(dir: &Path, head: &LedgerHead) -> Result<bool, LedgerError> {
+pub async fn continues(place: impl Into<Place>, head: &LedgerHead) -> Result<bool, LedgerError> {
+    has(&place.into().source()?, head).await
+}
+
+async fn has(source: &Source, head: &LedgerHead) -> Result<bool, LedgerError> {
     if head.entries == 0 {
         return Ok(true);
     }
-    let hash = reading(&dir.join(FILE), async |tx| tx.hash(head.entries).await).await?;
+    let hash = reading(source, async |tx| tx.hash(head.entries).await).await?;
     Ok(hash.as_ref() == Some(&head.head))
 }
 
@@ -67,19 +73,22 @@ impl Ledger {
     /// # Errors
     /// The disk fails.
     pub async fn continues(&self, head: &LedgerHead) -> Result<bool, LedgerError> {
-        continues(self.inner.path.parent().unwrap_or(Path::new(".")), head).await
+        has(&self.inner.source, head).await
     }
 }
 
 /// What the tables must hold.
 #[derive(Default)]
-struct Books {
+struct Tables {
     orders: BTreeMap<String, OrderRecord>,
     incidents: BTreeMap<String, (IncidentRecord, Option<Timestamp>)>,
     claim: Option<(String, String)>,
+    guard_trips: BTreeMap<String, (GuardTrip, Option<Timestamp>)>,
+    posted: Posted,
+    funding_rates: BTreeMap<String, Decimal>,
 }
 
-impl Books {
+impl Tables {
     fn apply(&mut self, entry: Entry) -> Result<(), LedgerError> {
         match entry {
             Entry::Bound(_) => {}
@@ -102,6 +111,19 @@ impl Books {
                 }
             }
             Entry::Claim { account, product } => self.claim = Some((account, product)),
+            Entry::GuardTripped(trip) => {
+                self.guard_trips.entry(key(&trip.guard, trip.tripped_at)).or_insert((trip, None));
+            }
+            Entry::GuardEnded { guard, tripped_at, at } => {
+                if let Some(trip) = self.guard_trips.get_mut(&key(&guard, tripped_at)) {
+                    trip.1 = trip.1.or(Some(at));
+                }
+            }
+            // It is never in the chain.
+            Entry::Equity(_) => {}
+            Entry::Postings(postings) => self.posted.take(postings),
+            // A ledger is of one future.
+            Entry::FundingRate { hour, rate, .. } => drop(self.funding_rates.insert(hour.to_string(), rate)),
         }
         Ok(())
     }
@@ -111,15 +133,31 @@ impl Books {
         let orders = tx.orders().await?.into_iter().map(|order| (order.client_order_id.clone(), order)).collect();
         let incidents =
             tx.incidents().await?.into_iter().map(|incident| (incident.0.id.to_string(), incident)).collect();
+        let guard_trips = tx.guard_trips().await?.into_iter();
+        let guard_trips = guard_trips.map(|trip| (key(&trip.0.guard, trip.0.tripped_at), trip)).collect();
+        let posted = Posted::from(tx.books().await?);
+        let rates = tx.funding_rates(u32::MAX).await?;
+        let rates = rates.into_iter().map(|(hour, rate)| (hour.to_string(), rate)).collect();
         let differs = |what: &str| format!("{what} is not what the entries say");
         Ok(if let Some(id) = difference(&self.orders, &orders) {
             Some(differs(&format!("order {id}")))
         } else if let Some(id) = difference(&self.incidents, &incidents) {
             Some(differs(&format!("incident {id}")))
+        } else if let Some(id) = difference(&self.guard_trips, &guard_trips) {
+            Some(differs(&format!("the trip of guard {id}")))
+        } else if let Some(posting) = self.posted.difference(&posted) {
+            Some(differs(&posting))
+        } else if let Some(hour) = difference(&self.funding_rates, &rates) {
+            Some(differs(&format!("the funding rate of {hour}")))
         } else {
             (self.claim != tx.claim().await?).then(|| differs("the claim"))
         })
     }
+}
+
+/// A trip of a guard.
+fn key(guard: &str, tripped_at: Timestamp) -> String {
+    format!("{guard} at {tripped_at}")
 }
 
 /// The first key whose values differ.

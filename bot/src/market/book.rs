@@ -166,6 +166,7 @@ mod tests {
         assert_eq!(book, other);
     }
 
+    /// Invariant 10. Proven by mutation: one side being enough for a price.
     #[test]
     fn a_book_with_an_empty_side_has_no_touch() {
         let mut book = OrderBook::default();

@@ -10,13 +10,15 @@ use std::time::Duration;
 use arbbot_crds::arbbot::ControlTimeouts;
 use arbbot_crds::control::{Control, Duty, Entry, Restriction, effective};
 use arbbot_crds::limits::RiskLimits;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
 use crate::exchange::NewOrder;
 
 /// What an order is for; decides when it is allowed (SAFETY §2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, strum::Display, strum::EnumString, Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, strum::Display, strum::EnumString, Serialize, Deserialize,
+)]
 pub enum Class {
     /// Raises a leg.
     Enter,
@@ -39,7 +41,7 @@ impl Class {
 }
 
 /// How long contact with the API server has been lost (SAFETY §4).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, strum::Display, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, strum::Display, Serialize, Deserialize)]
 pub enum Contact {
     /// In contact.
     #[default]
@@ -65,9 +67,15 @@ pub enum Slot {
     Process,
     /// An API key that must not be relied on: written by the session task.
     Credentials,
+    /// Guards that have tripped.
+    Guards,
+    /// A ledger that cannot be relied on: written by the ledger's task.
+    Ledger,
+    /// A machine whose clock is not the exchange's: written by the driver.
+    Clock,
 }
 
-const SLOTS: usize = 5;
+const SLOTS: usize = 8;
 
 /// Why an order is not allowed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -203,7 +211,16 @@ impl Gate {
             clock,
             state: Mutex::new(State {
                 limits: RiskLimits::default(),
-                slots: [vec![starting], vec![unclaimed], vec![engine], Vec::new(), Vec::new()],
+                slots: [
+                    vec![starting],
+                    vec![unclaimed],
+                    vec![engine],
+                    Vec::new(),
+                    Vec::new(),
+                    Vec::new(),
+                    Vec::new(),
+                    Vec::new(),
+                ],
                 control: Control::unknown(),
                 timeouts: ControlTimeouts::default(),
                 contact_at: None,

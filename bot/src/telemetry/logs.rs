@@ -119,6 +119,9 @@ mod tests {
         let (filter, handle) = reload::Layer::new(filter(LogLevel::Info));
         let handle = LogHandle { filter: Some(handle) };
         let subscriber = tracing_subscriber::registry().with(filter).with(json(move || writer.clone()));
+        // Beside a single subscriber tracing asks the thread that first meets a place in the code, which may be another
+        // test's, whether anybody listens: a second one makes it ask them all.
+        let _second = tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(std::io::sink).finish());
         tracing::subscriber::with_default(subscriber, || {
             tracing::debug!(target: "arb_bot::gate", "hidden");
             tracing::info!(target: "arb_bot::gate", orders = 3, "shown");

@@ -1,16 +1,19 @@
 //! Metrics: names begin with `arbbot_`, units are base units, label values come from closed lists.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use arbbot_crds::control::{Control, Duty, Entry};
+use arbbot_crds::guards::{GuardAction, GuardMetric, GuardState};
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-    core::Collector,
+    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder, core::Collector,
 };
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 
 use crate::exchange::{ExchangeError, Link};
+use crate::risk::guards::Readings;
 use crate::risk::{Class, Denied};
 
 /// What became of an order.
@@ -35,6 +38,9 @@ pub struct Metrics {
     entry: IntGauge,
     duty: IntGauge,
     link_up: IntGaugeVec,
+    guard_value: GaugeVec,
+    guard_state: IntGaugeVec,
+    guard_trips: IntCounterVec,
     position_contracts: Gauge,
     position_base: Gauge,
     contact_age: Gauge,
@@ -44,8 +50,14 @@ pub struct Metrics {
     pub watch_restarts: IntCounter,
     /// Orders that work, or may work, at the exchange.
     pub open_orders: IntGauge,
+    /// Orders whose fills the books do not all have.
+    pub fills_outstanding: IntGauge,
+    /// 1 while the books do not add up; the log says what.
+    pub books_problem: IntGauge,
     /// Incidents that are not released.
     pub incidents_open: IntGauge,
+    /// 0 safe, 1 a guard warns, 2 nothing may raise a leg, 3 halted, 4 killed.
+    pub risk_level: IntGauge,
     /// From a change being received to its being in force in the gate.
     pub control_apply: Histogram,
     /// From an order being sent to the exchange's answer.
@@ -85,6 +97,23 @@ impl Metrics {
                 r,
                 IntGaugeVec::new(opts("link_up", "Whether a connection to the exchange is up"), &["link"]),
             )?,
+            guard_value: add(
+                r,
+                GaugeVec::new(opts("guard_value", "What the guards see of a metric, in its unit"), &["metric"]),
+            )?,
+            guard_state: add(
+                r,
+                IntGaugeVec::new(
+                    opts("guard_state", "The worst guard of a metric: 0 good, 1 warns, 2 tripped"),
+                    &["metric"],
+                ),
+            )?,
+            guard_trips: counters(
+                r,
+                "guard_trips_total",
+                "Trips of guards, by metric and action",
+                &["metric", "action"],
+            )?,
             position_contracts: add(
                 r,
                 Gauge::with_opts(opts("position_contracts", "Contracts of the futures leg; negative is short")),
@@ -97,7 +126,14 @@ impl Metrics {
             control_changes: counter(r, "control_changes_total", "Changes of the control put in force")?,
             watch_restarts: counter(r, "watch_restarts_total", "Watches that had to be started again")?,
             open_orders: gauge(r, "open_orders", "Orders that work, or may work, at the exchange")?,
+            fills_outstanding: gauge(r, "fills_outstanding", "Orders whose fills the books do not all have")?,
+            books_problem: gauge(r, "books_problem", "1 while the books do not add up; the log says what")?,
             incidents_open: gauge(r, "incidents_open", "Incidents that are not released")?,
+            risk_level: gauge(
+                r,
+                "risk_level",
+                "0 safe, 1 a guard warns, 2 nothing may raise a leg, 3 halted, 4 killed",
+            )?,
             control_apply: histogram(
                 r,
                 "control_apply_seconds",
@@ -166,6 +202,29 @@ impl Metrics {
     /// Counts a write of the status.
     pub fn status_write(&self, written: bool) {
         self.status_writes.with_label_values(&[if written { "Written" } else { "Failed" }]).inc();
+    }
+
+    /// Shows what the guards see, and how far the worst guard of each metric is.
+    pub fn guards(&self, readings: &Readings, states: &BTreeMap<GuardMetric, GuardState>) {
+        for (metric, state) in states {
+            let label = &[metric.to_string()];
+            match readings.of(*metric).value() {
+                // A float is precise enough to look at; nothing is computed from it.
+                Some(value) => self.guard_value.with_label_values(label).set(value.to_f64().unwrap_or(f64::NAN)),
+                // It was never shown, perhaps.
+                None => drop(self.guard_value.remove_label_values(label)),
+            }
+            self.guard_state.with_label_values(label).set(match state {
+                GuardState::Good => 0,
+                GuardState::Warns => 1,
+                GuardState::Tripped => 2,
+            });
+        }
+    }
+
+    /// Counts a trip of a guard.
+    pub fn guard_tripped(&self, metric: GuardMetric, action: GuardAction) {
+        self.guard_trips.with_label_values(&[metric.to_string(), action.to_string()]).inc();
     }
 
     /// Shows the control in force.

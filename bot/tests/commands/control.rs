@@ -90,3 +90,25 @@ fn a_second_bot_on_the_account_is_refused_and_told_who_has_it() {
     assert!(!desk.path("another").exists(), "a refused bot leaves nothing behind");
     desk.run(STATE).crash();
 }
+
+/// Under Kubernetes the process comes back by itself; here the test is the supervisor, which goes by the exit code (mutation:
+/// `None if restart.is_cancelled()` in run/program.rs is left out).
+#[test]
+fn a_guard_restarts_the_process_in_order_and_not_again_while_it_stays_tripped() {
+    let desk = Desk::new();
+    desk.write_bot(
+        "  risk: {guards: [{name: memory, metric: ResidentMemoryMegabytes, tripAt: '1', action: Restart}]}\n",
+    );
+    assert_eq!(desk.run(STATE).ended().code(), Some(1), "it cancels its orders and ends, to be started anew");
+    let rows = desk.status(STATE);
+    assert_eq!((&rows[0]["what"], &rows[0]["value"]), (&"Running".into(), &"False".into()));
+    assert!(desk.rows(&["orders", "list"]).is_empty(), "an order was left behind");
+    let bot = desk.run(STATE);
+    desk.wait_for_position(STATE);
+    let guard = desk.wait_for(STATE, "WithinRiskLimits", "True");
+    assert!(guard["message"].as_str().unwrap().contains("guard memory"), "{guard}");
+    let guard = desk.wait_for(STATE, "guard", "memory");
+    assert_eq!(guard["reason"], "Tripped");
+    assert!(guard["message"].as_str().unwrap().contains("ResidentMemoryMegabytes was "), "{guard}");
+    bot.stop();
+}

@@ -119,7 +119,7 @@ spec:
         marketWebSocketUrl: wss://{address}/ws
         userWebSocketUrl: wss://{address}/ws/user
   strategy:
-    fundingCarry: {{spotProduct: BTC-USD, futureProduct: BIP-20DEC30-CDE, targetNotional: '3000', orders: {{legTimeout: 2s}}}}
+    fundingCarry: {{spotProduct: BTC-USD, futureProduct: BIP-20DEC30-CDE, targetNotional: '3000', entry: {{minSamples: 1}}, orders: {{legTimeout: 2s}}}}
   credentials: {{secretRef: {{name: key}}}}
 {more}"
         )
@@ -206,6 +206,7 @@ spec:
     pub fn run_command(&self, state: &str) -> Command {
         let mut command = self.arb_bot(&["run", "--listen", "127.0.0.1:0", "-f", "bot.yaml", "--state-dir", state]);
         command.args(["--lock-dir", "locks", "--credentials", "key-0", "--ca-file", "simulator/ca.crt"]);
+        command.args(["--ledger-secret-dir", "ledger-secret"]);
         command
     }
 

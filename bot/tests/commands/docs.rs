@@ -1,4 +1,4 @@
-//! `docs/cli.md` and `docs/paper.md` do what they say.
+//! `docs/cli.md`, `docs/paper.md` and `docs/backtest.md` do what they say.
 
 use std::path::Path;
 use std::process::Command;
@@ -31,6 +31,15 @@ fn every_block_of_the_page_runs() {
 fn every_block_of_the_page_on_paper_runs() {
     let (_dir, said) = run("paper.md");
     assert!(said.contains("no order leaves the bot") && said.contains("Paper"), "{said}");
+}
+
+#[test]
+fn every_block_of_the_page_on_backtests_runs() {
+    let (dir, said) = run("backtest.md");
+    assert!(said.contains("## Result") && said.contains("profit_quote") && said.contains("Weekly review"), "{said}");
+    assert_eq!(said.matches("identical").count(), 2, "{said}");
+    let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    assert!(read("equity.svg").starts_with("<svg") && read("equity.html").contains("<svg"));
 }
 
 /// Runs a page; returns where, and what it said.

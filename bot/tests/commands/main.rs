@@ -8,3 +8,6 @@ mod desk;
 mod docs;
 mod orders;
 mod paper;
+mod postgres;
+#[path = "../postgres/server.rs"]
+mod server;

@@ -1,13 +1,14 @@
 //! A bot that trades, dies and starts again while things happen to it, and the comparison of both sides at the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arb_bot::clock::Clock;
 use arb_bot::execution::engine::{Reconciliation, View};
 use arb_bot::execution::orders::parse_id;
-use arb_bot::ledger::{Ledger, LedgerError, OrderRecord};
+use arb_bot::ledger::{self, OrderRecord};
+use arbbot_crds::ArbBot;
 use arbbot_crds::arbbot::{KillAction, Mode};
 use arbbot_crds::control::{Entry, Restriction};
 use arbbot_crds::limits::LimitCeilings;
@@ -16,7 +17,7 @@ use rust_decimal::{Decimal, dec};
 use serde_json::json;
 
 use super::bot::{Bot, Machine};
-use super::exchange::Exchange;
+use super::exchange::{Exchange, FUTURE, SPOT, Truth};
 use super::judge::{nothing_flipped, nothing_was_given_up_too_early, one_order_at_a_time};
 use super::machine;
 use super::network::Network;
@@ -180,10 +181,23 @@ impl<'a> Desk<'a> {
         self
     }
 
-    pub async fn restart(mut self) -> Self {
+    /// Ends the bot as a crash does; it is gone until it is started again.
+    pub async fn stop(&mut self) {
+        self.bot.end().await;
+    }
+
+    pub async fn restart(self) -> Self {
+        self.restart_after(Duration::ZERO).await
+    }
+
+    /// Dies, and comes back after so long.
+    pub async fn restart_after(mut self, dead: Duration) -> Self {
         let restrictions = self.restrictions();
         self.bot.kill().await;
         self.network.cut();
+        if !dead.is_zero() {
+            tokio::time::sleep(dead).await;
+        }
         self.epoch += 1;
         self.bot = Bot::start_under(self.machine, self.epoch, restrictions).await;
         self
@@ -200,10 +214,30 @@ pub struct Shown {
 
 /// Starts a bot on an exchange of its own and hands both to a test.
 pub async fn at_a_desk<T>(seed: u64, refuse_duplicates: bool, test: impl AsyncFnOnce(Desk<'_>) -> T) -> T {
-    let exchange = Exchange::start(seed, refuse_duplicates);
+    desk_on(Exchange::start(seed, refuse_duplicates), seed, |_| {}, test).await
+}
+
+/// The same, with another spec.
+pub async fn at_a_desk_with<T>(seed: u64, spec: impl FnOnce(&mut ArbBot), test: impl AsyncFnOnce(Desk<'_>) -> T) -> T {
+    desk_on(Exchange::start(seed, false), seed, |machine| spec(&mut machine.spec), test).await
+}
+
+/// The same, with each life of the bot recorded in a directory.
+pub async fn at_a_recorded_desk<T>(seed: u64, dir: &Path, test: impl AsyncFnOnce(Desk<'_>) -> T) -> T {
+    let record = |machine: &mut Machine<'_>| machine.record = Some(dir.to_owned());
+    desk_on(Exchange::start(seed, false), seed, record, test).await
+}
+
+async fn desk_on<T>(
+    exchange: Exchange,
+    seed: u64,
+    change: impl FnOnce(&mut Machine<'_>),
+    test: impl AsyncFnOnce(Desk<'_>) -> T,
+) -> T {
     let network = Network::new(seed);
     let dir = tempfile::tempdir().unwrap();
-    let machine = machine(&exchange, &network, seed, dir.path());
+    let mut machine = machine(&exchange, &network, seed, dir.path());
+    change(&mut machine);
     test(Desk::new(&exchange, &network, &machine).await).await
 }
 
@@ -234,13 +268,23 @@ pub async fn halt(desk: Desk<'_>) -> Halted<'_> {
             known && view.proof.orders_gone.confirmed && view.reconciliation == Reconciliation::Matches
         })
         .await;
-    // What is known is written a little later.
+    // What is known is written a little later, and what was paid is looked for.
+    let settled = exchange.truth().await.settled_quote;
+    bot.books(|books| books.outstanding == 0 && is_near(books.settled_quote(), settled)).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     bot.kill().await;
     Halted { exchange, network, machine, view, restarts: epoch.unsigned_abs() - 1 }
 }
 
 impl Halted<'_> {
+    /// The same as [`compare`](Self::compare), and the books know of no money of others: nobody else is on the account.
+    pub async fn compare_alone(&self) -> Result<Shown, TestCaseError> {
+        let shown = self.compare().await?;
+        let books = ledger::books(&self.machine.dir.join("ledger")).await.unwrap();
+        prop_assert_eq!(books.flows.len(), 1, "{:?}", books.flows);
+        Ok(shown)
+    }
+
     /// Compares what the bot said last, its ledger and the exchange.
     pub async fn compare(&self) -> Result<Shown, TestCaseError> {
         let Self { exchange, network, machine, view, restarts } = self;
@@ -248,7 +292,7 @@ impl Halted<'_> {
         prop_assert_eq!(view.spot_owned_base, truth.spot, "spot");
         prop_assert_eq!(view.future_owned_contracts, truth.contracts, "contracts");
         prop_assert_eq!(truth.open_orders, 0);
-        // Coinbase shows average prices with eight decimals, and no order here is of more than a coin.
+        // What the engine knows are average prices, which have eight decimals, and no order here is of more than a coin.
         let off = (view.cash_quote - truth.cash_quote).abs();
         let orders = Decimal::from(exchange.accepted().await.len());
         prop_assert!(
@@ -266,21 +310,43 @@ impl Halted<'_> {
         one_order_at_a_time(&journal)?;
         nothing_flipped(&journal)?;
         compare_with_ledger(&self.ledger().await, exchange)?;
+        compare_books(machine, exchange, &truth).await?;
         nothing_was_given_up_too_early(&machine.dir.join("ledger")).await?;
         Ok(Shown { orders: accepted.len() as u64, struck: network.struck(), restarts: *restarts })
     }
 
     /// Every order that the ledger on disk knows.
     pub async fn ledger(&self) -> Vec<OrderRecord> {
-        let (clock, binding) =
-            (Clock::driven_by_tokio(self.machine.clock.now()), super::bot::binding(&self.machine.spec));
-        loop {
-            match Ledger::open(&self.machine.dir.join("ledger"), &binding, clock.clone()).await {
-                Err(LedgerError::Locked { .. }) => tokio::task::yield_now().await,
-                opened => return opened.unwrap().1.orders,
-            }
-        }
+        self.machine.ledger().await.unwrap().1.orders
     }
+}
+
+/// Fills, fees and positions are equal to the last unit. Funding is read from two wallets, of which the exchange shows
+/// eight decimals each, beside a position whose entry value is shared out with ten for each of some hundred fills.
+fn is_near(a: Decimal, b: Decimal) -> bool {
+    (a - b).abs() <= dec!(0.0000001)
+}
+
+/// The books have every fill of the exchange once, and the same money and positions, to the last unit.
+async fn compare_books(machine: &Machine<'_>, exchange: &Exchange, truth: &Truth) -> Result<(), TestCaseError> {
+    let dir = machine.dir.join("ledger");
+    let books = ledger::books(&dir).await.unwrap();
+    let booked = books
+        .fills
+        .iter()
+        .map(|fill| (fill.order_id.clone(), fill.trade_id.clone(), fill.size, fill.price, fill.fee_quote));
+    let booked: Vec<_> = booked.collect();
+    let once: BTreeSet<_> = booked.iter().cloned().collect();
+    prop_assert_eq!(booked.len(), once.len());
+    prop_assert_eq!(once, exchange.fills());
+    prop_assert_eq!(books.position(SPOT), truth.spot);
+    prop_assert_eq!(books.position(FUTURE), truth.contracts);
+    prop_assert_eq!(books.fees_quote(), truth.fees_quote);
+    prop_assert_eq!(books.cash_quote() - books.settled_quote(), truth.cash_quote);
+    let (settled, paid) = (books.settled_quote(), truth.settled_quote);
+    prop_assert!(is_near(settled, paid), "{} of funding is booked, {} was paid", settled, paid);
+    ledger::verify(&dir).await.unwrap();
+    Ok(())
 }
 
 /// Every order at the exchange is in the ledger under its one id, with the same fills and fees.

@@ -1,13 +1,13 @@
 //! The simulator in this process, and its own truth.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use exchange_simulator::data_dir::Accounts;
 use exchange_simulator::exchange::journal::JournalEvent;
-use exchange_simulator::exchange::portfolio::Portfolio;
+use exchange_simulator::exchange::portfolio::{Fill, Portfolio};
 use exchange_simulator::server::{Options, Simulator, State, clock};
 use k8s_openapi::jiff::Timestamp;
 use rand::SeedableRng;
@@ -37,6 +37,8 @@ pub struct Truth {
     /// What trading has brought in of quote currency, fees paid and funding left out: while a position is open its entry
     /// value is not yet part of the balance.
     pub cash_quote: Decimal,
+    /// Funding paid.
+    pub settled_quote: Decimal,
 }
 
 pub struct Exchange {
@@ -45,8 +47,8 @@ pub struct Exchange {
     /// When it started.
     pub start: Timestamp,
     keys: Vec<(String, String)>,
-    /// Quote currency at the start.
-    deposit: Decimal,
+    /// Quote currency at the start and what was added.
+    deposit: Mutex<Decimal>,
 }
 
 impl Exchange {
@@ -80,8 +82,9 @@ impl Exchange {
     fn of(accounts: Accounts, keys: Vec<(String, String)>, options: &Options, start: Timestamp) -> Self {
         let clock = clock::Clock::driven_by_tokio(start);
         let simulator = Arc::new(Simulator::start(&accounts, "admin".into(), options, clock).unwrap());
-        let mut exchange = Self { simulator, accounts, start, keys, deposit: Decimal::ZERO };
-        exchange.deposit = exchange.cash_quote();
+        let exchange = Self { simulator, accounts, start, keys, deposit: Mutex::default() };
+        let deposit = exchange.cash_quote();
+        *exchange.deposit.lock().unwrap() = deposit;
         exchange
     }
 
@@ -128,7 +131,29 @@ impl Exchange {
         let (state, _) = self.simulator.app.lock();
         let portfolio = self.account(&state);
         let positions = portfolio.positions.values().map(|position| position.cost + position.funding_settled);
-        portfolio.balance("USD").total - positions.sum::<Decimal>() - self.deposit
+        portfolio.balance("USD").total - positions.sum::<Decimal>() - *self.deposit.lock().unwrap()
+    }
+
+    /// Somebody moves money into the account.
+    pub fn deposit(&self, quote: Decimal) {
+        let mut state = self.simulator.app.lock().0;
+        let portfolio = state.exchange.portfolios.get_mut(&self.accounts.portfolios[0].uuid).unwrap();
+        portfolio.balance_mut("USD").total += quote;
+        *self.deposit.lock().unwrap() += quote;
+    }
+
+    /// Funding that was paid to the bot's account.
+    pub fn settled_quote(&self) -> Decimal {
+        let (state, _) = self.simulator.app.lock();
+        self.account(&state).positions.values().map(|position| position.funding_settled).sum()
+    }
+
+    /// Order, trade, size, price and fee of every fill of the bot's account.
+    pub fn fills(&self) -> BTreeSet<(String, String, Decimal, Decimal, Decimal)> {
+        let (state, _) = self.simulator.app.lock();
+        let named =
+            |fill: &Fill| (fill.order.to_string(), fill.trade_id.to_string(), fill.size, fill.price, fill.commission);
+        self.account(&state).fills.iter().map(named).collect()
     }
 
     fn fees_quote(&self) -> Decimal {
@@ -149,6 +174,11 @@ impl Exchange {
     /// The name of a key.
     pub fn key_name(&self, key: &str) -> String {
         self.key(key)["name"].as_str().unwrap().to_owned()
+    }
+
+    /// A key's secret half.
+    pub fn private_key(&self, key: &str) -> String {
+        self.key(key)["privateKey"].as_str().unwrap().to_owned()
     }
 
     fn key(&self, key: &str) -> Value {
@@ -181,6 +211,7 @@ impl Exchange {
             open_orders: shown["open_orders"].as_array().unwrap().len(),
             fees_quote: self.fees_quote(),
             cash_quote: self.cash_quote(),
+            settled_quote: self.settled_quote(),
         }
     }
 

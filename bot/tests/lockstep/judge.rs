@@ -1,6 +1,6 @@
 //! What the exchange's journal and the ledger's chain say of a whole run: an intent that became two orders shows here,
-//! under whatever ids. Shown by mutation: with every failed placement taken for "not placed" (`Engine::placed`),
-//! `no_intent_becomes_two_orders_and_both_sides_agree_once_faults_stop` fails here.
+//! under whatever ids. (Where every failed placement is taken for "not placed", the user channel mostly tells of the order
+//! in time; the engine's own tests do not have it and fail at once: docs/invariants.md, 4.)
 
 pub mod accepted;
 

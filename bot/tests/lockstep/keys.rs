@@ -10,9 +10,10 @@ use arbbot_crds::conditions::Reason;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::bot::{Bot, Machine, endpoint, spec};
+use super::bot::{Bot, Machine};
 use super::exchange::Exchange;
 use super::network::Network;
+use super::spec::{endpoint, spec};
 use super::{machine, paused};
 
 /// An exchange on which the keys 0, 2 and 3 are of the bot's account, and where a bot runs.

@@ -3,9 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
+mod backtest;
+mod books;
 mod bot;
 mod desk;
+mod disasters;
 mod exchange;
+mod guards;
 mod hostile;
 mod judge;
 mod keys;
@@ -14,8 +18,12 @@ mod network;
 mod orders;
 mod outage;
 mod paper;
+mod replay;
+mod secrets;
 mod soak;
+mod spec;
 mod transcript;
+mod wal;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -52,15 +60,17 @@ fn machine<'a>(exchange: &Exchange, network: &Arc<Network>, seed: u64, dir: &'a 
         seed,
         dir,
         dial: network.dial(Arc::clone(&exchange.simulator)),
-        spec: bot::spec(&exchange.portfolio(), &json!({}), &json!({})),
+        spec: spec::spec(&exchange.portfolio(), &json!({}), &json!({})),
         acknowledged: bot::Acknowledged::default(),
+        anchor: std::sync::Mutex::default(),
+        record: None,
     }
 }
 
 /// Judges what the exchange accepts of a machine's bot.
 fn judge_of(machine: &Machine<'_>) -> Judge {
     Judge::new(Account {
-        uid8: uid8(bot::UID),
+        uid8: uid8(spec::UID),
         spot: SPOT.into(),
         future: FUTURE.into(),
         contract_base: CONTRACT,

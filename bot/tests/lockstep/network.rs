@@ -88,7 +88,11 @@ pub struct Network {
     /// Ends all connections there are. They end in the order they began: a watch would wake them in a random one.
     cut: Mutex<CancellationToken>,
     kill: Notify,
+    /// Looks at the body of an order when its first byte arrives.
+    on_order: Mutex<Option<Look>>,
 }
+
+type Look = Box<dyn Fn(&str) + Send>;
 
 impl Network {
     pub fn new(seed: u64) -> Arc<Self> {
@@ -108,6 +112,7 @@ impl Network {
             transcript: Mutex::default(),
             cut: Mutex::default(),
             kill: Notify::new(),
+            on_order: Mutex::default(),
         })
     }
 
@@ -198,6 +203,11 @@ impl Network {
         self.state.lock().unwrap().steps
     }
 
+    /// Has every order looked at from now on, when its first byte arrives.
+    pub fn on_order(&self, look: impl Fn(&str) + Send + 'static) {
+        *self.on_order.lock().unwrap() = Some(Box::new(look));
+    }
+
     /// How often each thing happened.
     pub fn struck(&self) -> BTreeMap<&'static str, u64> {
         self.state.lock().unwrap().struck.clone()
@@ -248,6 +258,9 @@ impl Network {
         let is_order = ["POST /api/v3/brokerage/orders ", "POST /api/v3/brokerage/orders/close_position "]
             .iter()
             .any(|start| request.starts_with(start));
+        if let (true, Some(look)) = (is_order, &*self.on_order.lock().unwrap()) {
+            look(request.split_once("\r\n\r\n").map_or("", |(_, body)| body));
+        }
         let mut wire = Wire::new(&mut self.transcript.lock().unwrap(), is_web_socket);
         wire.sent(&mut self.transcript.lock().unwrap(), &buffer[..length]);
         self.step(is_order).await;

@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use arb_bot::clock::Clock;
 use arbbot_crds::arbbot::Mode;
 use arbbot_crds::limits::LimitCeilings;
 use proptest::prelude::*;
@@ -12,7 +11,7 @@ use serde_json::json;
 
 use super::bot::Bot;
 use super::desk::{BAD_DAYS, Desk, Shown, Step, at_a_desk, finish};
-use super::exchange::{Exchange, FUTURE, SPOT, START};
+use super::exchange::{Exchange, FUTURE, SPOT};
 use super::network::Network;
 use super::{judge_of, machine, paused, paused_step_by_step};
 
@@ -128,11 +127,11 @@ fn a_bot_whose_clock_is_an_hour_wrong_keeps_its_orders_short_and_sees_them_all()
             let exchange = Exchange::start(3, false);
             let network = Network::new(3);
             let dir = tempfile::tempdir().unwrap();
-            let mut machine = machine(&exchange, &network, 3, dir.path());
-            let start: k8s_openapi::jiff::Timestamp = START.parse().unwrap();
-            machine.clock = Clock::driven_by_tokio(start + k8s_openapi::jiff::SignedDuration::from_mins(minutes));
+            let machine = machine(&exchange, &network, 3, dir.path());
             let mut desk = Desk::new(&exchange, &network, &machine).await;
             desk.bot.wait("it trades", |view| view.open_orders > 0 && view.notional_quote > dec!(0)).await;
+            // From here on it trades no more by itself (disasters.rs), and is right about what there is.
+            machine.clock.step(k8s_openapi::jiff::SignedDuration::from_mins(minutes));
             for step in
                 [Step::Exchange { fault: 4, tenths: 100 }, Step::KillAtOrder { steps: 2 }, Step::Pass { tenths: 600 }]
             {

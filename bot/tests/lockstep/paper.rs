@@ -7,20 +7,20 @@ use std::time::Duration;
 use arb_bot::clock::Clock;
 use arb_bot::execution::driver::TICK;
 use arb_bot::execution::engine::{Reconciliation, View};
-use arb_bot::ledger::{Ledger, LedgerError};
 use arbbot_crds::arbbot::{Execution, KillAction};
 use arbbot_crds::control::Restriction;
 use rust_decimal::{Decimal, dec};
 use serde_json::json;
 
-use super::bot::{self, Bot, Machine};
+use super::bot::{Bot, Machine};
 use super::exchange::{Exchange, START};
 use super::network::Network;
 use super::paused;
+use super::spec;
 
 /// A machine on which there is no key.
 fn machine<'a>(exchange: &Exchange, network: &Arc<Network>, dir: &'a Path) -> Machine<'a> {
-    let mut spec = bot::spec(&exchange.portfolio(), &json!({}), &json!({}));
+    let mut spec = spec::spec(&exchange.portfolio(), &json!({}), &json!({}));
     spec.spec.execution = Execution::Paper;
     spec.spec.credentials = Default::default();
     spec.spec.venue.coinbase.portfolio = None;
@@ -33,6 +33,8 @@ fn machine<'a>(exchange: &Exchange, network: &Arc<Network>, dir: &'a Path) -> Ma
         dial: network.dial(Arc::clone(&exchange.simulator)),
         spec,
         acknowledged: Default::default(),
+        anchor: Default::default(),
+        record: None,
     }
 }
 
@@ -127,14 +129,8 @@ fn the_ledger_of_a_paper_bot_does_not_open_for_a_live_one() {
         let bot = Bot::start(&machine, 1).await;
         bot.wait("both legs", has_both_legs).await;
         bot.kill().await;
-        machine.spec = bot::spec(&exchange.portfolio(), &json!({}), &json!({}));
-        let error = loop {
-            match Ledger::open(&dir.path().join("ledger"), &bot::binding(&machine.spec), machine.clock.clone()).await {
-                Err(LedgerError::Locked { .. }) => tokio::task::yield_now().await,
-                Err(error) => break error.to_string(),
-                Ok(_) => panic!("it opened"),
-            }
-        };
+        machine.spec = spec::spec(&exchange.portfolio(), &json!({}), &json!({}));
+        let error = machine.ledger().await.expect_err("it opened").to_string();
         assert!(error.contains("spec.execution") && error.contains("Paper"), "{error}");
     });
 }

@@ -35,6 +35,7 @@ const CALM: Duration = Duration::from_secs(1800);
 /// How often the exchange is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 const HOUR: u64 = 3600;
+const DAY: u64 = 24 * HOUR;
 /// A kill is flat within this time, Friday's break included.
 const FLAT_WITHIN: Duration = Duration::from_secs(2 * 3600);
 /// Every so many steps of the script are a kill by its switch.
@@ -214,9 +215,13 @@ async fn script<'a>(
     pause: Duration,
     report: &mut Report,
 ) -> Desk<'a> {
-    let end = Instant::now() + time;
-    let mut steps = 0;
+    let (began, end) = (Instant::now(), Instant::now() + time);
+    let (mut steps, mut days) = (0, 0);
     while Instant::now() < end {
+        if began.elapsed().as_secs() / DAY > days {
+            days += 1;
+            tell(days, &desk, report);
+        }
         sleep(Duration::from_secs(rng.random_range(60..pause.as_secs()))).await;
         steps += 1_u64;
         report.faults += 1;
@@ -239,11 +244,19 @@ async fn script<'a>(
     desk
 }
 
+/// A run takes many minutes: a line for each day says how far it is.
+fn tell(days: u64, desk: &Desk<'_>, report: &Report) {
+    let (books, paid) = (desk.bot.books.borrow(), desk.exchange.settled_quote());
+    let booked = if books.is_read { books.settled_quote().to_string() } else { "being read".to_owned() };
+    eprintln!("day {days}: {} faults, {} kills; funding paid {paid}, booked {booked}", report.faults, report.kills);
+}
+
 async fn simulated(seed: u64, start: &str, time: Duration, pause: Duration) -> Report {
     let busy = time - CALM;
     let mut options = Options { tick: TICK, ..Options::default() };
     options.settings.seed = seed;
     options.settings.retention.journal = 10_000_000;
+    options.settings.retention.history = 10_000_000;
     options.scenario = format!("random: {{every: {}s, until: {}s, longest: 1m}}", pause.as_secs(), busy.as_secs());
     let exchange = Arc::new(Exchange::start_with(&options, start));
     let scenario = exchange.scenario().await;
@@ -277,7 +290,7 @@ async fn simulated(seed: u64, start: &str, time: Duration, pause: Duration) -> R
 
     report.compared = compared(&halted, &exchange, prices).await;
     report.process_kills = halted.restarts;
-    match halted.compare().await {
+    match halted.compare_alone().await {
         Ok(shown) => report.struck.extend(shown.struck.iter().map(|(kind, count)| ((*kind).to_owned(), *count))),
         Err(disagreement) => report.disagreement = Some(disagreement.to_string()),
     }

@@ -33,6 +33,19 @@ pub struct FundingCarry {
     pub future_product: String,
     /// Notional of each leg that the bot builds up to, in quote currency, cut to whole contracts. Hot.
     pub target_notional: DecimalString,
+    /// When it raises the position. Hot.
+    #[serde(default)]
+    #[x_kube(validation = Rule::new("duration(self.horizon) >= duration('24h') && duration(self.horizon) <= duration('8760h')")
+        .message("strategy.fundingCarry.entry.horizon must be between 24h and 8760h (a year)"))]
+    pub entry: EntryTerms,
+    /// When it closes the position. Hot.
+    #[serde(default)]
+    #[x_kube(validation = Rule::new("duration(self.maxNegativeFunding) >= duration('1h') && duration(self.maxNegativeFunding) <= duration('168h')")
+        .message("strategy.fundingCarry.exit.maxNegativeFunding must be between 1h and 168h (the week of funding that the bot looks back on)"))]
+    pub exit: ExitTerms,
+    /// The futures collateral that it needs. Hot.
+    #[serde(default)]
+    pub collateral: Collateral,
     /// How its orders are placed. Hot.
     #[serde(default)]
     #[x_kube(validation = Rule::new("duration(self.maxRest) >= duration('5s') && duration(self.maxRest) <= duration('10m')")
@@ -40,6 +53,59 @@ pub struct FundingCarry {
     #[x_kube(validation = Rule::new("duration(self.legTimeout) >= duration('1s')")
         .message("strategy.fundingCarry.orders.legTimeout must be at least 1s"))]
     pub orders: Orders,
+}
+
+/// When funding carry raises its position.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EntryTerms {
+    /// Least edge, in basis points of notional: the funding expected over `horizon` less the cost of opening and closing
+    /// both legs. Default "15".
+    pub min_edge_bps: DecimalString,
+    /// How long a position is expected to be held. Default 1080h.
+    pub horizon: DurationString,
+    /// Hours of funding, of the last 168, that the bot must have seen before it raises a position. The exchange shows only
+    /// the last hour, so a new bot watches for this long; its ledger remembers what it saw. Default 24.
+    #[schemars(range(min = 1, max = 168))]
+    pub min_samples: u16,
+}
+
+impl Default for EntryTerms {
+    fn default() -> Self {
+        let horizon = DurationString(std::time::Duration::from_secs(1080 * 3600));
+        Self { min_edge_bps: 15.into(), horizon, min_samples: 24 }
+    }
+}
+
+/// When funding carry closes its position.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ExitTerms {
+    /// So many hours in a row must have had negative funding, and the loss expected over `entry.horizon` at their mean
+    /// must exceed the cost of closing both legs. Default 12h.
+    pub max_negative_funding: DurationString,
+}
+
+impl Default for ExitTerms {
+    fn default() -> Self {
+        Self { max_negative_funding: DurationString(std::time::Duration::from_secs(12 * 3600)) }
+    }
+}
+
+/// The futures collateral that funding carry needs. The bot never moves any.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Collateral {
+    /// Collateral that is to be free once both legs stand, as a fraction of the futures notional: above the initial margin
+    /// at the overnight rate. Where less is free nothing is entered; where less than nine tenths of it are, both legs are
+    /// reduced together. Default "0.60".
+    pub min_ratio: DecimalString,
+}
+
+impl Default for Collateral {
+    fn default() -> Self {
+        Self { min_ratio: DecimalString(rust_decimal::dec!(0.60)) }
+    }
 }
 
 /// How a strategy's orders are placed. Both legs rest post-only at the touch first.

@@ -39,12 +39,15 @@ impl ConditionType {
             Self::ControlApplied => (
                 Writer::Bot,
                 "This generation of the spec and every matching policy are in force at the gate.",
-                "The bot has not yet read its ArbBot and every ArbPolicy, or cannot read one of them.",
+                "The bot has not yet read its ArbBot and every ArbPolicy, or cannot read one of them or a guard, or its ledger does not take a release.",
                 LOST,
             ),
-            Self::Trading => {
-                (Writer::Bot, "Entry is open: the strategy may raise the position.", "Nothing raises a leg.", LOST)
-            }
+            Self::Trading => (
+                Writer::Bot,
+                "Entry is open: nothing but the strategy itself decides whether the position is raised, and the message has its figures.",
+                "Nothing raises a leg.",
+                LOST,
+            ),
             Self::Halted => (
                 Writer::Bot,
                 "The gate is closed and the exchange has confirmed that no order of this bot works.",
@@ -59,8 +62,8 @@ impl ConditionType {
             ),
             Self::WithinRiskLimits => (
                 Writer::Bot,
-                "Position and working orders are inside every limit.",
-                "A limit is exceeded or smaller than one contract; nothing raises a leg until it no longer is.",
+                "Position and working orders are inside every limit and no guard has tripped. The reason tells when one warns.",
+                "A limit is exceeded or smaller than one contract, or a guard has tripped; nothing raises a leg until that ends.",
                 "Without fresh prices it cannot be said, or the bot's Lease has expired.",
             ),
             Self::CredentialsValid => (
@@ -80,6 +83,12 @@ impl ConditionType {
                 "The exchange shows the orders and positions that the ledger expects.",
                 "They differ; nothing raises a leg until a person has found out why.",
                 "They have not yet been compared, or the bot's Lease has expired.",
+            ),
+            Self::CollateralSufficient => (
+                Writer::Bot,
+                "The collateral carries the futures leg at overnight margin and `collateral.minRatio` of its notional is free.",
+                "Too little is free for the position, or for the next contract: nothing is entered, and both legs are reduced together where too little is left for what is there.",
+                "Holdings or prices are not known, or the bot's Lease has expired.",
             ),
             Self::Ready => (
                 Writer::Operator,
@@ -115,6 +124,8 @@ impl ConditionType {
                 LeaseNotHeld,
                 SelectorUnreadable,
                 InvalidSpec,
+                LedgerUnwritable,
+                GuardInvalid,
                 ContactLost,
                 AllBots,
                 SomeBots,
@@ -122,6 +133,8 @@ impl ConditionType {
             ],
             Self::Trading => &[
                 EntryOpen,
+                NoEdge,
+                NegativeFunding,
                 ModeRestricts,
                 KillSwitchEngaged,
                 Draining,
@@ -136,8 +149,14 @@ impl ConditionType {
                 PositionExcess,
                 LimitExceeded,
                 LimitBelowOneContract,
+                GuardTripped,
                 ProductUnavailable,
                 FuturesSessionClosed,
+                LedgerUnwritable,
+                LedgerDamaged,
+                LedgerLost,
+                LedgerRebuilding,
+                ClockSkewed,
                 KeyRefused,
                 KeyMayTransfer,
                 KeyMayNotTrade,
@@ -179,7 +198,15 @@ impl ConditionType {
                 SomeBots,
                 NoBots,
             ],
-            Self::WithinRiskLimits => &[WithinLimits, LimitExceeded, LimitBelowOneContract, NotConfirmed, ContactLost],
+            Self::WithinRiskLimits => &[
+                WithinLimits,
+                GuardWarns,
+                GuardTripped,
+                LimitExceeded,
+                LimitBelowOneContract,
+                NotConfirmed,
+                ContactLost,
+            ],
             Self::CredentialsValid => &[
                 KeyAccepted,
                 OnPaper,
@@ -215,6 +242,7 @@ impl ConditionType {
             Self::PositionsReconciled => {
                 &[Reconciled, PositionDeficit, PositionExcess, OrdersUnknown, NotConfirmed, ContactLost]
             }
+            Self::CollateralSufficient => &[CollateralEnough, CollateralShort, NotConfirmed, ContactLost],
             Self::Ready => &[
                 Available,
                 Stopped,

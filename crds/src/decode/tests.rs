@@ -342,3 +342,15 @@ proptest! {
         prop_assert!(arb_bot(metadata(), &object, None).is_ok());
     }
 }
+
+#[test]
+fn a_guard_that_cannot_be_read_keeps_neither_a_kill_nor_a_release_from_being_read() {
+    let guards = json!([{"name": "new", "metric": "MoonPhase", "tripAt": "1"}]);
+    let before = good(&json!({}));
+    let killed = read(&json!({"spec": {"killSwitch": {"engaged": true}, "risk": {"guards": guards}}}), Some(&before));
+    assert_eq!((killed.unreadable.len(), killed.object.spec.kill_switch.engaged), (0, true));
+    let released = json!({"spec": {"killSwitch": {"release": "aaaaaaaa-3"}, "risk": {"guards": guards}}});
+    let released = read(&released, Some(&before)).object.spec;
+    assert_eq!(released.kill_switch.release, "aaaaaaaa-3");
+    assert_eq!(released.risk.guards.in_force().problems.len(), 1);
+}

@@ -56,11 +56,28 @@ fn every_field_that_can_be_loosened_is_reported_and_its_tightening_is_not() {
     one_way("spec.killSwitch.slippageBps", &json!({}), &json!({"killSwitch": {"slippageBps": "51"}}));
     one_way("spec.killSwitch.deadline", &json!({}), &json!({"killSwitch": {"deadline": "3m"}}));
     one_way("spec.controlTimeouts.lost", &json!({}), &json!({"controlTimeouts": {"lost": "6m"}}));
+    one_way("spec.risk.capital", &json!({}), &json!({"risk": {"capital": "25001"}}));
+    let guard = |changes: Value| {
+        let mut guard = json!({"name": "x", "metric": "MakerRatioPercent", "tripAt": "60", "release": "Manual"});
+        merge(&mut guard, &changes);
+        json!({"risk": {"guards": [guard]}})
+    };
+    let strict = guard(json!({}));
+    for weaker in
+        [json!({"tripAt": "59"}), json!({"action": "Warn"}), json!({"confirmations": 4}), json!({"release": "Auto"})]
+    {
+        one_way("spec.risk.guards", &strict, &guard(weaker));
+    }
+    one_way("spec.risk.guards", &strict, &json!({}));
+    let off = json!([{"name": "daily-loss", "metric": "DailyLossPercent", "action": "Warn"}]);
+    one_way("spec.risk.guards", &json!({}), &json!({"risk": {"guards": off}}));
     one_way("spec.drainTimeout", &json!({}), &json!({"drainTimeout": "11m"}));
     one_way("spec.onDrainTimeout", &json!({"onDrainTimeout": "Flatten"}), &json!({}));
     one_way("spec.deletionPolicy", &json!({}), &json!({"deletionPolicy": "Orphan"}));
     let rest = "spec.strategy.fundingCarry.orders.maxRest";
     one_way(rest, &json!({}), &json!({"strategy": {"fundingCarry": {"orders": {"maxRest": "121s"}}}}));
+    let ratio = "spec.strategy.fundingCarry.collateral.minRatio";
+    one_way(ratio, &json!({}), &json!({"strategy": {"fundingCarry": {"collateral": {"minRatio": "0.59"}}}}));
     for limit in ["maxPositionNotional", "maxOrderNotional", "maxDeltaNotional", "maxLegImbalanceNotional"] {
         let loose = json!({"risk": {"limits": {limit: "30000"}}});
         one_way(&format!("spec.risk.limits.{limit}"), &json!({}), &loose);

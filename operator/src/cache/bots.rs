@@ -227,6 +227,9 @@ fn transitions(bot: &ArbBot) -> u64 {
             let times = [&incident.orders_cancelled_at, &incident.flat_at].map(|at| at.as_ref().map(|at| at.0));
             (&incident.id, incident.phase, incident.action, times).hash(&mut hasher);
         }
+        for guard in said.iter().flat_map(|bot| &bot.guards) {
+            (&guard.name, guard.state, &guard.incident).hash(&mut hasher);
+        }
         // The operator's own part, so that a change of it by somebody else is set right.
         (status.observed_generation, status.claim.as_ref().map(|claim| claim.granted)).hash(&mut hasher);
         serde_json::to_string(&(&status.effective, &status.incidents)).unwrap_or_default().hash(&mut hasher);

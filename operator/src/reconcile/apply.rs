@@ -84,14 +84,19 @@ pub async fn apply(
     let role = of.compare(role, live.role, Some(&caches.roles)).await?;
     let role_binding = of.compare(role_binding, live.role_binding, Some(&caches.role_bindings)).await?;
     let service = of.compare(service, live.service, Some(&caches.services)).await?;
-    let ledger_claim = of.compare(ledger_claim, live.ledger_claim.map(Known::read), None).await?;
+    let ledger_claim = match ledger_claim {
+        Some(claim) => Some(of.compare(claim, live.ledger_claim.map(Known::read), None).await?),
+        None => None,
+    };
     let network_policy = of.compare(network_policy, live.network_policy, Some(&caches.network_policies)).await?;
     let deployment = of.compare(deployment, live.deployment.map(Known::read), None).await?;
     Box::pin(service_account.carry_out(ctx)).await?;
     Box::pin(role.carry_out(ctx)).await?;
     Box::pin(role_binding.carry_out(ctx)).await?;
     Box::pin(service.carry_out(ctx)).await?;
-    Box::pin(ledger_claim.carry_out(ctx)).await?;
+    if let Some(ledger_claim) = ledger_claim {
+        Box::pin(ledger_claim.carry_out(ctx)).await?;
+    }
     Box::pin(network_policy.carry_out(ctx)).await?;
     Box::pin(deployment.carry_out(ctx)).await
 }

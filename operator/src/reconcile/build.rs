@@ -29,7 +29,8 @@ pub struct Resources {
     pub role: Role,
     pub role_binding: RoleBinding,
     pub service: Service,
-    pub ledger_claim: PersistentVolumeClaim,
+    /// None: the ledger is in PostgreSQL.
+    pub ledger_claim: Option<PersistentVolumeClaim>,
     pub network_policy: NetworkPolicy,
     pub deployment: Deployment,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use arbbot_crds::ArbBot;
 use arbbot_crds::arbbot::DeletionPolicy;
 use arbbot_crds::conditions::{ConditionType, Reason, find};
-use arbbot_crds::names::{FINALIZER, LABEL_BOT_UID, MANAGER_OPERATOR, ledger_claim_name};
+use arbbot_crds::names::{FINALIZER, LABEL_BOT_UID, MANAGER_OPERATOR, ledger_claim_name, ledger_schema};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
@@ -143,11 +143,13 @@ async fn tear_down(fetched: &Fetched, now: Timestamp, ctx: &Context) -> Result<D
     delete(bot, role.as_ref().and_then(Known::object), ctx).await?;
     delete(bot, service_account.as_ref().and_then(Known::object), ctx).await?;
     delete(bot, fetched.lease.as_ref(), ctx).await?;
-    let note = format!(
-        "deleted; {}. Its ledger stays in PersistentVolumeClaim {}{left}",
-        last_words(bot),
-        ledger_claim_name(&bot.name_any())
-    );
+    let ledger = match bot.spec.ledger.postgres {
+        None => format!("PersistentVolumeClaim {}", ledger_claim_name(&bot.name_any())),
+        Some(_) => {
+            format!("PostgreSQL schema {:?}", ledger_schema(&bot.namespace().unwrap_or_default(), &bot.name_any()))
+        }
+    };
+    let note = format!("deleted; {}. Its ledger stays in {ledger}{left}", last_words(bot));
     ctx.reports.publish(bot, &Report::normal(Reason::Deleting, note)).await;
     release(bot, ctx).await
 }

@@ -1,8 +1,10 @@
 //! The history of a bot's incidents: the last ten, newest first, also after their release (pure).
 
 use arbbot_crds::arbbot::KillAction;
+use arbbot_crds::control::GUARD_SOURCE;
+use arbbot_crds::guards::GuardStatus;
 use arbbot_crds::incident::IncidentId;
-use arbbot_crds::status::{IncidentHistory, IncidentKind, IncidentStatus};
+use arbbot_crds::status::{ArbBotStatus, IncidentHistory, IncidentKind, IncidentStatus};
 use arbbot_crds::{ArbBot, ArbPolicy};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -18,7 +20,9 @@ pub fn history(bot: &ArbBot, policies: &[&ArbPolicy], now: &Time) -> Vec<Inciden
     // A bot that speaks always lists its latches, if only none. A status that was emptied says nothing about them.
     let speaks = status.bot.is_some() && open.is_some();
     let open = open.unwrap_or_default();
-    let is_open = |id: &str| open.iter().any(|incident| incident.id == id);
+    let of_guards = of_guards(status);
+    let is_open =
+        |id: &str| open.iter().any(|incident| incident.id == id) || of_guards.iter().any(|incident| incident.id == id);
 
     let past = status.incidents.iter().filter(|incident| !is_open(&incident.id)).cloned().map(|mut incident| {
         if incident.resolved_at.is_none() && speaks && is_released(&incident.id, bot, policies) {
@@ -29,9 +33,45 @@ pub fn history(bot: &ArbBot, policies: &[&ArbPolicy], now: &Time) -> Vec<Inciden
         incident
     });
     let mut all: Vec<_> = past.chain(open.iter().map(of_open)).collect();
+    all.extend(of_guards);
     all.sort_by(|a, b| b.started_at.0.cmp(&a.started_at.0).then_with(|| a.id.cmp(&b.id)));
     all.truncate(KEPT);
     all
+}
+
+/// The trips of guards that only a person ends, those of one generation as one incident. A guard that kills has an incident
+/// of its kill.
+#[must_use]
+pub fn of_guards(status: &ArbBotStatus) -> Vec<IncidentHistory> {
+    let kills = status.kill_switch.iter().flat_map(|kills| &kills.incidents);
+    let kills: Vec<_> = kills.map(|incident| &incident.id).collect();
+    let mut incidents: Vec<IncidentHistory> = Vec::new();
+    for guard in status.bot.iter().flat_map(|bot| &bot.guards) {
+        let Some(id) = guard.incident.as_ref().filter(|id| !kills.contains(id)) else { continue };
+        let GuardStatus { name, metric, action, value, threshold, since, .. } = guard;
+        let source = format!("{GUARD_SOURCE}{name}");
+        let reason = format!("{metric} was {value}, tripAt is {threshold}: {action}");
+        match incidents.iter_mut().find(|incident| incident.id == *id) {
+            Some(incident) => {
+                incident.source = format!("{}, {source}", incident.source);
+                incident.reason = format!("{}; {reason}", incident.reason);
+                if since.0 < incident.started_at.0 {
+                    incident.started_at = since.clone();
+                }
+            }
+            None => incidents.push(IncidentHistory {
+                id: id.clone(),
+                kind: IncidentKind::Guard,
+                source,
+                reason,
+                started_at: since.clone(),
+                // What it demands was in force at the gate when it tripped.
+                contained_at: Some(since.clone()),
+                resolved_at: None,
+            }),
+        }
+    }
+    incidents
 }
 
 fn of_open(incident: &IncidentStatus) -> IncidentHistory {
@@ -45,7 +85,10 @@ fn of_open(incident: &IncidentStatus) -> IncidentHistory {
     };
     IncidentHistory {
         id: incident.id.clone(),
-        kind: IncidentKind::KillSwitch,
+        kind: match incident.source.starts_with(GUARD_SOURCE) {
+            true => IncidentKind::Guard,
+            false => IncidentKind::KillSwitch,
+        },
         source: incident.source.clone(),
         reason: incident.reason.clone(),
         started_at: incident.engaged_at.clone(),
@@ -118,6 +161,35 @@ mod tests {
         assert_eq!(history(&gone, &[], &at(20))[0].contained_at, Some(at(20)), "at the latest");
         let by_policy = policy("killSwitch: {release: 0b9d6bcd-2}");
         assert_eq!(resolved(&showing(&[], before), &[&by_policy]), Some(at(20)));
+    }
+
+    #[test]
+    fn trips_that_end_by_hand_are_incidents_until_their_release() {
+        let guard = |name: &str, incident: &str, second: u8| {
+            format!(
+                "{{name: {name}, metric: Leverage, state: Tripped, action: Halt, value: '4', threshold: '3', since: '1970-01-01T00:00:0{second}Z'{incident}}}"
+            )
+        };
+        let own = ", incident: 0b9d6bcd-3";
+        let guards =
+            [guard("b", own, 5), guard("a", own, 4), guard("auto", "", 4), guard("kill", ", incident: 0b9d6bcd-2", 4)];
+        let kill = open("0b9d6bcd-2", "Flatten", "").replace("ArbBot/carry", "guard/kill");
+        let mut bot = bot_with_status(&format!(
+            "{{bot: {{podUid: p, guards: [{}]}}, killSwitch: {{incidents: [{kill}]}}}}",
+            guards.join(", ")
+        ));
+        let seen = history(&bot, &[], &at(10));
+        let shown: Vec<_> = seen.iter().map(|incident| (incident.id.as_str(), incident.source.as_str())).collect();
+        assert_eq!(shown, [("0b9d6bcd-2", "guard/kill"), ("0b9d6bcd-3", "guard/b, guard/a")]);
+        assert!(seen.iter().all(|incident| incident.kind == IncidentKind::Guard));
+        assert_eq!((&seen[1].started_at, &seen[1].contained_at), (&at(4), &Some(at(5))));
+        assert_eq!(seen[1].reason, "Leverage was 4, tripAt is 3: Halt; Leverage was 4, tripAt is 3: Halt");
+        let status = bot.status.as_mut().unwrap();
+        status.bot.as_mut().unwrap().guards.clear();
+        status.incidents = seen;
+        assert_eq!(history(&bot, &[], &at(20))[1].resolved_at, None, "nobody released it");
+        bot.spec.kill_switch.release = "0b9d6bcd-3".to_owned();
+        assert_eq!(history(&bot, &[], &at(20))[1].resolved_at, Some(at(20)));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Step 2 (pure): what the API server's schema cannot check. Only a [`ValidatedBot`] can be built.
 
+use arbbot_crds::arbbot::Execution;
 use arbbot_crds::names::RESERVED;
 use arbbot_crds::{ArbBot, ArbBotSpec};
 use kube::ResourceExt;
@@ -67,6 +68,11 @@ pub enum Invalid {
         "spec.podTemplate.{field} has the key {key:?}: keys under arbbot.io/ are the operator's, use another prefix"
     )]
     ReservedKey { field: &'static str, key: String },
+    /// A paper account is a file.
+    #[error(
+        "spec.ledger.postgres does not go with execution Paper: a paper account needs a volume. Create the bot with ledger.sqlite"
+    )]
+    PaperWithoutVolume,
 }
 
 /// Checks a bot.
@@ -86,6 +92,9 @@ pub fn validate(bot: &ArbBot, default_image: &str) -> Result<ValidatedBot, Inval
         if let Some(key) = map.keys().find(|key| key.starts_with("arbbot.io/")) {
             return Err(Invalid::ReservedKey { field, key: key.clone() });
         }
+    }
+    if bot.spec.execution == Execution::Paper && bot.spec.ledger.postgres.is_some() {
+        return Err(Invalid::PaperWithoutVolume);
     }
     Ok(ValidatedBot {
         name,
@@ -132,5 +141,9 @@ mod tests {
         }
         let labelled = bot("  podTemplate: {labels: {arbbot.io/bot-uid: stolen}}\n");
         assert!(message(&labelled).contains("spec.podTemplate.labels"));
+        let mut paper = bot("  ledger: {postgres: {secretRef: {name: db}}}\n");
+        assert!(validate(&paper, "i").is_ok());
+        paper.spec.execution = Execution::Paper;
+        assert!(message(&paper).contains("spec.ledger.postgres"));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use rust_decimal::Decimal;
 
-use crate::{Price, Quote, Row};
+use crate::{Price, Quote, Row, is_heading};
 
 /// What was recorded of each product.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl Series {
         let mut first: Option<Timestamp> = None;
         for (number, line) in csv.lines().enumerate() {
             let line = line.trim();
-            let heading = number == 0 && line.to_ascii_lowercase().starts_with("time");
+            let heading = number == 0 && is_heading(line).map_err(|error| format!("line 1: {error}"))?;
             if line.is_empty() || line.starts_with('#') || heading {
                 continue;
             }
@@ -140,7 +140,7 @@ mod tests {
         let series = Series::parse(csv).unwrap();
         let at = |seconds| series.quote("BTC-USD", after(seconds)).unwrap();
         assert_eq!([0, 6, 11, 19].map(|seconds| at(seconds).price), [Decimal::ONE; 4]);
-        assert_eq!(at(20), Quote { price: dec!(3), touch: Some((dec!(2), dec!(4))) });
+        assert_eq!(at(20), Quote { touch: Some((dec!(2), dec!(4))), ..Quote::of_touch(dec!(2), dec!(4)) });
         assert_eq!(series.gaps("BTC-USD"), 2);
     }
 

@@ -31,7 +31,7 @@ pub async fn the_latch_survives_a_bot_restart(desk: Arc<Desk>) -> Result<()> {
     nothing_raised_since(&bot, flat).await
 }
 
-async fn wait_for_other_process(bot: &Bot<'_>, pid: i32) -> Result<()> {
+pub(super) async fn wait_for_other_process(bot: &Bot<'_>, pid: i32) -> Result<()> {
     for _ in 0..600 {
         if bot.container().is_ok_and(|container| container.child.pid() != pid) && bot.status_page().await.is_ok() {
             return Ok(());

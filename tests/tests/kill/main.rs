@@ -2,6 +2,7 @@
 //! own word for what happened.
 
 mod contact;
+mod guards;
 mod latch;
 mod modes;
 
@@ -19,6 +20,7 @@ use contact::{
     a_bot_without_contact_closes_entry_and_then_cancels, a_watch_that_is_silently_dropped_does_not_blind_the_bot,
     bots_that_were_frozen_while_they_were_killed_wake_up_without_a_wrong_order,
 };
+use guards::a_tripped_guard_outlives_the_bot_and_its_own_spec_and_ends_by_its_id;
 use latch::{
     a_kill_is_resumed_after_kill_9, a_latch_outlives_its_policy, only_the_incidents_own_id_releases_it,
     the_latch_survives_a_bot_restart, the_latch_survives_a_lost_ledger,
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
             a_tightened_limit_cancels_what_no_longer_fits,
             a_policy_patch_reaches_every_bot_it_matches_and_no_other,
             a_latch_outlives_its_policy,
+            a_tripped_guard_outlives_the_bot_and_its_own_spec_and_ends_by_its_id,
             deletion_with_flatten_ends_flat_and_leaves_only_the_ledgers_claim,
             deletion_with_orphan_cancels_and_keeps_the_position,
             a_watch_that_is_silently_dropped_does_not_blind_the_bot,

@@ -99,7 +99,7 @@ impl<W: Write> Recording<W> {
             Price::None | Price::Unchanged => {}
         }
         (track.price, track.at) = (price, time);
-        self.row(Row { time, product: product.to_owned(), price, funding_rate: None })
+        self.row(Row { time, product: product.to_owned(), price, funding_rate: None, trade: None })
     }
 
     /// The rate counts from when it was fixed, which is a little before we asked.
@@ -117,7 +117,7 @@ impl<W: Write> Recording<W> {
         let time = fixed_at.unwrap_or(at).clamp(earliest, at.max(earliest));
         track.rate = Some((rate, time));
         let product = facts.product.clone();
-        self.row(Row { time, product, price: Price::Unchanged, funding_rate: Some(rate) })
+        self.row(Row { time, product, price: Price::Unchanged, funding_rate: Some(rate), trade: None })
     }
 
     fn row(&mut self, row: Row) -> io::Result<()> {

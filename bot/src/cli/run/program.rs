@@ -5,6 +5,7 @@ mod session;
 mod status_page;
 mod stop;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -13,40 +14,46 @@ use anyhow::Context;
 use arbbot_crds::ArbBot;
 use arbbot_crds::arbbot::Execution;
 use arbbot_crds::decode::Decoded;
-use arbbot_crds::incident::uid8;
 use futures::future::BoxFuture;
-use kube::ResourceExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{RunArgs, Source};
+use crate::assembly::{Assembled, Parts, QUEUE, assemble, forward};
 use crate::clock::Clock;
 use crate::control::latch::Latches;
+use crate::control::ledger::LedgerTask;
 use crate::control::report::ControlFacts;
 use crate::control::task::{ControlTask, params};
 use crate::control::writer::StatusTask;
 use crate::exchange::paper::Paper;
-use crate::exchange::{Exchange, SessionFacts, VenueEvent};
-use crate::execution::driver::{Driver, Io, Products, TICK};
-use crate::execution::engine::{Engine, Event, Identity, Now};
-use crate::execution::orders::Orders;
+use crate::exchange::{Exchange, SessionFacts};
+use crate::execution::driver::TICK;
+use crate::execution::engine::{Identity, Now, Start};
 use crate::ledger::{Ledger, Recovered};
+use crate::recording::{Recorder, WhenFull};
 use crate::risk::Gate;
+use crate::risk::guards::watch::resident_memory;
 use crate::telemetry::logs::LogHandle;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::server::{Heartbeat, ServerState, serve};
+use crate::telemetry::server::{ServerState, serve};
 use plane::Plane;
 use session::{SessionParts, live, on_paper};
 use status_page::status_page;
-use stop::{drained, stop_orders};
+use stop::{drained, ledger_is_back, stop_orders};
 
-/// Events that may wait for the engine.
-const QUEUE: usize = 4096;
 /// How long a stopping bot waits for its orders to be gone; the pod's grace period is 120 s.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 /// How long the rest of it gets then: the last status and after it the Lease, each tried again where the API server fails.
 const END_WITHIN: Duration = Duration::from_secs(45);
+
+/// Why a bot has ended in order.
+pub(super) enum Ended {
+    Stopped,
+    /// It ran without its ledger, which can be read now.
+    LedgerIsBack,
+}
 
 /// Every part of the running bot.
 pub(super) struct Program {
@@ -57,18 +64,17 @@ pub(super) struct Program {
     pub first: Decoded<ArbBot>,
     pub ledger: Ledger,
     pub recovered: Recovered,
+    /// Why the ledger is not the one that went before.
+    pub rebuilding: Option<String>,
 }
 
 impl Program {
-    pub(super) async fn run(self, stopping: CancellationToken) -> anyhow::Result<()> {
-        let spec = &self.first.object.spec;
-        match spec.execution {
+    pub(super) async fn run(self, stopping: CancellationToken) -> anyhow::Result<Ended> {
+        let bot = &self.first.object;
+        match bot.spec.execution {
             Execution::Live => self.run_on(stopping, live).await,
             Execution::Paper => {
-                let carry = &spec.strategy.funding_carry;
-                let products = [carry.spot_product.clone(), carry.future_product.clone()];
-                let terms = spec.paper.clone().unwrap_or_default();
-                let (paper, told) = Paper::open(&self.args.ledger_dir, &terms, products, self.clock.clone())?;
+                let (paper, told) = Paper::open(&self.args.ledger_dir, bot, self.clock.clone())?;
                 self.run_on(stopping, move |session, shutdown| on_paper(paper, told, session, shutdown)).await
             }
         }
@@ -79,28 +85,27 @@ impl Program {
         self,
         stopping: CancellationToken,
         session: impl FnOnce(SessionParts<E>, CancellationToken) -> BoxFuture<'static, ()>,
-    ) -> anyhow::Result<()> {
-        let Self { args, log, source, clock, first, ledger, recovered } = self;
+    ) -> anyhow::Result<Ended> {
+        let Self { args, log, source, clock, first, ledger, mut recovered, rebuilding } = self;
         let gate = Arc::new(Gate::new(clock.clone()));
         let metrics = Metrics::new()?;
         let bot = &first.object;
-        let identity = Identity {
-            uid8: uid8(&bot.uid().unwrap_or_default()),
-            spot_product: bot.spec.strategy.funding_carry.spot_product.clone(),
-            future_product: bot.spec.strategy.funding_carry.future_product.clone(),
-        };
         let status = bot.status.clone();
-        let orders = Orders::recovered(&recovered.orders, clock.boottime(), clock.now());
-        let owned_since = owned_since(&recovered, bot);
-        let drain = status.as_ref().and_then(|status| status.bot.as_ref()?.drain.clone());
-        let engine = Engine::new(identity.clone(), params(bot), orders, owned_since).resuming(drain);
-        let now = Now { boot: clock.boottime(), wall: clock.now() };
-        let first_view = engine.view(&gate.current().0, now);
+        let start = Start {
+            at: Now { boot: clock.boottime(), wall: clock.now() },
+            identity: Identity::of(bot),
+            params: params(bot),
+            owned_since: owned_since(&ledger, &recovered, bot),
+            orders: std::mem::take(&mut recovered.orders),
+            funding_rates: std::mem::take(&mut recovered.funding_rates),
+            drain: status.as_ref().and_then(|status| status.bot.as_ref()?.drain.clone()),
+        };
+        // Without its ledger a bot decides nothing that could be replayed; the file belongs to the process after this one.
+        let recorded = args.record.as_deref().filter(|_| !ledger.is_unread());
+        let recorder = recorded.map(|path| recorder(path, start.clone())).transpose()?;
 
-        let (events, engine_events) = mpsc::channel(QUEUE);
         let (venue, venue_events) = mpsc::channel(QUEUE);
         let (rounds, round_events) = mpsc::channel(16);
-        let (view, view_seen) = watch::channel(first_view);
         // What the earlier status remembers must be latched before the first word of this process replaces it.
         let mut latches = Latches::recovered(recovered.incidents, recovered.released);
         let remembered = status.as_ref().and_then(|status| status.kill_switch.as_ref());
@@ -111,15 +116,27 @@ impl Program {
         let (session_facts, session_seen) = watch::channel(SessionFacts { execution, ..SessionFacts::default() });
         let (spec, spec_seen) = watch::channel(bot.clone());
         let (ready, ready_seen) = watch::channel(false);
-        let heartbeat = Heartbeat::new(clock.clone());
-        let exchange = Arc::default();
+        let ends_when_drained = matches!(source, Source::File(..));
+        let Assembled { driver, books_task, exchange, events, view, books, kills, restart } = assemble(Parts {
+            start,
+            gate: Arc::clone(&gate),
+            ledger: ledger.clone(),
+            guards: recovered.guards,
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            spec: spec_seen.clone(),
+            control: facts_seen.clone(),
+            tick: TICK,
+            recorder,
+            is_supervised: !ends_when_drained,
+            resident_memory,
+        });
 
         // Stopped in this order: session and control go on until no order works.
         let (stop_trading, stop_rest) = (CancellationToken::new(), CancellationToken::new());
         // The Lease last: a status that is written after it could overwrite the successor's.
         let status_is_written = CancellationToken::new();
         let mut tasks = tokio::task::JoinSet::new();
-        let ends_when_drained = matches!(source, Source::File(..));
         let Plane { pod_uid, watches, contact, sink, _lock } =
             Plane::new(source, &args, bot, (&clock, &gate), &spec_seen, rounds);
         let control = ControlTask {
@@ -129,8 +146,9 @@ impl Program {
             latches,
             remembered_claim: recovered.claim,
             engine: events.clone(),
-            view: view_seen.clone(),
+            view: view.clone(),
             rounds: round_events,
+            guard_kills: kills,
             facts,
             spec,
             ready,
@@ -143,7 +161,7 @@ impl Program {
             venue,
             spec: spec_seen.clone(),
             gate: Arc::clone(&gate),
-            exchange: Arc::clone(&exchange),
+            exchange,
             facts: session_facts,
             before: status.as_ref().and_then(|status| status.credentials.clone()),
         };
@@ -156,36 +174,24 @@ impl Program {
             ledger: ledger.clone(),
             control: facts_seen.clone(),
             session: session_seen,
-            view: view_seen.clone(),
+            view: view.clone(),
+            books: books.clone(),
             metrics: metrics.clone(),
         };
-        let driver = Driver {
-            engine,
-            io: Io {
-                identity,
-                gate: Arc::clone(&gate),
-                ledger,
-                clock: clock.clone(),
-                exchange,
-                feedback: events.clone(),
-                metrics: metrics.clone(),
-                products: Products::default(),
-            },
-            events: engine_events,
-            view,
-            heartbeat: heartbeat.clone(),
-            tick: TICK,
-        };
+        let (opened, facts_after) = (ledger.clone(), facts_seen.clone());
+        let keeps_watch = LedgerTask { ledger, gate: Arc::clone(&gate), clock, view: view.clone(), books, rebuilding };
         let server = ServerState {
             metrics,
-            heartbeat,
+            heartbeat: driver.heartbeat.clone(),
             ready: ready_seen,
-            status: status_page(args.name(), pod_uid, Arc::clone(&gate), facts_seen, view_seen.clone()),
+            status: status_page(args.name(), pod_uid, Arc::clone(&gate), facts_seen, view.clone()),
         };
         let listen = args.listen();
         let server_stop = stop_rest.clone();
         tasks.spawn(async move { ("server", serve(listen, server, server_stop).await.map_err(anyhow::Error::from)) });
         tasks.spawn(ended("contact", contact.run(status_is_written.clone())));
+        tasks.spawn(ended("ledger", keeps_watch.run(stop_rest.clone())));
+        tasks.spawn(ended("books", books_task.run(stop_rest.clone())));
         tasks.spawn(ended("control", control.run(first, watches, stop_rest.clone())));
         tasks.spawn(ended("session", session(session_parts, stop_rest.clone())));
         let writer_stop = stop_rest.clone();
@@ -197,10 +203,19 @@ impl Program {
         tasks.spawn(ended("venue", forward(venue_events, events, stop_rest.clone())));
         let mut engine_task = tokio::spawn(driver.run(stop_trading.clone()));
 
+        let mut why = Ended::Stopped;
         let failed = tokio::select! {
             () = stopping.cancelled() => None,
-            () = drained(view_seen.clone()), if ends_when_drained => {
+            () = ledger_is_back(&opened, facts_after) => {
+                why = Ended::LedgerIsBack;
+                None
+            }
+            () = drained(view.clone()), if ends_when_drained => {
                 tracing::info!("the drain has finished: no order and no position is left; the bot ends");
+                None
+            }
+            () = restart.cancelled() => {
+                tracing::warn!("a guard has restarted the bot: it ends in order, for whoever supervises it to start it anew");
                 None
             }
             ended = tasks.join_next() => ended,
@@ -210,7 +225,7 @@ impl Program {
             }
         };
         tracing::info!("stopping: orders are being cancelled");
-        stop_orders(&gate, view_seen).await;
+        stop_orders(&gate, view).await;
         stop_trading.cancel();
         let engine_ended = timeout(STOP_WITHIN, engine_task).await;
         stop_rest.cancel();
@@ -219,7 +234,11 @@ impl Program {
             .context("the bot did not stop in time; the kubelet ends it")?;
         engine_ended.context("the engine did not stop in time")?.context("the engine failed")?;
         match failed {
-            None => Ok(()),
+            // Nobody but the exit code says to a supervisor that the bot is to come back.
+            None if restart.is_cancelled() && ends_when_drained => {
+                anyhow::bail!("a guard has ended the bot so that it is started anew; `arb-bot status` names the guard")
+            }
+            None => Ok(why),
             Some(Ok((task, result))) => {
                 result.with_context(|| format!("the {task} task failed"))?;
                 anyhow::bail!("the {task} task ended by itself")
@@ -234,27 +253,20 @@ async fn ended(name: &'static str, task: impl Future<Output = ()>) -> (&'static 
     (name, Ok(()))
 }
 
+/// A recording of the session in a new file.
+fn recorder(path: &Path, start: Start) -> anyhow::Result<Recorder> {
+    Recorder::create(path, start, WhenFull::End)
+        .with_context(|| format!("the session cannot be recorded into {}; name a new file", path.display()))
+}
+
 /// Since when the order history is to be read: the first order that ledger or status know.
-fn owned_since(recovered: &Recovered, bot: &ArbBot) -> Option<k8s_openapi::jiff::Timestamp> {
-    let ledger = recovered.orders.first().map(|order| order.created_at);
+fn owned_since(ledger: &Ledger, recovered: &Recovered, bot: &ArbBot) -> Option<k8s_openapi::jiff::Timestamp> {
+    // A kill journal begins in the middle.
+    let ledger = recovered.orders.first().filter(|_| !ledger.is_unread()).map(|order| order.created_at);
     let status = bot.status.as_ref().and_then(|status| status.bot.as_ref()?.owned_since.as_ref().map(|time| time.0));
     match (ledger, status) {
         (Some(ledger), Some(status)) => Some(ledger.min(status)),
         (ledger, status) => ledger.or(status),
-    }
-}
-
-async fn forward(mut from: mpsc::Receiver<VenueEvent>, to: mpsc::Sender<Event>, shutdown: CancellationToken) {
-    loop {
-        tokio::select! {
-            biased;
-            () = shutdown.cancelled() => return,
-            Some(event) = from.recv() => {
-                if to.send(Event::Venue(event)).await.is_err() {
-                    shutdown.cancelled().await;
-                }
-            }
-        }
     }
 }
 

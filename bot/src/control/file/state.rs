@@ -175,6 +175,7 @@ fn write(path: &Path, content: &[u8]) -> Result<(), StateError> {
 mod tests {
     use super::*;
 
+    /// Invariant 17. Proven by mutation: a lock that is held being no obstacle.
     #[test]
     fn one_bot_holds_an_account_and_product_and_the_other_is_told_who() {
         let dir = tempfile::tempdir().unwrap();

@@ -26,6 +26,7 @@ pub(super) fn said(facts: Facts<'_>) -> Vec<Said> {
         exchange::credentials(facts),
         exchange::connected(facts),
         position::reconciled(facts),
+        position::collateral(facts),
     ]
 }
 
@@ -50,6 +51,13 @@ fn control_applied(facts: Facts<'_>) -> Said {
         let names = unreadable.join(", ");
         let message = format!("in force; the selector of ArbPolicy {names} cannot be read, so it is obeyed: mend it");
         say(type_, true, Reason::SelectorUnreadable, message)
+    } else if facts.control.is_release_refused {
+        let message =
+            "in force but for the release: the ledger does not take it, so the incident stays open; it is tried again";
+        say(type_, false, Reason::LedgerUnwritable, message)
+    } else if !facts.view.guards.problems.is_empty() {
+        let problems = facts.view.guards.problems.join("; ");
+        say(type_, false, Reason::GuardInvalid, format!("{problems}. Everything else is in force"))
     } else {
         say(type_, true, Reason::Applied, "spec and policies are in force at the gate")
     }

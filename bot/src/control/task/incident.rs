@@ -9,7 +9,7 @@ use arbbot_crds::status::IncidentPhase;
 use tokio::time::timeout;
 
 use super::{ControlTask, State};
-use crate::ledger::{IncidentRecord, KILL_DEADLINE};
+use crate::ledger::{GuardTrip, IncidentRecord, KILL_DEADLINE};
 
 impl ControlTask {
     /// Makes latches durable. A kill never waits for the disk longer than the ledger's own deadline; what no disk took
@@ -24,12 +24,29 @@ impl ControlTask {
         }
     }
 
-    /// What the disk refused before: latches that are not durable, releases that were not written.
+    /// Writes how far an incident is; returns whether it is durable. A hung disk must not hold up the next kill.
+    async fn keep_progress(&self, incident: &IncidentRecord) -> bool {
+        let written = timeout(KILL_DEADLINE, self.ledger.update_incident(incident)).await;
+        let failure = match &written {
+            Ok(Ok(())) => return true,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the ledger does not answer".to_owned(),
+        };
+        tracing::warn!(incident = %incident.id, failure, "progress is not durable; it is tried again");
+        false
+    }
+
+    /// What the disk refused before: latches and their progress that are not durable, releases that were not written.
     pub(super) async fn try_again(&mut self, state: &mut State) {
         if self.unkept.swap(false, Ordering::Relaxed) {
             self.keep(&self.latches.records()).await;
         }
-        if !state.release_failed {
+        if std::mem::take(&mut state.progress_failed) {
+            for incident in self.latches.records() {
+                state.progress_failed |= !self.keep_progress(&incident).await;
+            }
+        }
+        if !self.latches.is_release_refused() {
             return;
         }
         let Some((bot, policies)) = state.observed.complete() else { return };
@@ -37,6 +54,23 @@ impl ControlTask {
         let all: Vec<&ArbPolicy> = policies.iter().collect();
         let matching = control::matching(&bot, all.iter().copied());
         self.release(state, &bot, &all, &matching).await;
+        let unreadable = state.observed.unreadable(&matching);
+        self.publish(&bot, &all, &matching, unreadable);
+    }
+
+    /// Makes an incident of a guard's kill. The gate flattens already, by the guard's own word.
+    pub(super) async fn guard_kill(&mut self, state: &mut State, trip: &GuardTrip) {
+        let Some(record) = self.latches.engage_by_guard(trip, self.clock.now()) else { return };
+        let changed = [record];
+        let Some((bot, policies)) = state.observed.complete() else {
+            // What is read first puts it in force.
+            return self.keep(&changed).await;
+        };
+        let (bot, policies): (ArbBot, Vec<ArbPolicy>) = (bot.clone(), policies.into_iter().cloned().collect());
+        let all: Vec<&ArbPolicy> = policies.iter().collect();
+        let matching = control::matching(&bot, all.iter().copied());
+        self.set_gate(&bot, &matching, state.releases);
+        tokio::join!(self.keep(&changed), async { self.tell_engine(&bot, &matching, state) });
         let unreadable = state.observed.unreadable(&matching);
         self.publish(&bot, &all, &matching, unreadable);
     }
@@ -52,14 +86,7 @@ impl ControlTask {
             return;
         }
         for incident in &changed {
-            // A hung disk must not hold up the next kill.
-            match timeout(KILL_DEADLINE, self.ledger.update_incident(incident)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::warn!(incident = %incident.id, reason = error.reason(), %error, "progress is not durable");
-                }
-                Err(_) => tracing::warn!(incident = %incident.id, "the disk does not answer; progress is not durable"),
-            }
+            state.progress_failed |= !self.keep_progress(incident).await;
             self.measure(incident);
         }
         let Some((bot, policies)) = state.observed.complete() else { return };
@@ -100,17 +127,21 @@ impl ControlTask {
         for id in &releasable {
             // A release that is not durable would latch again after a restart: it is tried again on the next change.
             match timeout(KILL_DEADLINE, self.ledger.release_incident(id, self.clock.now())).await {
-                Err(_) => tracing::error!(incident = %id, "the disk does not answer: not released"),
+                Err(_) => {
+                    tracing::error!(incident = %id, "the ledger does not answer: not released; it is tried again");
+                }
                 Ok(Ok(())) => {
                     tracing::info!(incident = %id, "released");
                     self.latches.release(id);
                     state.releases += 1;
                     state.release_unheard = true;
                 }
-                Ok(Err(error)) => tracing::error!(incident = %id, reason = error.reason(), %error, "not released"),
+                Ok(Err(error)) => {
+                    tracing::error!(incident = %id, reason = error.reason(), %error, "not released");
+                }
             }
         }
-        state.release_failed = state.releases - released_before < releasable.len() as u64;
+        self.latches.release_refused(state.releases - released_before < releasable.len() as u64);
         if !releasable.is_empty() {
             self.set_gate(bot, matching, state.releases);
             self.tell_engine(bot, matching, state);

@@ -7,7 +7,9 @@
 use std::time::Duration;
 
 use arbbot_crds::ArbBotStatus;
+use arbbot_crds::conditions::ConditionType;
 use arbbot_crds::status::BotStatus;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 /// Least time between two writes that only move figures or messages.
 const QUIET_EVERY: Duration = Duration::from_secs(60);
@@ -93,7 +95,10 @@ fn transition(status: &ArbBotStatus) -> ArbBotStatus {
     if let Some(bot) = &mut status.bot {
         *bot = BotStatus { open_orders: None, position: None, pnl: None, ledger: None, ..std::mem::take(bot) };
     }
-    status.conditions.iter_mut().for_each(|condition| condition.message.clear());
+    // What is wrong with a spec is no figure of the market: who mends it waits for the answer.
+    let of_the_spec = ConditionType::ControlApplied.to_string();
+    let figures = |condition: &&mut Condition| condition.type_ != of_the_spec;
+    status.conditions.iter_mut().filter(figures).for_each(|condition| condition.message.clear());
     if let Some(credentials) = &mut status.credentials {
         credentials.last_error.clear();
     }
@@ -211,6 +216,22 @@ mod tests {
         assert_eq!(writes(&mut pace, &reworded, false, 101.0), None);
         assert_eq!(writes(&mut pace, &reworded, false, 159.0), None);
         assert_eq!(writes(&mut pace, &reworded, false, 160.0), Some(reworded));
+    }
+
+    /// Fails if the words of `ControlApplied` wait, too.
+    #[test]
+    fn what_is_wrong_with_the_spec_is_told_at_once() {
+        let wrong = |guard: &str| {
+            let mut status = status(1, 2, 10, "open");
+            let (type_, reason) = (ConditionType::ControlApplied, Reason::GuardInvalid);
+            let now = Time(Timestamp::UNIX_EPOCH);
+            set_condition(&mut status.conditions, type_, false.into(), reason, guard, Some(1), &now);
+            status
+        };
+        let mut pace = Pace::default();
+        pace.wrote(wrong("no metric HourlyLosQuote"), seconds(100.0));
+        assert!(writes(&mut pace, &wrong("no metric HourlyLosQuote"), false, 101.0).is_none());
+        assert!(writes(&mut pace, &wrong("tripAt is not a string"), false, 102.0).is_some());
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use std::sync::Mutex;
 
 use super::*;
+use crate::books::BooksView;
 use crate::control::fixtures::{self, Answer, refusal};
-use crate::ledger::Binding;
+use crate::ledger::{Binding, LedgerError};
 use crate::risk::gate::PolicyVersion;
 use arbbot_crds::arbbot::ControlTimeouts;
 use arbbot_crds::limits::RiskLimits;
@@ -32,17 +33,20 @@ impl Server {
     }
 }
 
-/// A ledger; from here on time is paused.
-async fn ledger(dir: &tempfile::TempDir) -> Ledger {
-    let binding = Binding {
+fn binding() -> Binding {
+    Binding {
         bot_uid: "0b9d6bcd-uid".to_owned(),
         execution: "Live".to_owned(),
         venue: "coinbase/api.coinbase.com".to_owned(),
         portfolio: "p".to_owned(),
         spot_product: "S".to_owned(),
         future_product: "F".to_owned(),
-    };
-    let (ledger, _) = Ledger::open(dir.path(), &binding, Clock::manual()).await.unwrap();
+    }
+}
+
+/// A ledger; from here on time is paused.
+async fn ledger(dir: &tempfile::TempDir) -> Ledger {
+    let (ledger, _) = Ledger::open(dir.path(), &binding(), Clock::manual()).await.unwrap();
     tokio::time::pause();
     ledger
 }
@@ -61,6 +65,7 @@ fn task(client: Client, ledger: &Ledger) -> StatusTask {
         control: watch::channel(ControlFacts::default()).1,
         session: watch::channel(SessionFacts::default()).1,
         view: watch::channel(view).1,
+        books: watch::channel(BooksView::default()).1,
         metrics: Metrics::new().unwrap(),
     }
 }
@@ -118,6 +123,22 @@ async fn a_process_that_has_not_yet_read_the_lease_does_not_unsay_who_held_it() 
     let before = ArbBotStatus { bot: Some(bot), ..ArbBotStatus::default() };
     last_words(task(server.client(|_, _| None), &ledger), Some(before)).await;
     assert_eq!(server.sent()[0]["bot"]["lease"], json!({"holder": "z", "epoch": 6}));
+}
+
+/// Another pod of the bot may trade, with the ledger. Fails when `is_silent` is left out.
+#[tokio::test]
+async fn a_bot_without_its_ledger_says_nothing_before_it_is_the_trader() {
+    let dir = tempfile::tempdir().unwrap();
+    let why = LedgerError::Missing { ledger: "desk/carry".to_owned() };
+    let (ledger, _) = Ledger::unread(dir.path(), &binding(), None, Clock::manual(), &why).unwrap();
+    let waiting = Standing::Waiting { why: String::new(), last: LeaseStatus::default() };
+    for (standing, written) in [(None, 0), (Some(waiting), 0), (Some(Standing::Trader { epoch: 1 }), 1)] {
+        let server = Server::default();
+        let mut task = task(server.client(|_, _| None), &ledger);
+        task.control = watch::channel(ControlFacts { standing, ..ControlFacts::default() }).1;
+        last_words(task, None).await;
+        assert_eq!(server.sent().len(), written);
+    }
 }
 
 /// A status with every word that matters, and one that an older definition does not know.
@@ -187,4 +208,18 @@ fn nothing_is_written_between_the_gate_and_its_acknowledgement() {
     assert!(!is_acknowledged(&control, &gate), "the policy is in force, too");
     control.policies = vec![AppliedPolicy { name: "desk".to_owned(), uid: "u".to_owned(), generation: 3 }];
     assert!(is_acknowledged(&control, &gate));
+}
+
+/// Proven by mutation: without the lines of `compose` that set them this fails.
+#[tokio::test]
+async fn books_that_do_not_add_up_are_a_metric() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(&dir).await;
+    let server = Server::default();
+    let mut task = task(server.client(|_, _| None), &ledger);
+    let metrics = task.metrics.clone();
+    let problem = Some("order b-1-1-Enter shows 2 filled".to_owned());
+    task.books = watch::channel(BooksView { outstanding: 3, problem, ..BooksView::default() }).1;
+    last_words(task, None).await;
+    assert_eq!((metrics.fills_outstanding.get(), metrics.books_problem.get()), (3, 1));
 }

@@ -172,6 +172,30 @@ mod tests {
     }
 
     proptest! {
+        /// Invariant 14: however many quotes are sent, and whatever the venue says of the budget, a cancel that follows
+        /// the last one by a second goes at once. Proven by mutation: cancels taking from the part of quotes.
+        #[test]
+        fn a_cancel_never_waits_behind_quotes(
+            per_second in 2u32..=30, steps in prop::collection::vec((0u64..1500, 0usize..40, any::<bool>()), 1..60),
+        ) {
+            let budget = Budget::new(per_second);
+            let mut now = Instant::now();
+            let mut cancelled_at = None;
+            for (milliseconds, quotes, exhausted) in steps {
+                now += Duration::from_millis(milliseconds);
+                for _ in 0..quotes {
+                    budget.take(Priority::Normal, now).ok();
+                }
+                if exhausted {
+                    budget.exhausted();
+                }
+                let cancelled = budget.take(Priority::Reserved, now).is_ok();
+                let rested = cancelled_at.is_none_or(|at| now >= at + Duration::from_secs(1));
+                prop_assert!(cancelled || !rested, "a cancel waits");
+                cancelled_at = if cancelled { Some(now) } else { cancelled_at };
+            }
+        }
+
         #[test]
         fn calls_never_exceed_a_full_budget_plus_what_flows_in(per_second in 2u32..=30, steps in prop::collection::vec(0u64..300, 1..60)) {
             let budget = Budget::new(per_second);

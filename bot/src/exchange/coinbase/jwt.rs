@@ -84,13 +84,14 @@ impl VenueClock {
     /// A time of the machine's clock in venue time.
     #[must_use]
     pub fn of(&self, local: Timestamp) -> Timestamp {
-        local.checked_sub(self.skew()).unwrap_or(local)
+        // By the time that this process goes by: a step of the machine's clock moves no end of an order.
+        local.checked_sub(self.clock.now().duration_since(self.now())).unwrap_or(local)
     }
 
     /// How far the machine's clock is ahead of the venue's.
     #[must_use]
     pub fn skew(&self) -> SignedDuration {
-        self.clock.now().duration_since(self.now())
+        self.clock.machine().duration_since(self.now())
     }
 }
 

@@ -28,7 +28,7 @@ use super::transport::{Transport, authority};
 use super::websocket::{CONNECT, Channels, HEARTBEAT_SILENCE, STABLE, pause, subscribe};
 use super::wire;
 use crate::clock::Clock;
-use crate::exchange::{ExchangeError, Link};
+use crate::exchange::{ExchangeError, Link, Product};
 use crate::randomness::Randomness;
 
 /// How often products are read again: funding rates change every hour, sessions when they will.
@@ -72,6 +72,18 @@ pub struct Told {
     pub at: Timestamp,
     pub raw: Raw,
     pub meanings: Vec<Meaning>,
+}
+
+/// Reads a reply of `GET /products/{id}`; `now` is in the venue's time.
+///
+/// # Errors
+/// It is no product, or none that can be traded.
+pub fn read_product(text: &str, now: Timestamp) -> Result<Product, ExchangeError> {
+    let unreadable = |error: serde_json::Error| ExchangeError::Unreadable {
+        call: "GET /products".to_owned(),
+        cause: error.to_string(),
+    };
+    super::rest::read_product(serde_json::from_str(text).map_err(unreadable)?, now)
 }
 
 /// A client for public market data.
@@ -179,8 +191,10 @@ impl MarketData {
             .await
             .map_err(|_| format!("no connection to {url} within {} s", CONNECT.as_secs()))?
             .map_err(|cause| format!("no connection to {url}: {cause}"))?;
-        for channel in Channels::names(Link::MarketWebSocket) {
-            let products: &[String] = if *channel == "level2" { &self.source.products } else { &[] };
+        // The trades are for the transcript: a backtest fills resting orders by them.
+        for channel in Channels::names(Link::MarketWebSocket).iter().chain(&["market_trades"]) {
+            let of_products = matches!(*channel, "level2" | "market_trades");
+            let products: &[String] = if of_products { &self.source.products } else { &[] };
             subscribe(&mut socket, channel, products, self.token(None).map_err(|error| error.to_string())?).await?;
         }
         if !self.tell(interpreter, Raw::Connected, tell).await? {

@@ -1,12 +1,11 @@
-//! The REST client.
+//! The REST client: how a call is made.
 
 mod calls;
 pub mod manual;
 mod public;
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode, Url};
@@ -21,6 +20,8 @@ use super::jwt::{Signer, TOKEN_LIFE, VenueClock};
 use super::transport::{Transport, authority};
 use super::wire;
 use crate::exchange::ExchangeError;
+pub use calls::Coinbase;
+pub(super) use calls::read_product;
 pub use public::PublicRest;
 
 /// Deadline of every call, its waiting for its turn included.
@@ -33,17 +34,6 @@ const PAGE: &str = "250";
 /// Pages and items after which a list is given up.
 const MAX_PAGES: usize = 4_000;
 const MAX_ITEMS: usize = 1_000_000;
-/// Orders in one batch_cancel.
-const CANCEL_BATCH: usize = 100;
-
-/// The REST client of one key at one endpoint.
-#[derive(Debug)]
-pub struct Coinbase {
-    rest: Rest,
-    signer: Arc<Signer>,
-    /// Products that refuse orders which expire by themselves.
-    resting: Mutex<BTreeSet<String>>,
-}
 
 /// Makes the calls at one endpoint. Without a key only the public ones.
 #[derive(Debug)]
@@ -97,66 +87,6 @@ impl<'a> Call<'a> {
     /// The call as messages name it.
     fn name(&self) -> String {
         format!("{} /{}", self.method, self.path.join("/"))
-    }
-}
-
-impl Coinbase {
-    /// A client that has not yet talked to anybody.
-    ///
-    /// # Errors
-    /// The URL or the TLS configuration cannot be used.
-    pub fn new(
-        rest_url: &str,
-        transport: &Transport,
-        tls: rustls::ClientConfig,
-        signer: Arc<Signer>,
-        venue: Arc<VenueClock>,
-        budget: Arc<Budget>,
-    ) -> Result<Self, ExchangeError> {
-        let rest = Rest::new(rest_url, transport, tls, Some(Arc::clone(&signer)), venue, budget)?;
-        Ok(Self { rest, signer, resting: Mutex::default() })
-    }
-
-    /// Fingerprint of the key in use.
-    #[must_use]
-    pub fn fingerprint(&self) -> String {
-        self.signer.key().fingerprint()
-    }
-
-    /// Why the endpoint counts as failing; None while it answers.
-    #[must_use]
-    pub fn failing(&self) -> Option<String> {
-        self.rest.failing()
-    }
-
-    /// Whether the exchange refused the key at the last call.
-    #[must_use]
-    pub fn is_refused(&self) -> bool {
-        self.rest.refused.load(Ordering::Relaxed)
-    }
-
-    fn resting(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Products on which a resting order does not expire by itself, because the venue refuses that.
-    #[must_use]
-    pub fn without_expiry(&self) -> Vec<String> {
-        self.resting().iter().cloned().collect()
-    }
-
-    /// The venue's time, as measured.
-    #[must_use]
-    pub fn venue_clock(&self) -> &VenueClock {
-        &self.rest.venue
-    }
-
-    /// Measures the venue's time (GET /time, without authentication).
-    ///
-    /// # Errors
-    /// The venue did not answer.
-    pub async fn measure_time(&self) -> Result<(), ExchangeError> {
-        self.rest.measure_time().await
     }
 }
 
@@ -235,10 +165,11 @@ impl Rest {
                 query.push(("cursor", &cursor));
             }
             let page: wire::Page<T> = self.get(path, &query).await?;
+            let has_next = page.has_next();
             for item in page.items {
                 items.push(read(item).map_err(|cause| unreadable(&cause))?);
             }
-            if !page.has_next {
+            if !has_next {
                 return Ok(items);
             }
             if page.cursor.is_empty() || page.cursor == cursor {

@@ -101,14 +101,13 @@ impl SessionTask {
     fn wanted(&mut self) -> Wanted {
         let bot = self.spec.borrow_and_update();
         let (venue, credentials) = (&bot.spec.venue.coinbase, &bot.spec.credentials);
-        let carry = &bot.spec.strategy.funding_carry;
         Wanted {
             endpoints: venue.endpoints.clone(),
             active: credentials.active,
             failover: credentials.failover,
             max_age: credentials.max_age.0,
             portfolio: venue.portfolio.clone().unwrap_or_default(),
-            products: [carry.spot_product.clone(), carry.future_product.clone()],
+            products: bot.spec.products(),
             requests_per_second: venue.requests_per_second,
         }
     }

@@ -2,6 +2,7 @@
 //! that cannot be read is an error, never a guess.
 
 mod account;
+mod fill;
 mod message;
 mod order;
 mod product;
@@ -12,7 +13,8 @@ use k8s_openapi::jiff::Timestamp;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer, de};
 
-pub use self::account::{Account, BalanceSummary, Positions};
+pub use self::account::{Account, BalanceSummary, Positions, TransactionSummary};
+pub use self::fill::WireFill;
 pub use self::message::{Level2Event, Message, TradesEvent, UserEvent};
 pub use self::order::{Cancels, CreateOrder, OneOrder, Order, UNSUPPORTED, new_order};
 pub use self::product::WireProduct;
@@ -22,6 +24,15 @@ use crate::exchange::KeyPermissions;
 fn decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decimal, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?.unwrap_or_default();
     parse_decimal(&text).map_err(de::Error::custom)
+}
+
+/// An amount that is owned or stands behind a position: an empty one is not zero, or a guard would see a loss of everything.
+fn amount<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decimal, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match text.as_str() {
+        "" => Err(de::Error::custom("an amount is empty")),
+        text => parse_decimal(text).map_err(de::Error::custom),
+    }
 }
 
 /// Largest number that is taken as an amount, a price or a size. Beyond it is nothing that this bot trades, and the
@@ -93,10 +104,17 @@ pub struct Page<T> {
     /// `orders` of GET /orders/historical/batch, `accounts` of GET /accounts.
     #[serde(alias = "orders", alias = "accounts", alias = "fills")]
     pub items: Vec<T>,
-    #[serde(default, deserialize_with = "nullable")]
-    pub has_next: bool,
+    /// Absent in the list of fills: there a cursor says that there is more.
+    has_next: Option<bool>,
     #[serde(default, deserialize_with = "nullable")]
     pub cursor: String,
+}
+
+impl<T> Page<T> {
+    /// Whether another page follows.
+    pub fn has_next(&self) -> bool {
+        self.has_next.unwrap_or(!self.cursor.is_empty() && !self.items.is_empty())
+    }
 }
 
 /// The body of a reply that is not 2xx, in any of the shapes that were seen.

@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-use crate::exchange::{OrderState, OrderStatus, Side};
+use crate::exchange::{Fill, Liquidity, OrderState, OrderStatus, Side};
 
 /// What fills cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +96,19 @@ pub struct PaperOrder {
     /// Σ size × price of what is filled.
     pub filled_value: Decimal,
     pub fees: Decimal,
+    /// Oldest first.
+    #[serde(default)]
+    pub fills: Vec<PaperFill>,
+}
+
+/// One execution.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PaperFill {
+    pub price: Decimal,
+    pub size: Decimal,
+    pub fee: Decimal,
+    pub maker: bool,
+    pub at: Timestamp,
 }
 
 /// How far it is.
@@ -122,6 +135,21 @@ impl PaperOrder {
 
     pub fn order_id(&self) -> String {
         format!("paper-{}", self.number)
+    }
+
+    /// Its executions, as an exchange shows them.
+    pub fn shown_fills(&self) -> impl Iterator<Item = Fill> {
+        self.fills.iter().enumerate().map(|(n, fill)| Fill {
+            order_id: self.order_id(),
+            trade_id: format!("{}-{}", self.order_id(), n + 1),
+            product: self.product.clone(),
+            side: self.side(),
+            size: fill.size,
+            price: fill.price,
+            fee_quote: fill.fee,
+            liquidity: if fill.maker { Liquidity::Maker } else { Liquidity::Taker },
+            at: fill.at,
+        })
     }
 
     /// As an exchange shows it.

@@ -9,7 +9,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::Paper;
+use super::{Paper, Source};
 use crate::clock::Clock;
 use crate::exchange::venue::{Connector, PublicSession, SessionError, Transport};
 use crate::exchange::{Link, SessionFacts, VenueEvent};
@@ -43,34 +43,42 @@ pub struct PaperTask {
 impl PaperTask {
     /// Runs until it is told to stop.
     pub async fn run(self, shutdown: CancellationToken) {
-        let Self { paper, mut told, transport, clock, randomness, events, ca_file, spec, exchange, facts } = self;
-        let (market, mut market_told) = mpsc::channel(QUEUE);
+        let Self { paper, told, transport, clock, randomness, events, ca_file, spec, exchange, facts } = self;
+        let (market, market_told) = mpsc::channel(QUEUE);
         let connector = Connector::new(transport, clock, randomness, market);
         let keeper = Keeper { paper: Arc::clone(&paper), connector, ca_file, spec, exchange, facts };
-        let pass_on = async {
-            let mut ticks = tokio::time::interval(TICK);
-            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-            loop {
-                let event = tokio::select! {
-                    biased;
-                    // Fills first: what the market says next is measured against them.
-                    Some(event) = told.recv() => event,
-                    Some(event) = market_told.recv() => with_own_orders(&paper, event),
-                    _ = ticks.tick() => {
-                        paper.tick();
-                        continue;
-                    }
-                };
-                // The engine ends only with the program.
-                events.send(event).await.ok();
-            }
-        };
+        let pass_on = relay(&paper, told, market_told, &events);
         tokio::select! {
             biased; // so that a run can be repeated
             () = shutdown.cancelled() => {}
             () = pass_on => {}
             () = keeper.keep_open() => {}
         }
+    }
+}
+
+/// Tells the engine what becomes of the account's orders and what the market says, and lets time pass on paper.
+pub async fn relay(
+    paper: &Paper,
+    mut told: mpsc::UnboundedReceiver<VenueEvent>,
+    mut market: mpsc::Receiver<VenueEvent>,
+    events: &mpsc::Sender<VenueEvent>,
+) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        let event = tokio::select! {
+            biased;
+            // Fills first: what the market says next is measured against them.
+            Some(event) = told.recv() => event,
+            Some(event) = market.recv() => with_own_orders(paper, event),
+            _ = ticks.tick() => {
+                paper.tick();
+                continue;
+            }
+        };
+        // The engine ends only with the program.
+        events.send(event).await.ok();
     }
 }
 
@@ -131,9 +139,7 @@ impl Keeper {
     async fn open(&mut self, endpoint: &Endpoint) -> Result<PublicSession, SessionError> {
         let (products, rate) = {
             let bot = self.spec.borrow();
-            let carry = &bot.spec.strategy.funding_carry;
-            let products = [carry.spot_product.clone(), carry.future_product.clone()];
-            (products, bot.spec.venue.coinbase.requests_per_second)
+            (bot.spec.products(), bot.spec.venue.coinbase.requests_per_second)
         };
         self.connector.set_rate(rate);
         let paper = Arc::clone(&self.paper);
@@ -143,7 +149,7 @@ impl Keeper {
 
     /// Puts a session in use until it fails or is not wanted any more; says why.
     async fn while_it_works(&mut self, session: &PublicSession, endpoint: &Endpoint) -> String {
-        self.paper.use_data(Some(session.data()));
+        self.paper.use_data(Some(Source::Exchange(session.data())));
         self.exchange.store(Some(Arc::clone(&self.paper)));
         self.show(endpoint, None);
         tracing::info!(endpoint = endpoint.name, "market data in use; orders go to the paper account");

@@ -27,11 +27,7 @@ fn product(id: &str) -> Product {
         min_notional_quote: if is_future { Decimal::ZERO } else { Decimal::ONE },
         unit_base: if is_future { dec!(0.1) } else { Decimal::ONE },
         tradable: true,
-        future: is_future.then_some(FutureDetails {
-            session_open: true,
-            reopens_at: None,
-            terms: terms("2026-11-16T15:00:00Z", dec!(0.0001)),
-        }),
+        future: is_future.then_some(FutureDetails::in_session(true, terms("2026-11-16T15:00:00Z", dec!(0.0001)))),
     }
 }
 

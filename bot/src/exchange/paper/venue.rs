@@ -11,10 +11,10 @@ use exchange_matching::rejection::Rejection;
 use k8s_openapi::jiff::Timestamp;
 use rust_decimal::Decimal;
 
-use super::account::{Account, FeeSchedule, PaperOrder, Status};
+use super::account::{Account, FeeSchedule, PaperFill, PaperOrder, Status};
 use super::market::Market;
 use super::store::Book;
-use crate::exchange::{Holdings, MarketEvent, NewOrder, OrderKind, OrderState, Placed, Product, Side, Touch};
+use crate::exchange::{Fill, Holdings, MarketEvent, NewOrder, OrderKind, OrderState, Placed, Product, Side, Touch};
 
 const HOUR_SECONDS: i64 = 3600;
 
@@ -27,6 +27,8 @@ pub struct Venue {
     /// Every order, oldest first.
     orders: BTreeMap<u64, PaperOrder>,
     by_client_id: BTreeMap<String, u64>,
+    /// The time of what happens.
+    now: Timestamp,
     /// Orders that changed since the last look, in order; None: nothing did.
     changed: Option<Vec<u64>>,
 }
@@ -65,7 +67,15 @@ impl Venue {
     pub fn new(products: [String; 2], book: Book, fees: FeeSchedule) -> Self {
         let by_client_id = book.orders.values().map(|order| (order.client_order_id.clone(), order.number)).collect();
         let markets = products.map(|id| (id, Market::default())).into();
-        Self { fees, markets, account: book.account, orders: book.orders, by_client_id, changed: None }
+        Self {
+            fees,
+            markets,
+            account: book.account,
+            orders: book.orders,
+            by_client_id,
+            now: Timestamp::UNIX_EPOCH,
+            changed: None,
+        }
     }
 
     pub fn account(&self) -> &Account {
@@ -130,6 +140,7 @@ impl Venue {
 
     /// Lets time pass: orders whose time is over expire.
     pub fn advance(&mut self, now: Timestamp) {
+        self.now = now;
         let over = |order: &&PaperOrder| order.is_open() && order.expires_at.is_some_and(|at| at <= now);
         let expired: Vec<u64> = self.orders.values().filter(over).map(|order| order.number).collect();
         for number in expired {
@@ -212,6 +223,7 @@ impl Venue {
             filled: Decimal::ZERO,
             filled_value: Decimal::ZERO,
             fees: Decimal::ZERO,
+            fills: Vec::new(),
         };
         let order_id = order.order_id();
         self.orders.insert(number, order);
@@ -251,6 +263,8 @@ impl Venue {
         order.filled += matched.size;
         order.filled_value += matched.size * matched.price;
         order.fees += fee;
+        let at = self.now;
+        order.fills.push(PaperFill { price: matched.price, size: matched.size, fee, maker, at });
         if order.filled == order.size {
             order.status = Status::Filled;
         }
@@ -306,6 +320,11 @@ impl Venue {
             products.contains(&order.product) && since.is_none_or(|since| order.created_at >= since)
         };
         self.orders.values().filter(wanted).map(PaperOrder::shown).collect()
+    }
+
+    /// Every execution of these orders.
+    pub fn fills(&self, order_ids: &[String]) -> Vec<Fill> {
+        order_ids.iter().filter_map(|id| self.find(id)).flat_map(PaperOrder::shown_fills).collect()
     }
 
     pub fn holdings(&self) -> Holdings {

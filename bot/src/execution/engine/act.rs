@@ -6,7 +6,7 @@ use arbbot_crds::control::{Control, Duty, Entry};
 use k8s_openapi::jiff::SignedDuration;
 use rust_decimal::Decimal;
 
-use super::{Command, Engine, Event, LegState, Now, SNAPSHOT_PAUSE, SNAPSHOT_SOON};
+use super::{Command, Engine, Event, InForce, LegState, Now, SNAPSHOT_PAUSE, SNAPSHOT_SOON};
 use crate::exchange::OrderKind;
 use crate::execution::grid::{joining_price, taking_price};
 use crate::execution::kill::{KillLeg, STUCK_AFTER, Terms, close_future, close_spot};
@@ -14,7 +14,8 @@ use crate::execution::orders::{Order, State, mint_id};
 use crate::execution::repair::{Wanted, trim};
 use crate::risk::exposure::Leg;
 use crate::risk::gate::Contact;
-use crate::risk::{Class, Exposure, Gate, Slot, admit, limits::still_fits};
+use crate::risk::{Class, Exposure, admit, limits::still_fits};
+use crate::strategy::funding_carry::edge::Stance;
 use crate::strategy::funding_carry::{LegName, Market, Quote, decide, drain, still_good};
 
 /// Pause of a leg after an order of it that takes.
@@ -37,12 +38,12 @@ struct Turn<'a> {
 impl Engine {
     /// Takes an event, tells the gate what the state of the exchange forbids, and returns what is to be done under
     /// the control that is then in force.
-    pub fn handle(&mut self, event: Event, gate: &Gate, now: Now) -> Vec<Command> {
+    pub fn handle(&mut self, event: Event, gate: &impl InForce, now: Now) -> Vec<Command> {
         let mut commands = Vec::new();
         self.apply(event, now, &mut commands);
         let (control, contact) = gate.current();
         self.count_drain(contact, now);
-        gate.set(Slot::Engine, self.restrictions(&control, now));
+        gate.restrict(self.restrictions(&control, now));
         let (control, contact) = gate.current();
         self.act(&control, contact, now, &mut commands);
         commands
@@ -51,6 +52,7 @@ impl Engine {
     fn act(&mut self, control: &Control, contact: Contact, now: Now, commands: &mut Vec<Command>) {
         self.note_control(control, now);
         let exposure = self.exposure(now);
+        self.judge_carry(exposure.as_ref(), control, now, commands);
         self.cancel_what_must_go(exposure.as_ref(), control, contact, now, commands);
         if let Some(exposure) = exposure.as_ref().filter(|_| contact < Contact::Lost && self.epoch.is_some()) {
             self.place_what_is_wanted(&mut Turn { exposure, control, contact, now, commands });
@@ -210,20 +212,14 @@ impl Engine {
     /// Follows the strategy; without `raise` only its exits. Returns whether it wants anything.
     fn trade(&mut self, raise: bool, turn: &mut Turn<'_>) -> bool {
         let Turn { exposure, control, now, .. } = *turn;
-        let (Some(spot_touch), Some(future_touch)) = (self.spot.touch(now.boot), self.future.touch(now.boot)) else {
-            return false;
-        };
-        let market = Market {
-            spot: &exposure.spot,
-            future: &exposure.future,
-            spot_touch,
-            future_touch,
-            target_notional: self.params.target_notional,
-            max_position_notional: control.limits.max_position_notional.0,
-            max_order_notional: control.limits.max_order_notional.0,
-        };
-        let mut quotes = if control.duty == Duty::Drain { drain(&market) } else { decide(&market) };
-        quotes.retain(|quote| raise || !quote.class.raises());
+        let Some(market) = self.market(exposure, control, now) else { return false };
+        let stance = self.carry.stance();
+        let closes = control.duty == Duty::Drain || stance == Stance::Exit;
+        let mut quotes = if closes { drain(&market) } else { decide(&market) };
+        // While the strategy waits it begins nothing; what has begun is completed.
+        quotes.retain(|quote| {
+            (raise || !quote.class.raises()) && (stance == Stance::Enter || quote.class != Class::Enter)
+        });
         let behind = quotes.iter().any(Quote::is_behind);
         self.behind_since = behind.then(|| self.behind_since.unwrap_or(now.boot));
         let take = self.behind_since.is_some_and(|since| now.boot >= since + self.params.leg_timeout);

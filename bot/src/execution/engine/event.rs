@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
+use arbbot_crds::ArbBot;
+use arbbot_crds::incident::uid8;
 use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
 use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
 
-use crate::exchange::{ExchangeError, Holdings, OrderState, Placed, Product, VenueEvent};
+use crate::exchange::{ExchangeError, FeeRates, Holdings, OrderState, Placed, Product, VenueEvent};
 use crate::execution::drain::{Demand, Terms};
 use crate::risk::Permit;
+use crate::strategy::funding_carry::edge::Terms as CarryTerms;
 
 /// One instant on both clocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Now {
     /// CLOCK_BOOTTIME.
     pub boot: Duration,
@@ -19,7 +24,7 @@ pub struct Now {
 }
 
 /// What of the spec the engine needs; hot.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Params {
     pub target_notional: Decimal,
     pub leg_timeout: Duration,
@@ -27,10 +32,11 @@ pub struct Params {
     pub kill_slippage_bps: Decimal,
     pub kill_deadline: Duration,
     pub drain: Terms,
+    pub carry: CarryTerms,
 }
 
 /// A change of control, after it is in force at the gate.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControlChange {
     /// metadata.generation that is in force.
     pub generation: Option<i64>,
@@ -46,7 +52,7 @@ pub struct ControlChange {
 }
 
 /// All orders, holdings and products, as the venue showed them between `started` and now.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Snapshot {
     pub started: Now,
     pub orders: Vec<OrderState>,
@@ -56,7 +62,7 @@ pub struct Snapshot {
 }
 
 /// What happens to the engine.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {
     /// Time passes.
     Tick,
@@ -78,6 +84,8 @@ pub enum Event {
     Snapshot(Box<Result<Snapshot, ExchangeError>>),
     /// One order, asked for by its id.
     Order(Result<OrderState, ExchangeError>),
+    /// What fills cost.
+    Fees(Result<FeeRates, ExchangeError>),
 }
 
 /// What the engine wants done.
@@ -93,13 +101,26 @@ pub enum Command {
     Snapshot { since: Option<Timestamp> },
     /// Write what is known of the order to the ledger.
     Record(String),
+    /// Ask what fills cost.
+    Fees,
+    /// Remember the funding rate of an hour.
+    Funding { hour: Timestamp, rate: Decimal },
 }
 
 /// Identity of the bot at the venue.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// First 8 characters of the ArbBot's uid: every client order id starts with it.
     pub uid8: String,
     pub spot_product: String,
     pub future_product: String,
+}
+
+impl Identity {
+    /// The identity of a bot.
+    #[must_use]
+    pub fn of(bot: &ArbBot) -> Self {
+        let [spot_product, future_product] = bot.spec.products();
+        Self { uid8: uid8(&bot.uid().unwrap_or_default()), spot_product, future_product }
+    }
 }

@@ -1,8 +1,8 @@
 //! What the engine makes of a full listing of orders, holdings and products.
 
-use std::collections::BTreeSet;
+use rust_decimal::Decimal;
 
-use crate::exchange::{ExchangeError, Link, OrderState};
+use crate::exchange::{ExchangeError, Link};
 use crate::execution::orders::Order;
 
 use super::reconcile::CONFIRM_AFTER;
@@ -40,14 +40,17 @@ impl Engine {
         for id in self.orders.absent_from(&snapshot.orders, snapshot.started.boot) {
             commands.push(Command::Record(id));
         }
-        self.foreign_orders = self.count_foreign(&snapshot.orders);
+        self.meet_strangers(&snapshot.orders, snapshot.started.wall, now.boot);
         self.spot.product = Some(snapshot.spot);
         if snapshot.future.future.as_ref().is_some_and(|details| !details.session_open) {
             self.session_closed_at = Some(now.boot);
         }
+        self.carry.observe(&snapshot.future, now.boot, commands);
         self.future.product = Some(snapshot.future);
         let confirming = self.reconcile(&snapshot.holdings, snapshot.started.boot, now.boot);
-        self.holdings = Some(snapshot.holdings);
+        let before = self.holdings.replace(snapshot.holdings);
+        let known = before.as_ref().or(self.holdings.as_ref());
+        self.collateral_before = known.map_or(Decimal::ZERO, |holdings| holdings.futures_collateral_quote);
         let holds_up = |id: &str| self.orders.get(id).is_none_or(Order::holds_up_a_halt);
         let shown_working = snapshot.orders.iter().any(|order| {
             !order.status.is_terminal() && self.is_ours(&order.client_order_id) && holds_up(&order.client_order_id)
@@ -58,14 +61,5 @@ impl Engine {
         self.snapshots += 1;
         self.orders.settle(now.boot);
         self.next_snapshot = now.boot + if confirming { CONFIRM_AFTER } else { SNAPSHOT_EVERY };
-    }
-
-    pub(super) fn count_foreign(&self, orders: &[OrderState]) -> u32 {
-        let foreign: BTreeSet<_> = orders
-            .iter()
-            .filter(|order| !order.status.is_terminal() && self.orders.get(&order.client_order_id).is_none())
-            .map(|order| &order.order_id)
-            .collect();
-        u32::try_from(foreign.len()).unwrap_or(u32::MAX)
     }
 }

@@ -1,22 +1,73 @@
 //! What the engine shows of itself: the source of status, metrics and conditions, and the restrictions that follow
 //! from the state of the exchange.
 
+use std::fmt;
+use std::sync::Arc;
+
 use arbbot_crds::arbbot::KillAction;
 use arbbot_crds::control::{Control, Entry, Restriction};
 use arbbot_crds::status::EffectiveMode;
 use k8s_openapi::jiff::Timestamp;
 use rust_decimal::Decimal;
 
-use super::{Engine, LegState, Now, Reconciliation};
-use crate::exchange::Link;
+use super::{CarryView, Engine, LegState, Now, Reconciliation};
+use crate::exchange::{Link, OrderKind, Side};
 use crate::execution::drain::DrainView;
 use crate::execution::kill::is_flat;
-use crate::execution::orders::State;
+use crate::execution::orders::{Order, State};
 use crate::execution::proof::Proof;
 use crate::risk::exposure::Leg;
+use crate::risk::guards::GuardsView;
 
 /// Source of the restriction that a drain puts in force once it has taken too long.
 pub const DRAIN_TIMEOUT: &str = "drainTimeout";
+
+/// A limit that closes entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitExceeded {
+    /// Its field in `risk.limits`.
+    pub limit: &'static str,
+    /// It is not that the position is too large: not even one contract fits.
+    pub below_one_contract: bool,
+}
+
+impl LimitExceeded {
+    /// What is wrong and what to do, without figures: those move with every price.
+    #[must_use]
+    pub fn message(&self) -> String {
+        let limit = self.limit;
+        match self.below_one_contract {
+            true => format!("{limit} is smaller than one contract, so nothing can be entered: raise it"),
+            false => format!(
+                "the position exceeds {limit}: nothing raises a leg, and nothing is sold for it either; raise the limit, or \
+                 lower targetNotional"
+            ),
+        }
+    }
+}
+
+/// An order that may still work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remaining {
+    pub client_order_id: String,
+    pub product: String,
+    pub side: Side,
+    /// What may still fill, in units of the product.
+    pub size: Decimal,
+    /// When it ends by itself, where it does.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl fmt::Display for Remaining {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { client_order_id, product, side, size, expires_at } = self;
+        write!(f, "{client_order_id} ({side} {} {product}", size.normalize())?;
+        match expires_at {
+            Some(at) => write!(f, ", ends by itself at {})", at.strftime("%H:%M:%SZ")),
+            None => write!(f, ")"),
+        }
+    }
+}
 
 /// What the engine shows of itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +81,8 @@ pub struct View {
     /// Releases that the engine knows of.
     pub releases: u64,
     pub open_orders: u32,
+    /// Which those are, while entry is halted: what a bot that stops may leave at the exchange.
+    pub remaining: Vec<Remaining>,
     pub unknown_orders: u32,
     /// Working orders on the account that are not this bot's.
     pub foreign_orders: u32,
@@ -45,6 +98,8 @@ pub struct View {
     pub fees_quote: Decimal,
     /// Spot that is too little to sell, in base currency.
     pub dust_base: Decimal,
+    /// Mid prices of spot and future at this instant; None where one of them is not fresh.
+    pub mids: Option<(Decimal, Decimal)>,
     /// Why each connection is down; None: up.
     pub links: Vec<(Link, Option<String>)>,
     pub proof: Proof,
@@ -54,8 +109,7 @@ pub struct View {
     pub reconciliation: Reconciliation,
     /// Whether the venue shows less than the bot owns.
     pub has_deficit: bool,
-    /// Which limit is exceeded, and by how much.
-    pub limit_exceeded: Option<(&'static str, String)>,
+    pub limit_exceeded: Option<LimitExceeded>,
     /// The futures session is closed; when it opens again, if the venue says so.
     pub session_closed: Option<Option<Timestamp>>,
     /// Why a product cannot be traded.
@@ -67,6 +121,10 @@ pub struct View {
     pub seen_exchange: bool,
     /// Whether fresh prices of both products are there.
     pub prices_fresh: bool,
+    /// The guards that warn or have tripped; whoever drives the engine fills it in.
+    pub guards: Arc<GuardsView>,
+    /// What the strategy makes of funding, costs and collateral.
+    pub carry: CarryView,
 }
 
 impl Engine {
@@ -104,9 +162,10 @@ impl Engine {
             incidents: self.incidents,
             releases: self.releases,
             open_orders: u32::try_from(self.orders.live().count()).unwrap_or(u32::MAX),
+            remaining: if control.entry == Entry::Halted { self.remaining() } else { Vec::new() },
             unknown_orders: u32::try_from(self.orders.live().filter(|o| o.state == State::Unknown).count())
                 .unwrap_or(u32::MAX),
-            foreign_orders: self.foreign_orders,
+            foreign_orders: self.strangers.working,
             spot_owned_base,
             future_owned_contracts,
             notional_quote,
@@ -115,6 +174,7 @@ impl Engine {
             cash_quote,
             fees_quote: self.orders.fees_quote(),
             dust_base,
+            mids: self.mids(now),
             links: self.links.iter().map(|(link, down)| (*link, down.clone())).collect(),
             proof: self.proof,
             is_flat: self.is_flat(now),
@@ -128,7 +188,28 @@ impl Engine {
             last_refusal: self.last_refusal.clone(),
             seen_exchange: self.snapshots > 0,
             prices_fresh: self.spot.touch(now.boot).is_some() && self.future.touch(now.boot).is_some(),
+            guards: Arc::default(),
+            carry: self.carry.view(),
         }
+    }
+
+    fn remaining(&self) -> Vec<Remaining> {
+        let remaining = |order: &Order| Remaining {
+            client_order_id: order.order.client_order_id.clone(),
+            product: order.order.product.clone(),
+            side: order.order.side,
+            size: order.remaining(),
+            expires_at: match order.order.kind {
+                OrderKind::PostOnly { expires_at, .. } => Some(expires_at),
+                _ => None,
+            },
+        };
+        self.orders.live().map(remaining).collect()
+    }
+
+    fn mids(&self, now: Now) -> Option<(Decimal, Decimal)> {
+        let mid = |leg: &LegState| leg.touch(now.boot).map(|touch| touch.mid());
+        mid(&self.spot).zip(mid(&self.future))
     }
 
     /// What the state of the exchange forbids: nothing may raise a leg while any of it holds.
@@ -154,12 +235,12 @@ impl Engine {
         }
         let session_closed = self.session_closed().map(|_| "the futures session is closed".to_owned());
         let reasons = [
-            // Without the figure: it moves with every price.
-            ("limits", self.limit_exceeded(control, now).map(|(limit, _)| format!("{limit} is exceeded or too small"))),
+            ("limits", self.limit_exceeded(control, now).map(|exceeded| exceeded.message())),
             ("product", self.product_unavailable()),
             ("session", session_closed),
         ];
         restrictions.extend(reasons.into_iter().filter_map(|(source, why)| Some(closed(source, why?))));
+        restrictions.extend(self.shared());
         if self.drain.as_ref().is_some_and(|drain| drain.escalates(self.params.drain, now.boot)) {
             let why = "the drain has taken longer than drainTimeout, and onDrainTimeout is Flatten";
             restrictions.push(Restriction::kill(DRAIN_TIMEOUT, KillAction::Flatten, why));
@@ -186,33 +267,25 @@ impl Engine {
         }
     }
 
-    /// Name of the first limit that is exceeded, and the figures.
-    fn limit_exceeded(&self, control: &Control, now: Now) -> Option<(&'static str, String)> {
+    /// The first limit that is exceeded; None also without fresh prices.
+    fn limit_exceeded(&self, control: &Control, now: Now) -> Option<LimitExceeded> {
         let exposure = self.exposure(now)?;
         let limits = &control.limits;
-        for leg in [&exposure.spot, &exposure.future] {
-            let notional = leg.notional(leg.owned, leg.mid?);
-            if notional > limits.max_position_notional.0 {
-                let (id, most) = (&leg.product.id, limits.max_position_notional);
-                let figures = format!("{id} is {}, the limit is {most}", notional.round_dp(2));
-                return Some(("maxPositionNotional", figures));
-            }
-        }
-        let notional = exposure.future.notional(exposure.future.owned, exposure.future.mid?);
-        if notional > limits.max_leverage.0 * exposure.futures_collateral_quote {
-            return Some(("maxLeverage", format!("the futures notional is {}", notional.round_dp(2))));
-        }
-        let contract = exposure.future.notional(Decimal::ONE, exposure.future.mid?);
-        for (name, limit) in [
-            ("maxDeltaNotional", limits.max_delta_notional),
-            ("maxLegImbalanceNotional", limits.max_leg_imbalance_notional),
-        ] {
-            if limit.0 < contract {
-                let figures = format!("{name} is {limit}, less than one contract ({})", contract.round_dp(2));
-                return Some((name, figures));
-            }
-        }
-        None
+        let (spot, future) = (&exposure.spot, &exposure.future);
+        let notional = |leg: &Leg| Some(leg.notional(leg.owned, leg.mid?));
+        let (spot_notional, future_notional) = (notional(spot)?, notional(future)?);
+        let contract = future.notional(Decimal::ONE, future.mid?);
+        let most = limits.max_leverage.0 * exposure.futures_collateral_quote;
+        let [exceeded, too_small] = [false, true];
+        [
+            ("maxPositionNotional", exceeded, spot_notional.max(future_notional) > limits.max_position_notional.0),
+            ("maxLeverage", exceeded, future_notional > most),
+            ("maxDeltaNotional", too_small, limits.max_delta_notional.0 < contract),
+            ("maxLegImbalanceNotional", too_small, limits.max_leg_imbalance_notional.0 < contract),
+        ]
+        .into_iter()
+        .find(|(.., holds)| *holds)
+        .map(|(limit, below_one_contract, _)| LimitExceeded { limit, below_one_contract })
     }
 
     fn product_unavailable(&self) -> Option<String> {

@@ -25,3 +25,10 @@ pub fn parse_id(id: &str) -> Option<ClientOrderId> {
     let class = parts.next()?.parse().ok()?;
     parts.next().is_none().then_some(ClientOrderId { epoch, sequence, class })
 }
+
+/// Whether a bot may have given an order this id.
+#[must_use]
+pub fn of_a_bot(id: &str) -> bool {
+    let uid8 = id.split('-').next().unwrap_or_default();
+    uid8.len() == 8 && uid8.bytes().all(|byte| byte.is_ascii_hexdigit()) && parse_id(id).is_some()
+}

@@ -113,9 +113,11 @@ impl Order {
         self.filled * self.order.side.sign()
     }
 
-    /// What its fills brought in at a unit of one, fees excluded.
+    /// What its fills brought in at a unit of one, fees excluded. While the exchange has not told their price it is the limit:
+    /// they were not worse, and at no price at all a purchase would be a profit of all that it cost.
     pub(super) fn cash(&self) -> Decimal {
-        -self.owned() * self.average_price
+        let told = Some(self.average_price).filter(|price| !price.is_zero());
+        -self.owned() * told.or(self.order.limit_price()).unwrap_or_default()
     }
 
     pub(super) fn apply(&mut self, seen: &OrderState) -> bool {
@@ -127,7 +129,10 @@ impl Order {
         // Cumulative figures never go back, and what is over stays over: channels may be late or repeat themselves.
         if seen.filled >= self.filled {
             self.filled = seen.filled;
-            self.average_price = seen.average_price;
+            // A fill without a price does not take back one that was told.
+            if !seen.average_price.is_zero() {
+                self.average_price = seen.average_price;
+            }
             self.fees_quote = self.fees_quote.max(seen.fees_quote);
         }
         if !self.state.is_terminal() || !matches!(self.state, State::Venue(_)) {

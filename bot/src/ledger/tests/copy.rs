@@ -3,7 +3,7 @@
 use super::*;
 
 async fn ledger_with_an_order() -> (TempDir, Ledger) {
-    let (dir, ledger) = new_ledger().await;
+    let (dir, ledger) = new_ledger(Kind::Sqlite).await;
     ledger.intent(&new_order("b-1-1"), Class::Enter, 1).await.unwrap();
     (dir, ledger)
 }
@@ -21,7 +21,7 @@ async fn a_backup_is_made_while_the_bot_writes_and_restores_what_it_held() {
     let restored = restore(dir.path(), &to, Timestamp::UNIX_EPOCH).await.unwrap();
     assert_eq!(restored.head, at);
     let kept = restored.replaced.unwrap();
-    assert!(kept.ends_with("ledger.db.replaced-19700101T000000Z"), "{}", kept.display());
+    assert!(kept.ends_with("ledger.db.replaced-19700101T000000Z"), "{kept}");
     let (ledger, recovered) = open(dir.path()).await;
     assert_eq!(recovered.orders.len(), 1);
     assert!(ledger.continues(&at).await.unwrap());

@@ -1,9 +1,11 @@
 //! Files that were damaged, changed or cut.
 
+use std::fs::OpenOptions;
+
 use super::*;
 
-#[tokio::test]
-async fn a_changed_file_is_found() {
+on_both!(a_changed_file_is_found);
+async fn a_changed_file_is_found(kind: Kind) {
     for (sql, what) in [
         ("UPDATE entries SET payload = replace(payload, 'Enter', 'Kill') WHERE kind = 'Intent'", "an entry"),
         ("UPDATE entries SET at = '2020-01-01T00:00:00Z' WHERE n = 2", "a time"),
@@ -14,7 +16,7 @@ async fn a_changed_file_is_found() {
         ("DELETE FROM incidents", "a latch that is gone"),
         ("INSERT INTO claim VALUES (1, 'a', 'p')", "a claim"),
     ] {
-        let (dir, ledger) = new_ledger().await;
+        let (dir, ledger) = new_ledger(kind).await;
         ledger.intent(&new_order("b-1-1"), Class::Enter, 1).await.unwrap();
         ledger.open_incident(&incident("aaaaaaaa-3", IncidentPhase::Flattening)).await.unwrap();
         verify(dir.path()).await.unwrap();
@@ -23,9 +25,9 @@ async fn a_changed_file_is_found() {
     }
 }
 
-#[tokio::test]
-async fn a_tail_that_was_cut_off_is_found_by_the_head_in_the_status() {
-    let (dir, ledger) = new_ledger().await;
+on_both!(a_tail_that_was_cut_off_is_found_by_the_head_in_the_status);
+async fn a_tail_that_was_cut_off_is_found_by_the_head_in_the_status(kind: Kind) {
+    let (dir, ledger) = new_ledger(kind).await;
     ledger.intent(&new_order("b-1-1"), Class::Enter, 1).await.unwrap();
     let anchored = ledger.head();
     assert!(ledger.continues(&anchored).await.unwrap());
@@ -36,7 +38,7 @@ async fn a_tail_that_was_cut_off_is_found_by_the_head_in_the_status() {
 
 #[tokio::test]
 async fn a_damaged_file_is_kept_and_a_new_ledger_begun() {
-    let (dir, ledger) = new_ledger().await;
+    let (dir, ledger) = new_ledger(Kind::Sqlite).await;
     ledger.intent(&new_order("b-1-1"), Class::Enter, 1).await.unwrap();
     ledger.close().await;
     drop(ledger);
@@ -57,7 +59,7 @@ async fn a_damaged_file_is_kept_and_a_new_ledger_begun() {
 #[tokio::test]
 async fn a_damaged_page_is_found_when_the_ledger_is_opened() {
     use std::os::unix::fs::FileExt;
-    let (dir, ledger) = new_ledger().await;
+    let (dir, ledger) = new_ledger(Kind::Sqlite).await;
     for n in 0..50 {
         ledger.intent(&new_order(&format!("b-1-{n}")), Class::Enter, 1).await.unwrap();
     }
@@ -72,15 +74,20 @@ async fn a_damaged_page_is_found_when_the_ledger_is_opened() {
     verify(dir.path()).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_record_that_cannot_be_read_is_damage_and_a_newer_schema_is_not() {
-    let (dir, ledger) = new_ledger().await;
+on_both!(a_record_that_cannot_be_read_is_damage_and_a_newer_schema_is_not);
+async fn a_record_that_cannot_be_read_is_damage_and_a_newer_schema_is_not(kind: Kind) {
+    let (dir, ledger) = new_ledger(kind).await;
     ledger.intent(&new_order("b-1-1"), Class::Enter, 1).await.unwrap();
     drop(ledger);
-    tamper(dir.path(), "PRAGMA user_version = 99").await;
-    let error = Ledger::open(dir.path(), &binding(), Clock::manual()).await.unwrap_err();
+    let (newer, known) = match kind {
+        Kind::Sqlite => ("PRAGMA user_version = 99", "PRAGMA user_version = 4"),
+        Kind::Postgres => ("UPDATE writer SET version = 99", "UPDATE writer SET version = 4"),
+    };
+    tamper(dir.path(), newer).await;
+    let error = open_as(dir.path(), &binding(), Clock::manual()).await.unwrap_err();
     assert_eq!(error.reason(), "LedgerSchemaNewer");
-    tamper(dir.path(), "PRAGMA user_version = 1; UPDATE orders SET status = 'Lost'").await;
+    tamper(dir.path(), known).await;
+    tamper(dir.path(), "UPDATE orders SET status = 'Lost'").await;
     let (_ledger, recovered) = open(dir.path()).await;
     assert!(recovered.orders.is_empty() && recovered.note.unwrap().contains("column status"));
 }

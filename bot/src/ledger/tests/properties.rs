@@ -67,9 +67,26 @@ proptest! {
     fn the_tables_follow_from_the_entries(steps in prop::collection::vec(any_step(), 0..25)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let dir = tempfile::tempdir().unwrap();
+            let dir = Kind::Sqlite.dir();
             walk(dir.path(), steps).await;
             verify(dir.path()).await.unwrap();
+        });
+    }
+
+    /// A ledger is the same in both databases: its chain, what a start recovers from it, and what its tables hold.
+    #[test]
+    fn both_databases_make_the_same_ledger(steps in prop::collection::vec(any_step(), 0..25)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut ledgers = Vec::new();
+            for kind in [Kind::Sqlite, Kind::Postgres] {
+                let dir = kind.dir();
+                let head = walk(dir.path(), steps.clone()).await.head();
+                assert_eq!(verify(dir.path()).await.unwrap(), head);
+                let (_ledger, recovered) = open(dir.path()).await;
+                ledgers.push((head, format!("{recovered:?}")));
+            }
+            assert_eq!(ledgers[0], ledgers[1]);
         });
     }
 }

@@ -1,10 +1,12 @@
 //! The story of an incident, as people read it afterwards.
 
+use arbbot_crds::incident::IncidentId;
+
 use super::*;
 
-#[tokio::test]
-async fn an_incident_is_told_from_the_gate_to_its_release_and_nothing_else_with_it() {
-    let dir = tempfile::tempdir().unwrap();
+on_both!(an_incident_is_told_from_the_gate_to_its_release_and_nothing_else_with_it);
+async fn an_incident_is_told_from_the_gate_to_its_release_and_nothing_else_with_it(kind: Kind) {
+    let dir = kind.dir();
     let clock = Clock::manual();
     let (ledger, _) = Ledger::open(dir.path(), &binding(), clock.clone()).await.unwrap();
     let tick = || clock.advance(Duration::from_secs(1));
@@ -16,7 +18,7 @@ async fn an_incident_is_told_from_the_gate_to_its_release_and_nothing_else_with_
     ledger.open_incident(&record).await.unwrap();
     tick();
     ledger.order(&update("b-1-1", RecordStatus::Cancelled, 0)).await.unwrap();
-    ledger.intent_for_kill(&new_order("b-1-2"), 1, SHORT).await.unwrap();
+    ledger.intent_or_journal(&new_order("b-1-2"), Class::Kill, 1, SHORT).await.unwrap();
     tick();
     let filled = OrderUpdate { order_id: Some("venue-2".to_owned()), ..update("b-1-2", RecordStatus::Filled, 5) };
     ledger.order(&filled).await.unwrap();

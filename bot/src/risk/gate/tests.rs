@@ -34,6 +34,7 @@ fn a_gate_is_closed_until_the_control_is_known_and_the_lease_held() {
     }
 }
 
+/// Invariant 1. Proven by mutation: `Gate::clear` without its second look.
 #[test]
 fn a_gate_that_closes_after_the_admission_wins() {
     let (gate, _) = gate();
@@ -54,6 +55,7 @@ fn lost_contact_closes_the_gate_step_by_step() {
     assert_eq!(gate.current().1, Contact::Lost);
 }
 
+/// Invariant 4: who was fenced off sends nothing. Proven by mutation: a token's end without the fence.
 #[test]
 fn a_token_never_outlives_the_fence() {
     let (gate, clock) = gate();

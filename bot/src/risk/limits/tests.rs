@@ -106,8 +106,104 @@ fn contact() -> impl Strategy<Value = Contact> {
     prop_oneof![Just(Contact::Fresh), Just(Contact::Late), Just(Contact::Stale), Just(Contact::Lost)]
 }
 
+/// The two legs, nearly even, with whatever works on them.
+fn any_exposure() -> impl Strategy<Value = Exposure> {
+    let working = || (0i64..6, 0i64..6);
+    (0i64..42, -3i64..4, working(), working(), 0u32..12, 0u32..65, 0i64..60_000).prop_map(
+        |(contracts, ahead, (spot_buys, spot_sells), (buys, sells), open_orders, orders_last_minute, collateral)| {
+            let spot = Leg {
+                buys: Decimal::new(spot_buys, 2),
+                sells: Decimal::new(spot_sells, 2),
+                ..spot_leg(Decimal::new((contracts + ahead).max(0), 2))
+            };
+            let future = Leg { buys: buys.into(), sells: sells.into(), ..future_leg((-contracts).into()) };
+            Exposure { spot, future, open_orders, orders_last_minute, futures_collateral_quote: collateral.into() }
+        },
+    )
+}
+
+fn any_limits() -> impl Strategy<Value = RiskLimits> {
+    (0u32..30_000, 0u32..6_000, 0u32..30, 0u32..12_000, 0u32..12, 0u32..65).prop_map(
+        |(position, order, leverage, imbalance, open, rate)| RiskLimits {
+            max_position_notional: position.into(),
+            max_order_notional: order.into(),
+            max_leverage: arbbot_crds::decimal::DecimalString(Decimal::new(leverage.into(), 1)),
+            max_leg_imbalance_notional: imbalance.into(),
+            max_open_orders: open,
+            max_orders_per_minute: rate,
+            ..RiskLimits::default()
+        },
+    )
+}
+
 proptest! {
-    /// SAFETY §2: whatever fills in whatever order, only Enter and Hedge can raise a leg or flip its sign.
+    #![proptest_config(ProptestConfig { cases: 100, max_global_rejects: 200_000, ..ProptestConfig::default() })]
+
+    /// Invariant 6: whichever of the working and unknown orders fill, and however far, no admitted Enter or Hedge takes
+    /// its leg or the futures account beyond a limit, nor further beyond one that price or patch had put it past. The
+    /// legs are never further apart than `maxLegImbalanceNotional`. Proven by mutation: `Leg::worst` of what is owned alone;
+    /// `Exposure::with` without the order.
+    #[test]
+    fn no_admitted_entry_can_exceed_a_limit_whatever_fills(
+        before in any_exposure(), limits in any_limits(), spot in any::<bool>(), size in 1i64..9, hedge in any::<bool>(),
+        fills in [0i64..=4, 0i64..=4, 0i64..=4, 0i64..=4, 0i64..=4],
+    ) {
+        let (product, side, unit) =
+            if spot { ("BTC-USD", Side::Buy, dec!(0.01)) } else { ("BIP-20DEC30-CDE", Side::Sell, dec!(1)) };
+        let order = order(product, side, Decimal::from(size) * unit);
+        let notional = Decimal::from(size) * dec!(0.01) * dec!(60000);
+        let class = if hedge { Class::Hedge } else { Class::Enter };
+        let control = Control { limits: limits.clone(), ..control(Entry::Active, Duty::Hold) };
+        // Only what is admitted counts as a case.
+        prop_assume!(admit(order.clone(), class, &before, &control, Contact::Fresh).is_ok());
+        // Quarters of each of the five that may fill.
+        let part = |whole: Decimal, quarters: i64| whole * Decimal::from(quarters) / dec!(4);
+        let own = part(order.size, fills[4]) * side.sign();
+        let position = |leg: &Leg, buys, sells| leg.owned + part(leg.buys, buys) - part(leg.sells, sells);
+        let spot_held = position(&before.spot, fills[0], fills[1]) + if spot { own } else { dec!(0) };
+        let contracts = position(&before.future, fills[2], fills[3]) + if spot { dec!(0) } else { own };
+        let (spot_notional, future_notional) = (spot_held.abs() * dec!(60000), contracts.abs() * dec!(600));
+        let raised = if spot { spot_notional } else { future_notional };
+        prop_assert!(raised <= limits.max_position_notional.0, "{raised} of {}", limits.max_position_notional);
+        prop_assert!(future_notional <= limits.max_leverage.0 * before.futures_collateral_quote);
+        let apart = (spot_held + contracts * dec!(0.01)).abs() * dec!(60000);
+        prop_assert!(apart <= limits.max_leg_imbalance_notional.0, "{apart} apart");
+        prop_assert!(notional <= limits.max_order_notional.0);
+        prop_assert!(before.open_orders < limits.max_open_orders);
+        prop_assert!(before.orders_last_minute < limits.max_orders_per_minute);
+    }
+}
+
+proptest! {
+    /// Invariant 6, the other half: whatever the limits are and however far they are exceeded, an order that only
+    /// lowers a leg is admitted. Proven by mutation: the limits applied to every class.
+    #[test]
+    fn no_limit_ever_denies_an_exit(
+        before in any_exposure(), limits in any_limits(), spot in any::<bool>(), part in 1i64..=4,
+        exit in prop::sample::select(vec![
+            (Class::Trim, Entry::Halted, Duty::Hold), (Class::Reduce, Entry::ReduceOnly, Duty::Drain),
+            (Class::Kill, Entry::Halted, Duty::Flatten),
+        ]),
+        no_price in any::<bool>(),
+    ) {
+        let (class, entry, duty) = exit;
+        let mut before = before;
+        if no_price {
+            (before.spot.mid, before.future.mid) = (None, None);
+        }
+        let (leg, side, unit) =
+            if spot { (&before.spot, Side::Sell, dec!(0.01)) } else { (&before.future, Side::Buy, dec!(1)) };
+        let units = (leg.reducible(side) / unit).floor() * Decimal::from(part) / dec!(4);
+        let size = units.floor() * unit;
+        if size > dec!(0) {
+            let control = Control { limits, ..control(entry, duty) };
+            let result = admit(order(&leg.product.id, side, size), class, &before, &control, Contact::Fresh);
+            prop_assert!(result.is_ok(), "{result:?}");
+        }
+    }
+
+    /// Invariant 1, SAFETY §2: whatever fills in whatever order, only Enter and Hedge can raise a leg or flip its sign.
+    /// Proven by mutation: `Leg::reducible` without what is outstanding.
     #[test]
     fn no_admitted_exit_can_raise_or_flip_a_leg(
         owned in -50i64..50, buys in 0i64..60, sells in 0i64..60, size in 1i64..60, buy in any::<bool>(),
@@ -128,7 +224,7 @@ proptest! {
         }
     }
 
-    /// SAFETY §2's table, and §4's ladder of lost contact.
+    /// Invariant 1: SAFETY §2's table, and §4's ladder of lost contact. Proven by mutation: Reduce allowed in Halted.
     #[test]
     fn a_class_is_never_admitted_where_the_table_forbids_it(
         class in class(), entry in entry(), duty in duty(), contact in contact(),

@@ -3,7 +3,9 @@
 //! Equity = USD in both wallets (fees, variation margin and settled funding are in it) + unrealised profit or loss of the
 //! futures at mid + accrued funding + spot at mid, in quote currency.
 
-use rust_decimal::{Decimal, MathematicalOps};
+use arb_bot::books::performance;
+pub use arb_bot::books::performance::max_drawdown as max_drawdown_quote;
+use rust_decimal::Decimal;
 
 /// Hours of a daily return.
 const DAY: usize = 24;
@@ -15,29 +17,15 @@ pub fn pnl_quote(equity: &[Decimal]) -> Decimal {
     equity.last().zip(equity.first()).map_or(Decimal::ZERO, |(last, first)| last - first)
 }
 
-/// Deepest fall of the equity below an earlier peak.
-pub fn max_drawdown_quote(equity: &[Decimal]) -> Decimal {
-    let fall = |(peak, deepest): (Decimal, Decimal), now: &Decimal| {
-        let peak = peak.max(*now);
-        (peak, deepest.max(peak - now))
-    };
-    equity.iter().fold((Decimal::MIN, Decimal::ZERO), fall).1
-}
-
 /// Change of the equity over each full day, as a share of the capital.
 pub fn daily_returns(equity: &[Decimal], capital_quote: Decimal) -> Vec<Decimal> {
     let days: Vec<Decimal> = equity.iter().step_by(DAY).copied().collect();
     days.windows(2).map(|day| (day[1] - day[0]) / capital_quote).collect()
 }
 
-/// Mean daily return over its standard deviation (of a sample), times the square root of a year's days. None for less
-/// than two days, or where every day was the same.
+/// Of the daily returns. None for less than two days, or where every day was the same.
 pub fn sharpe(returns: &[Decimal]) -> Option<Decimal> {
-    let count = Decimal::from(returns.len());
-    let mean = returns.iter().sum::<Decimal>().checked_div(count)?;
-    let squares: Decimal = returns.iter().map(|of_day| (of_day - mean) * (of_day - mean)).sum();
-    let deviation = squares.checked_div(count - Decimal::ONE)?.sqrt()?;
-    mean.checked_div(deviation)?.checked_mul(Decimal::from(YEAR).sqrt()?)
+    performance::sharpe(returns, YEAR.into())
 }
 
 mod tests {

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use arbbot_crds::arbbot::{Credentials, Execution};
 use arbbot_crds::names::{
-    BACKUP_CREDENTIALS_DIR, BOT_PORT, CA_DIR, CREDENTIALS_DIR, LEDGER_DIR, child_name, ledger_claim_name,
+    BACKUP_CREDENTIALS_DIR, BOT_PORT, CA_DIR, CREDENTIALS_DIR, LEDGER_DIR, LEDGER_SECRET_DIR, child_name,
+    ledger_claim_name,
 };
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, KeyToPath,
-    ObjectFieldSelector, PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-    ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource,
+    HTTPGetAction, KeyToPath, ObjectFieldSelector, PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec,
+    PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, Volume,
+    VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -23,6 +25,8 @@ use super::{ValidatedBot, labels, metadata, selector, strings};
 pub const CONTAINER: &str = "bot";
 /// The user "nonroot" of distroless images; as fsGroup it owns the mounted key and the disk of the ledger.
 const USER: i64 = 65532;
+/// Room for the kill journal, which takes 1 MiB; the kubelet ends a pod that uses more.
+const JOURNAL_SIZE: &str = "16Mi";
 /// The bot cancels its orders and releases its Lease in this time.
 const GRACE_SECONDS: i64 = 120;
 
@@ -115,6 +119,9 @@ fn args(bot: &ValidatedBot) -> Vec<String> {
     if keys(bot).backup_secret_ref.is_some() {
         args.extend(strings(["--backup-credentials-dir", BACKUP_CREDENTIALS_DIR]));
     }
+    if bot.spec().ledger.postgres.is_some() {
+        args.extend(strings(["--ledger-secret-dir", LEDGER_SECRET_DIR]));
+    }
     if bot.spec().venue.coinbase.ca_bundle.is_some() {
         args.extend(strings(["--ca-file", &format!("{CA_DIR}/ca.crt")]));
     }
@@ -156,7 +163,6 @@ fn keys(bot: &ValidatedBot) -> Credentials {
 }
 
 fn volumes(bot: &ValidatedBot) -> Vec<Volume> {
-    let claim = PersistentVolumeClaimVolumeSource { claim_name: ledger_claim_name(bot.name()), read_only: None };
     let mut volumes = Vec::new();
     if let Some(primary) = &keys(bot).secret_ref {
         let secret = SecretVolumeSource {
@@ -166,7 +172,7 @@ fn volumes(bot: &ValidatedBot) -> Vec<Volume> {
         };
         volumes.push(Volume { name: "credentials".to_owned(), secret: Some(secret), ..Volume::default() });
     }
-    volumes.push(Volume { name: "ledger".to_owned(), persistent_volume_claim: Some(claim), ..Volume::default() });
+    volumes.extend(ledger_volumes(bot));
     if let Some(backup) = &keys(bot).backup_secret_ref {
         let secret = SecretVolumeSource {
             secret_name: Some(backup.name.clone()),
@@ -190,6 +196,25 @@ fn volumes(bot: &ValidatedBot) -> Vec<Volume> {
     volumes
 }
 
+/// The disk of the ledger; or the Secret of one in PostgreSQL and a place for the kill journal.
+fn ledger_volumes(bot: &ValidatedBot) -> Vec<Volume> {
+    let ledger = Volume { name: "ledger".to_owned(), ..Volume::default() };
+    let Some(postgres) = &bot.spec().ledger.postgres else {
+        let claim = PersistentVolumeClaimVolumeSource { claim_name: ledger_claim_name(bot.name()), read_only: None };
+        return vec![Volume { persistent_volume_claim: Some(claim), ..ledger }];
+    };
+    let journal = EmptyDirVolumeSource { medium: None, size_limit: Some(Quantity(JOURNAL_SIZE.to_owned())) };
+    let secret = SecretVolumeSource {
+        secret_name: Some(postgres.secret_ref.name.clone()),
+        default_mode: Some(0o440),
+        ..SecretVolumeSource::default()
+    };
+    vec![
+        Volume { empty_dir: Some(journal), ..ledger },
+        Volume { name: "ledger-secret".to_owned(), secret: Some(secret), ..Volume::default() },
+    ]
+}
+
 /// Whole directories: the kubelet never refreshes a file that is mounted by subPath.
 fn mounts(bot: &ValidatedBot) -> Vec<VolumeMount> {
     let mount = |name: &str, path: &str, read_only: bool| VolumeMount {
@@ -203,6 +228,9 @@ fn mounts(bot: &ValidatedBot) -> Vec<VolumeMount> {
         mounts.push(mount("credentials", CREDENTIALS_DIR, true));
     }
     mounts.push(mount("ledger", LEDGER_DIR, false));
+    if bot.spec().ledger.postgres.is_some() {
+        mounts.push(mount("ledger-secret", LEDGER_SECRET_DIR, true));
+    }
     if keys(bot).backup_secret_ref.is_some() {
         mounts.push(mount("backup-credentials", BACKUP_CREDENTIALS_DIR, true));
     }
@@ -320,6 +348,21 @@ mod tests {
         assert_eq!(pod["volumes"][2]["secret"], expected);
         let args = pod["containers"][0]["args"].as_array().unwrap();
         assert!(args.windows(2).any(|pair| pair == ["--backup-credentials-dir", "/etc/arbbot/credentials-backup"]));
+    }
+
+    #[test]
+    fn a_ledger_in_postgres_has_its_secret_and_no_claim() {
+        assert!(!built("").to_string().contains("--ledger-secret-dir"));
+        let pod = &built("  ledger: {postgres: {secretRef: {name: db}}}\n")["spec"]["template"]["spec"];
+        assert!(!pod.to_string().contains("persistentVolumeClaim"), "{pod}");
+        assert_eq!(pod["volumes"][1], json!({"name": "ledger", "emptyDir": {"sizeLimit": "16Mi"}}));
+        let secret = json!({"name": "ledger-secret", "secret": {"secretName": "db", "defaultMode": 0o440}});
+        assert_eq!(pod["volumes"][2], secret);
+        let container = &pod["containers"][0];
+        let mount = json!({"name": "ledger-secret", "mountPath": "/etc/arbbot/ledger", "readOnly": true});
+        assert_eq!(container["volumeMounts"][2], mount);
+        let args = container["args"].as_array().unwrap();
+        assert!(args.windows(2).any(|pair| pair == ["--ledger-secret-dir", "/etc/arbbot/ledger"]));
     }
 
     #[test]

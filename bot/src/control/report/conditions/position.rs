@@ -8,6 +8,7 @@ use super::super::{Facts, SHUTDOWN, drain};
 use super::trading::{difference, limit_reason, reason_of, strongest};
 use super::{Said, has_stopped, say};
 use crate::execution::engine::Reconciliation;
+use crate::strategy::funding_carry::collateral::Shortage;
 
 pub(super) fn halted(facts: Facts<'_>) -> Said {
     let type_ = ConditionType::Halted;
@@ -30,9 +31,12 @@ pub(super) fn halted(facts: Facts<'_>) -> Said {
     }
     if !engine_follows(facts) || facts.view.proof.orders_gone.first.is_none() {
         let (reason, message) = if facts.view.open_orders > 0 {
-            (Reason::OrdersWorking, "the gate is closed; orders are being cancelled")
+            let orders: Vec<_> = facts.view.remaining.iter().map(ToString::to_string).collect();
+            let message = format!("the gate is closed; orders are being cancelled: {}", orders.join(", "));
+            (Reason::OrdersWorking, message)
         } else {
-            (Reason::NotConfirmed, "the gate is closed; the exchange has not yet confirmed that no order works")
+            let message = "the gate is closed; the exchange has not yet confirmed that no order works";
+            (Reason::NotConfirmed, message.to_owned())
         };
         return say(type_, false, reason, message);
     }
@@ -78,16 +82,20 @@ pub(super) fn flat(facts: Facts<'_>) -> Said {
 
 pub(super) fn within_limits(facts: Facts<'_>) -> Said {
     let type_ = ConditionType::WithinRiskLimits;
+    let guards = |restricts: bool| {
+        let shown = facts.view.guards.shown.iter().filter(|guard| guard.restricts() == restricts);
+        shown.map(|guard| guard.message.as_str()).collect::<Vec<_>>().join("; ")
+    };
+    let (tripped, warns) = (guards(true), guards(false));
+    if !tripped.is_empty() {
+        return say(type_, false, Reason::GuardTripped, tripped);
+    }
     match &facts.view.limit_exceeded {
-        // The figures move with the market; the name of the limit is what a person acts on.
-        Some((limit, _)) => {
-            let message =
-                format!("spec.risk.limits.{limit} is exceeded or too small: raise it, or reduce the position");
-            say(type_, false, limit_reason(facts.view), message)
-        }
+        Some(exceeded) => say(type_, false, limit_reason(facts.view), exceeded.message()),
         None if !facts.view.prices_fresh => {
             say(type_, ConditionStatus::Unknown, Reason::NotConfirmed, "without fresh prices it cannot be said")
         }
+        None if !warns.is_empty() => say(type_, true, Reason::GuardWarns, format!("inside every limit; {warns}")),
         None => say(type_, true, Reason::WithinLimits, "inside every limit"),
     }
 }
@@ -113,4 +121,26 @@ pub(super) fn reconciled(facts: Facts<'_>) -> Said {
 /// Whether the engine already acts on the halt that is in force: before, its proofs are of another time.
 pub(super) fn engine_follows(facts: Facts<'_>) -> bool {
     facts.view.mode == Some(facts.in_force.mode()) && facts.view.generation == facts.control.generation
+}
+
+pub(super) fn collateral(facts: Facts<'_>) -> Said {
+    let type_ = ConditionType::CollateralSufficient;
+    match &facts.view.carry.shortage {
+        None => say(
+            type_,
+            ConditionStatus::Unknown,
+            Reason::NotConfirmed,
+            "without holdings and fresh prices it cannot be said",
+        ),
+        Some(None) => say(type_, true, Reason::CollateralEnough, "it carries the futures leg at overnight margin"),
+        Some(Some(Shortage { of_position, missing_quote })) => {
+            let what = match of_position {
+                true => "it does not carry the position: both legs are reduced together",
+                false => "it does not carry the next contract: nothing is entered",
+            };
+            let message =
+                format!("{what}; for the whole targetNotional move {missing_quote} (quote currency) into the account");
+            say(type_, false, Reason::CollateralShort, message)
+        }
+    }
 }

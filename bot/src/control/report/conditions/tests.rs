@@ -10,12 +10,15 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::super::{ControlFacts, Facts, SHUTDOWN};
 use super::said;
+use crate::books::BooksView;
 use crate::clock::Clock;
 use crate::control::fixtures;
 use crate::exchange::SessionFacts;
 use crate::execution::drain::{Demand, DrainView};
-use crate::execution::engine::{Reconciliation, View};
+use crate::execution::engine::{CarryView, Reconciliation, View};
 use crate::risk::gate::Contact;
+use crate::strategy::funding_carry::collateral::Shortage;
+use crate::strategy::funding_carry::edge::Stance;
 
 struct Case {
     control: ControlFacts,
@@ -41,6 +44,7 @@ impl Case {
             control: &self.control,
             session: &session,
             view: &self.view,
+            books: &BooksView::default(),
             in_force: &in_force,
             contact: Contact::Fresh,
             restrictions: &self.restrictions,
@@ -108,4 +112,23 @@ fn a_latch_whose_policy_is_gone_is_released_on_the_bot() {
     case.control.orphaned = vec!["99999999-2".into()];
     let message = case.says(ConditionType::Trading).2;
     assert!(message.ends_with("release 99999999-2 on this ArbBot (ArbPolicy/desk is gone)"), "{message}");
+}
+
+#[test]
+fn what_the_strategy_decided_is_the_message_of_trading() {
+    let mut case = Case::new(Vec::new());
+    for (stance, reason) in
+        [(Stance::Enter, Reason::EntryOpen), (Stance::Wait, Reason::NoEdge), (Stance::Exit, Reason::NegativeFunding)]
+    {
+        case.view.carry = CarryView { stance, why: "why, with figures".to_owned(), shortage: None };
+        let said = case.says(ConditionType::Trading);
+        assert_eq!(said, ("True".to_owned(), reason, "entry is open; why, with figures".to_owned()));
+    }
+    assert_eq!(case.says(ConditionType::CollateralSufficient).0, "Unknown");
+    case.view.carry.shortage = Some(None);
+    assert_eq!(case.says(ConditionType::CollateralSufficient).1, Reason::CollateralEnough);
+    case.view.carry.shortage = Some(Some(Shortage { of_position: false, missing_quote: 1500.into() }));
+    let (status, reason, message) = case.says(ConditionType::CollateralSufficient);
+    assert_eq!((status.as_str(), reason), ("False", Reason::CollateralShort));
+    assert!(message.contains("move 1500 (quote currency)"), "{message}");
 }

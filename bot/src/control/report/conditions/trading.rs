@@ -2,15 +2,19 @@
 
 use arbbot_crds::arbbot::Execution;
 use arbbot_crds::conditions::{ConditionType, Reason};
-use arbbot_crds::control::{Duty, Entry, Restriction};
+use arbbot_crds::control::{Duty, Entry, GUARD_SOURCE, Restriction};
 use arbbot_crds::incident::IncidentId;
 use arbbot_crds::status::IncidentStatus;
 
 use super::super::{Claim, Facts, SHUTDOWN, drain};
 use super::{Said, say};
 use crate::control::lease::Standing;
-use crate::execution::engine::{DRAIN_TIMEOUT, Reconciliation, View};
+use crate::control::ledger::SOURCE as LEDGER;
+use crate::execution::clock_check::SOURCE as CLOCK;
+use crate::execution::engine::{ACCOUNT, DRAIN_TIMEOUT, Reconciliation, View};
+use crate::ledger::ProblemKind;
 use crate::risk::gate::Contact;
+use crate::strategy::funding_carry::edge::Stance;
 
 pub(super) fn trading(facts: Facts<'_>) -> Said {
     let type_ = ConditionType::Trading;
@@ -29,11 +33,7 @@ pub(super) fn trading(facts: Facts<'_>) -> Said {
         );
     }
     if facts.in_force.entry == Entry::Active && facts.in_force.duty == Duty::Hold {
-        let message = match facts.session.execution {
-            Some(Execution::Paper) => "entry is open, on paper: no order leaves the bot",
-            _ => "entry is open",
-        };
-        return say(type_, true, Reason::EntryOpen, message);
+        return say(type_, true, strategy_reason(facts.view.carry.stance), open(facts));
     }
     let (reason, why) = strongest(facts).map_or((Reason::Starting, "starting".to_owned()), |restriction| {
         let why = match (&facts.session.problem, restriction.source.as_str()) {
@@ -48,6 +48,26 @@ pub(super) fn trading(facts: Facts<'_>) -> Said {
     say(type_, false, reason, why)
 }
 
+/// That entry is open, and what the strategy makes of it.
+fn open(facts: Facts<'_>) -> String {
+    let open = match facts.session.execution {
+        Some(Execution::Paper) => "entry is open, on paper: no order leaves the bot",
+        _ => "entry is open",
+    };
+    match facts.view.carry.why.as_str() {
+        "" => open.to_owned(),
+        why => format!("{open}; {why}"),
+    }
+}
+
+fn strategy_reason(stance: Stance) -> Reason {
+    match stance {
+        Stance::Enter => Reason::EntryOpen,
+        Stance::Wait => Reason::NoEdge,
+        Stance::Exit => Reason::NegativeFunding,
+    }
+}
+
 /// The restriction that a person should hear of.
 pub(super) fn strongest<'a>(facts: Facts<'a>) -> Option<&'a Restriction> {
     facts.restrictions.iter().max_by_key(|r| {
@@ -60,6 +80,9 @@ pub(super) fn strongest<'a>(facts: Facts<'a>) -> Option<&'a Restriction> {
 pub(super) fn how_to_release(facts: Facts<'_>) -> String {
     let on = |incident: &IncidentStatus| match facts.control.orphaned.contains(&incident.id) {
         true => format!("{} on this ArbBot ({} is gone)", incident.id, incident.source),
+        false if incident.source.starts_with(GUARD_SOURCE) => {
+            format!("{} on this ArbBot ({})", incident.id, incident.source)
+        }
         false => format!("{} on {}", incident.id, incident.source),
     };
     let open: Vec<_> = facts.control.incidents.iter().map(on).collect();
@@ -78,7 +101,7 @@ pub(super) fn how_to_release(facts: Facts<'_>) -> String {
 pub(super) fn priority(source: &str) -> u8 {
     match source {
         "starting" => 6,
-        "claim" => 5,
+        "claim" | ACCOUNT => 5,
         "exchange" => 3,
         "product" => 4,
         "reconciliation" | "limits" | "session" => 2,
@@ -95,7 +118,10 @@ pub(super) fn reason_of(facts: Facts<'_>, restriction: &Restriction) -> Reason {
         "starting" => Reason::Starting,
         "claim" if facts.control.claim == Claim::Refused => Reason::AccountShared,
         "claim" => Reason::ClaimPending,
+        ACCOUNT => Reason::AccountShared,
         "credentials" => facts.session.unfit.as_ref().map_or(Reason::KeyRefused, |(reason, _)| *reason),
+        CLOCK => Reason::ClockSkewed,
+        source if source.starts_with(LEDGER) => ledger_reason(source),
         "exchange" => facts.session.problem.as_ref().map_or(Reason::ExchangeUnreachable, |(reason, _)| *reason),
         "reconciliation" => difference(facts.view).unwrap_or(Reason::NotConfirmed),
         "limits" => limit_reason(facts.view),
@@ -104,8 +130,18 @@ pub(super) fn reason_of(facts: Facts<'_>, restriction: &Restriction) -> Reason {
         "deletion" => Reason::Deleting,
         "spec.killSwitch" => Reason::KillSwitchEngaged,
         source if source.starts_with("incident/") => Reason::KillSwitchEngaged,
+        source if source.starts_with(GUARD_SOURCE) => Reason::GuardTripped,
         _ if facts.flattens() => Reason::KillSwitchEngaged,
         _ => Reason::ModeRestricts,
+    }
+}
+
+fn ledger_reason(source: &str) -> Reason {
+    match source.strip_prefix(LEDGER).and_then(|kind| kind.parse().ok()) {
+        Some(ProblemKind::Unwritable) => Reason::LedgerUnwritable,
+        Some(ProblemKind::Damaged) => Reason::LedgerDamaged,
+        Some(ProblemKind::Lost) => Reason::LedgerLost,
+        None => Reason::LedgerRebuilding,
     }
 }
 
@@ -120,7 +156,7 @@ pub(super) fn difference(view: &View) -> Option<Reason> {
 
 pub(super) fn limit_reason(view: &View) -> Reason {
     match &view.limit_exceeded {
-        Some((_, figures)) if figures.contains("less than one contract") => Reason::LimitBelowOneContract,
+        Some(exceeded) if exceeded.below_one_contract => Reason::LimitBelowOneContract,
         _ => Reason::LimitExceeded,
     }
 }

@@ -34,7 +34,9 @@ pub struct Facts {
 }
 
 /// Fields of a product that are rules: its own, of its session, and of its future.
-const RULES: [&str; 10] = [
+const RULES: [&str; 12] = [
+    "base_currency_id",
+    "quote_currency_id",
     "product_type",
     "product_venue",
     "base_increment",

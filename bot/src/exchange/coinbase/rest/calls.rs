@@ -1,14 +1,96 @@
-//! The calls: what each asks for, and what its reply means.
+//! The client of one key: what each of its calls asks for, and what the reply means.
 
-use k8s_openapi::jiff::Timestamp;
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use reqwest::Method;
 use serde_json::json;
 
-use super::super::budget::Priority;
+use super::super::budget::{Budget, Priority};
+use super::super::jwt::{Signer, VenueClock};
+use super::super::transport::Transport;
 use super::super::wire;
-use super::{Authentication, CANCEL_BATCH, Call, Coinbase, unreadable};
-use crate::exchange::{Exchange, ExchangeError, Holdings, KeyPermissions, OrderKind, OrderState, Placed, Product};
+use super::{Authentication, Call, Rest, unreadable};
+use crate::exchange::{
+    Exchange, ExchangeError, FeeRates, Fill, Holdings, KeyPermissions, OrderKind, OrderState, Placed, Product,
+};
 use crate::risk::{Class, Cleared};
+
+/// Orders in one batch_cancel.
+const CANCEL_BATCH: usize = 100;
+/// Orders in one request for fills: their ids stand in the URL.
+const FILLS_BATCH: usize = 100;
+
+/// The REST client of one key at one endpoint.
+#[derive(Debug)]
+pub struct Coinbase {
+    pub(super) rest: Rest,
+    signer: Arc<Signer>,
+    /// Products that refuse orders which expire by themselves.
+    resting: Mutex<BTreeSet<String>>,
+}
+
+impl Coinbase {
+    /// A client that has not yet talked to anybody.
+    ///
+    /// # Errors
+    /// The URL or the TLS configuration cannot be used.
+    pub fn new(
+        rest_url: &str,
+        transport: &Transport,
+        tls: rustls::ClientConfig,
+        signer: Arc<Signer>,
+        venue: Arc<VenueClock>,
+        budget: Arc<Budget>,
+    ) -> Result<Self, ExchangeError> {
+        let rest = Rest::new(rest_url, transport, tls, Some(Arc::clone(&signer)), venue, budget)?;
+        Ok(Self { rest, signer, resting: Mutex::default() })
+    }
+
+    /// Fingerprint of the key in use.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        self.signer.key().fingerprint()
+    }
+
+    /// Why the endpoint counts as failing; None while it answers.
+    #[must_use]
+    pub fn failing(&self) -> Option<String> {
+        self.rest.failing()
+    }
+
+    /// Whether the exchange refused the key at the last call.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.rest.refused.load(Ordering::Relaxed)
+    }
+
+    fn resting(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Products on which a resting order does not expire by itself, because the venue refuses that.
+    #[must_use]
+    pub fn without_expiry(&self) -> Vec<String> {
+        self.resting().iter().cloned().collect()
+    }
+
+    /// The venue's time, as measured.
+    #[must_use]
+    pub fn venue_clock(&self) -> &VenueClock {
+        &self.rest.venue
+    }
+
+    /// Measures the venue's time (GET /time, without authentication).
+    ///
+    /// # Errors
+    /// The venue did not answer.
+    pub async fn measure_time(&self) -> Result<(), ExchangeError> {
+        self.rest.measure_time().await
+    }
+}
 
 impl Coinbase {
     async fn cancel_batch(&self, order_ids: &[String]) -> Result<Vec<(String, String)>, ExchangeError> {
@@ -29,7 +111,7 @@ impl Coinbase {
 }
 
 /// A product as GET /products/{id} or its public form shows it.
-pub(super) fn read_product(product: wire::WireProduct, now: Timestamp) -> Result<Product, ExchangeError> {
+pub(in super::super) fn read_product(product: wire::WireProduct, now: Timestamp) -> Result<Product, ExchangeError> {
     let id = product.id().to_owned();
     let call = format!("GET /products/{id}");
     if product.venue() == "INTX" {
@@ -45,6 +127,10 @@ pub(super) fn read_product(product: wire::WireProduct, now: Timestamp) -> Result
 impl Exchange for Coinbase {
     async fn key_permissions(&self) -> Result<KeyPermissions, ExchangeError> {
         Ok(self.rest.get::<wire::Permissions>(&["key_permissions"], &[]).await?.into())
+    }
+
+    fn clock_skew(&self) -> Option<SignedDuration> {
+        Some(self.rest.venue.skew())
     }
 
     async fn product(&self, id: &str) -> Result<Product, ExchangeError> {
@@ -66,6 +152,30 @@ impl Exchange for Coinbase {
     async fn order(&self, order_id: &str) -> Result<OrderState, ExchangeError> {
         let one: wire::OneOrder = self.rest.get(&["orders", "historical", order_id], &[]).await?;
         one.order.try_into().map_err(unreadable("GET /orders/historical/{order_id}"))
+    }
+
+    async fn fills(&self, order_ids: &[String]) -> Result<Vec<Fill>, ExchangeError> {
+        let mut fills = Vec::new();
+        for ids in order_ids.chunks(FILLS_BATCH) {
+            let query: Vec<(&str, &str)> = ids.iter().map(|id| ("order_ids", id.as_str())).collect();
+            let path = ["orders", "historical", "fills"];
+            fills.extend(self.rest.pages(&path, &query, <Fill as TryFrom<wire::WireFill>>::try_from).await?);
+        }
+        Ok(fills)
+    }
+
+    async fn fee_rates(&self) -> Result<FeeRates, ExchangeError> {
+        let path = ["transaction_summary"];
+        let future = [("product_type", "FUTURE"), ("product_venue", "FCM")];
+        let (spot, future) = tokio::try_join!(
+            self.rest.get::<wire::TransactionSummary>(&path, &[("product_type", "SPOT")]),
+            self.rest.get::<wire::TransactionSummary>(&path, &future),
+        )?;
+        let read = |summary: &wire::TransactionSummary| {
+            summary.maker_and_taker().map_err(unreadable("GET /transaction_summary"))
+        };
+        let ((spot_maker, spot_taker), (future_maker, future_taker)) = (read(&spot)?, read(&future)?);
+        Ok(FeeRates { spot_maker, spot_taker, future_maker, future_taker })
     }
 
     async fn holdings(&self) -> Result<Holdings, ExchangeError> {

@@ -4,6 +4,7 @@ use k8s_openapi::jiff::SignedDuration;
 use rust_decimal::dec;
 use serde_json::json;
 
+use super::in_process::Venue;
 use super::simulator::Simulator;
 use super::*;
 
@@ -20,6 +21,41 @@ async fn an_order_without_a_turn_is_proven_not_placed_and_a_cancel_has_its_turn(
     };
     assert!(matches!(error, ExchangeError::RateLimited { .. }) && error.proves_not_placed(), "{error}");
     exchange.cancel(&["b0f4a1c2-0000-0000-0000-000000000000".to_owned()]).await.unwrap();
+}
+
+/// Invariant 14. Proven by mutation: with the call of a cancel of normal priority it waits behind the quotes.
+#[tokio::test(start_paused = true)]
+async fn a_cancel_goes_at_once_while_quotes_wait_for_the_budget() {
+    let venue = Venue::open(1);
+    let (sender, mut events) = mpsc::channel(1024);
+    tokio::spawn(async move { while events.recv().await.is_some() {} });
+    let settings = Settings { requests_per_second: 5, ..venue.settings() };
+    let exchange = Session::open(settings, &venue.connector(sender)).await.unwrap().exchange();
+    let began = Instant::now();
+    for _ in 0..3 {
+        let quote = |n: usize| {
+            let expires_at = venue.clock.now().checked_add(SignedDuration::from_secs(60)).unwrap();
+            let kind = OrderKind::PostOnly { limit_price: dec!(50000), expires_at };
+            let order = NewOrder {
+                client_order_id: format!("quote-{n}"),
+                product: SPOT.into(),
+                side: Side::Buy,
+                size: dec!(0.01),
+                kind,
+            };
+            Cleared::until(order, venue.clock.boottime() + Duration::from_secs(20))
+        };
+        let mut placed = 0;
+        while exchange.place(quote(placed)).await.is_ok() {
+            placed += 1;
+            assert!(placed < 100, "the budget has no end");
+        }
+        let asked = Instant::now();
+        exchange.cancel(&["b0f4a1c2-0000-0000-0000-000000000000".to_owned()]).await.unwrap();
+        assert!(asked.elapsed() < Duration::from_millis(100), "it waited for {:?}", asked.elapsed());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(10));
 }
 
 #[tokio::test]
@@ -80,6 +116,8 @@ async fn an_order_that_takes_changes_the_holdings() {
     let before = exchange.holdings().await.unwrap();
     assert_eq!((before.balances["BTC"], before.balances["USD"]), (dec!(0), dec!(1_000_000)));
     assert_eq!(before.futures_collateral_quote, dec!(1_000_000));
+    let fees = exchange.fee_rates().await.unwrap();
+    assert!(fees.spot_taker > fees.spot_maker && fees.future_taker > dec!(0) && fees.future_taker < fees.spot_taker);
 
     let kind = OrderKind::ImmediateOrCancel { limit_price: touch.best_ask + dec!(500) };
     accepted(&exchange, order("buy", SPOT, Side::Buy, dec!(0.01), kind)).await;

@@ -215,6 +215,7 @@ mod tests {
         assert_eq!(channels.hear(&message(3, "l2_data", &empty)).unwrap().events, [touch(None)]);
     }
 
+    /// Invariant 10. Proven by mutation: a gap that is not noticed.
     #[test]
     fn a_gap_ends_the_connection_and_makes_the_books_unknown() {
         let mut channels = market();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rust_decimal::Decimal;
 use serde::Deserialize;
 
-use super::{decimal, nullable};
+use super::{amount, nullable, parse_decimal};
 
 /// An account: what is there of one currency.
 #[derive(Deserialize)]
@@ -25,7 +25,7 @@ impl Account {
 
 #[derive(Default, Deserialize)]
 struct Amount {
-    #[serde(deserialize_with = "decimal")]
+    #[serde(deserialize_with = "amount")]
     value: Decimal,
 }
 
@@ -41,7 +41,7 @@ struct Position {
     product_id: String,
     #[serde(default, deserialize_with = "nullable")]
     side: String,
-    #[serde(deserialize_with = "decimal")]
+    #[serde(deserialize_with = "amount")]
     number_of_contracts: Decimal,
 }
 
@@ -78,5 +78,29 @@ impl BalanceSummary {
     /// profit or loss. Not `available_margin`: it moves with every resting order.
     pub fn collateral(&self) -> Decimal {
         self.balance_summary.total_usd_balance.value + self.balance_summary.unrealized_pnl.value
+    }
+}
+
+/// GET /transaction_summary.
+#[derive(Deserialize)]
+pub struct TransactionSummary {
+    fee_tier: FeeTier,
+}
+
+#[derive(Deserialize)]
+struct FeeTier {
+    maker_fee_rate: String,
+    taker_fee_rate: String,
+}
+
+impl TransactionSummary {
+    /// Maker and taker fee as fractions of value. An empty one is not zero: whether a trade pays hangs on it.
+    pub fn maker_and_taker(&self) -> Result<(Decimal, Decimal), String> {
+        let FeeTier { maker_fee_rate, taker_fee_rate } = &self.fee_tier;
+        let fee = |name: &str, text: &str| match parse_decimal(text)? {
+            fee if !text.is_empty() && fee.abs() < Decimal::ONE => Ok(fee),
+            _ => Err(format!("{name} is {:?}, not a fraction of value", arbbot_crds::conditions::shorten(text, 40))),
+        };
+        Ok((fee("maker_fee_rate", maker_fee_rate)?, fee("taker_fee_rate", taker_fee_rate)?))
     }
 }

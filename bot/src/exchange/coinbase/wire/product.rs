@@ -15,6 +15,11 @@ const LARGEST_RULE: Decimal = dec!(1_000_000);
 #[derive(Deserialize)]
 pub struct WireProduct {
     product_id: String,
+    /// Of the last trade, and the middle of the best prices; the latter may be empty.
+    #[serde(default, deserialize_with = "decimal")]
+    price: Decimal,
+    #[serde(default, deserialize_with = "decimal")]
+    mid_market_price: Decimal,
     #[serde(deserialize_with = "decimal")]
     price_increment: Decimal,
     #[serde(deserialize_with = "decimal")]
@@ -72,6 +77,9 @@ struct Future {
     funding_rate: Decimal,
     #[serde(default, deserialize_with = "time_or_none")]
     funding_time: Option<Timestamp>,
+    /// Of the last daily settlement.
+    #[serde(default, deserialize_with = "decimal")]
+    settlement_price: Decimal,
 }
 
 /// Initial margin as a fraction of notional.
@@ -123,10 +131,14 @@ impl WireProduct {
             None => Decimal::ONE,
         };
         let session = self.fcm_trading_session_details;
+        let price = Some(self.mid_market_price).filter(|mid| *mid > Decimal::ZERO).unwrap_or(self.price);
         let future = self.future_product_details.as_ref().map(|future| FutureDetails {
             // A future without session details is not known to be open.
             session_open: session.as_ref().is_some_and(|session| session.is_session_open),
             reopens_at: session.as_ref().and_then(|session| session.reopens_at(now)),
+            opened_at: session.as_ref().filter(|session| session.is_session_open).and_then(|session| session.open_time),
+            mark: Some(price).filter(|price| *price > Decimal::ZERO),
+            settlement_price: Some(future.settlement_price).filter(|price| *price > Decimal::ZERO),
             terms: future.terms(),
         });
         let root = self.future_product_details.map(|future| future.contract_root_unit);

@@ -241,3 +241,52 @@ fn a_user_order_is_cumulative() {
     assert_eq!((state.side, state.status), (Side::Sell, OrderStatus::Filled));
     assert_eq!((state.filled, state.average_price, state.fees_quote), (dec("0.5"), dec("68930.5"), dec("1.2")));
 }
+
+#[test]
+fn fees_that_are_not_there_are_not_zero() {
+    let fees = |maker: &str, taker: &str| {
+        let tier = json!({"pricing_tier": "Advanced", "maker_fee_rate": maker, "taker_fee_rate": taker});
+        serde_json::from_value::<TransactionSummary>(json!({"fee_tier": tier})).unwrap().maker_and_taker()
+    };
+    assert_eq!(fees("0.0008", "0.0018"), Ok((dec("0.0008"), dec("0.0018"))));
+    assert_eq!(fees("0", "0.0005"), Ok((dec("0"), dec("0.0005"))), "a promotion");
+    for (maker, taker) in [("", "0.0018"), ("0.0008", ""), ("8", "0.0018"), ("0.0008", "x")] {
+        assert!(fees(maker, taker).is_err(), "{maker:?} {taker:?}");
+    }
+}
+
+#[test]
+fn the_terms_of_a_future_are_those_of_the_dearer_margin_window() {
+    let mut wire = future();
+    let details = &mut wire["future_product_details"];
+    details["funding_time"] = json!("2026-04-07T12:00:00Z");
+    details["intraday_margin_rate"] = json!({"long_margin_rate": "0.1", "short_margin_rate": "0.1"});
+    details["overnight_margin_rate"] = json!({"long_margin_rate": "0.25", "short_margin_rate": "0.306"});
+    let terms = product(wire, "2026-04-07T12:30:00Z").unwrap().future.unwrap().terms;
+    assert_eq!((terms.long_margin, terms.short_margin), (dec("0.25"), dec("0.306")));
+    assert_eq!((terms.funding_rate, terms.funding_time), (dec("0.000013"), Some(at("2026-04-07T12:00:00Z"))));
+    let unsaid = product(future(), "2026-04-07T12:30:00Z").unwrap().future.unwrap().terms;
+    assert_eq!((unsaid.short_margin, unsaid.funding_time), (dec("1"), None));
+}
+
+/// Fails when an empty amount is zero (mutation: `decimal` in place of `amount` in wire/account.rs).
+#[test]
+fn an_empty_balance_collateral_or_position_is_an_error_and_not_nothing() {
+    use super::account::{Account, BalanceSummary, Positions};
+    let account = |value: &str| {
+        let of = |value: &str| json!({"value": value, "currency": "USD"});
+        let account = json!({"currency": "USD", "available_balance": of(value), "hold": of("1")});
+        serde_json::from_value::<Account>(account).map(|account| account.total())
+    };
+    assert_eq!(account("2").unwrap(), dec("3"));
+    assert!(account("").is_err());
+    let collateral = |usd: &str, unrealized: &str| {
+        let summary = json!({"total_usd_balance": {"value": usd}, "unrealized_pnl": {"value": unrealized}});
+        let summary = serde_json::from_value::<BalanceSummary>(json!({"balance_summary": summary}));
+        summary.map(|summary| summary.collateral())
+    };
+    assert_eq!(collateral("5", "-1").unwrap(), dec("4"));
+    assert!(collateral("", "0").is_err() && collateral("5", "").is_err());
+    let position = json!({"product_id": "BIP", "side": "SHORT", "number_of_contracts": ""});
+    assert!(serde_json::from_value::<Positions>(json!({"positions": [position]})).is_err());
+}

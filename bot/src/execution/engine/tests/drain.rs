@@ -179,6 +179,8 @@ fn a_restart_goes_on_with_the_drain_and_its_deadline() {
     assert_eq!(phase(&world), DrainPhase::Finished);
 }
 
+/// Invariant 3, the second half: what only the exchange remembers is taken over. Proven by mutation: `Engine::is_ours`
+/// always false.
 #[test]
 fn a_pod_that_follows_adopts_the_position_and_neither_enters_again_nor_flattens() {
     let mut world = World::with_position();

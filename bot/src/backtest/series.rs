@@ -1,0 +1,189 @@
+//! Recorded market data as it is played to a bot: tables (CSV) and transcripts of `arb-bot capture`, one after the other in
+//! time. Everything in a file is checked: a line that cannot be is named.
+
+mod table;
+#[cfg(test)]
+mod tests;
+mod transcript;
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::jiff::Timestamp;
+
+pub use self::table::Assumed;
+use self::table::Table;
+use self::transcript::Transcript;
+use crate::exchange::{MarketEvent, Product, VenueEvent};
+
+/// Longest line: a snapshot of a deep book has several million bytes.
+const MAX_LINE: u64 = 32 << 20;
+
+/// What happens at one moment of a series, in this order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Moment {
+    pub at: Timestamp,
+    /// Products as the exchange shows them from now on.
+    pub products: Vec<Product>,
+    /// What the account on paper hears.
+    pub market: Vec<MarketEvent>,
+    /// What the engine hears.
+    pub events: Vec<VenueEvent>,
+}
+
+impl Moment {
+    fn new(at: Timestamp) -> Self {
+        Self { at, products: Vec::new(), market: Vec::new(), events: Vec::new() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.products.is_empty() && self.market.is_empty() && self.events.is_empty()
+    }
+}
+
+/// Why a series cannot be played.
+#[derive(Debug, thiserror::Error)]
+pub enum SeriesError {
+    #[error("{path} cannot be read: {source}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{path}, line {line}: {cause}")]
+    Line { path: PathBuf, line: u64, cause: String },
+    #[error("{path} has no .csv and no .jsonl file; `arb-bot capture` writes both")]
+    Empty { path: PathBuf },
+    #[error(
+        "{path} has no price of {product}: give recordings of both products, or name the recorded ones in \
+         spec.strategy.fundingCarry"
+    )]
+    NoPrice { path: PathBuf, product: String },
+}
+
+/// A file's lines, numbered; none is longer than it may be.
+pub(super) struct Lines {
+    path: PathBuf,
+    from: BufReader<File>,
+    number: u64,
+}
+
+impl Lines {
+    fn open(path: &Path) -> Result<Self, SeriesError> {
+        let file = File::open(path).map_err(|source| SeriesError::Read { path: path.to_owned(), source })?;
+        Ok(Self { path: path.to_owned(), from: BufReader::new(file), number: 0 })
+    }
+
+    fn next(&mut self) -> Result<Option<String>, SeriesError> {
+        let mut text = String::new();
+        let read = (&mut self.from).take(MAX_LINE).read_line(&mut text);
+        let read = read.map_err(|source| SeriesError::Read { path: self.path.clone(), source })?;
+        self.number += 1;
+        if read as u64 == MAX_LINE {
+            return Err(self.wrong("it is longer than any line of a recording".to_owned()));
+        }
+        Ok((read > 0).then_some(text))
+    }
+
+    fn wrong(&self, cause: String) -> SeriesError {
+        SeriesError::Line { path: self.path.clone(), line: self.number, cause }
+    }
+}
+
+/// Reads one file.
+enum Source {
+    Table(Box<Table>),
+    Transcript(Box<Transcript>),
+}
+
+impl Source {
+    fn open(path: &Path, products: &[String; 2], assumed: Assumed) -> Result<Self, SeriesError> {
+        let lines = Lines::open(path)?;
+        Ok(match path.extension().is_some_and(|extension| extension == "jsonl") {
+            true => Self::Transcript(Box::new(Transcript::new(lines, products))),
+            false => Self::Table(Box::new(Table::new(lines, products, assumed))),
+        })
+    }
+
+    fn next(&mut self) -> Result<Option<Moment>, SeriesError> {
+        match self {
+            Self::Table(table) => table.next(),
+            Self::Transcript(transcript) => transcript.next(),
+        }
+    }
+}
+
+/// The moments of a file, or of all files of a directory, in time. At the same time the file that is first by name comes
+/// first.
+pub struct Series {
+    path: PathBuf,
+    sources: Vec<(Source, Option<Moment>)>,
+    /// Products of which there was no price yet.
+    unpriced: Vec<String>,
+}
+
+impl Series {
+    /// Opens a series of two products.
+    ///
+    /// # Errors
+    /// There is no file, it cannot be read, or its first line is wrong.
+    pub fn open(path: &Path, products: &[String; 2], assumed: Assumed) -> Result<Self, SeriesError> {
+        let mut sources = Vec::new();
+        for file in files(path)? {
+            let mut source = Source::open(&file, products, assumed)?;
+            let first = source.next()?;
+            sources.push((source, first));
+        }
+        if sources.is_empty() {
+            return Err(SeriesError::Empty { path: path.to_owned() });
+        }
+        Ok(Self { path: path.to_owned(), sources, unpriced: products.to_vec() })
+    }
+
+    /// When the next moment is.
+    #[must_use]
+    pub fn starts_at(&self) -> Option<Timestamp> {
+        self.sources.iter().filter_map(|(_, next)| Some(next.as_ref()?.at)).min()
+    }
+
+    /// The next moment; None at the end.
+    ///
+    /// # Errors
+    /// A line is wrong, or cannot be read.
+    pub fn advance(&mut self) -> Result<Option<Moment>, SeriesError> {
+        let earliest = self.sources.iter_mut().filter(|(_, next)| next.is_some());
+        let Some((source, next)) = earliest.min_by_key(|(_, next)| next.as_ref().map(|moment| moment.at)) else {
+            return Ok(None);
+        };
+        let moment = next.take();
+        *next = source.next()?;
+        for event in moment.iter().flat_map(|moment| &moment.events) {
+            if let VenueEvent::Touch { product, touch: Some(_) } = event {
+                self.unpriced.retain(|unpriced| unpriced != product);
+            }
+        }
+        Ok(moment)
+    }
+
+    /// Whether there was a price of each product by now.
+    ///
+    /// # Errors
+    /// There was none of one.
+    pub fn has_prices(&self) -> Result<(), SeriesError> {
+        let missing = |product: &String| SeriesError::NoPrice { path: self.path.clone(), product: product.clone() };
+        self.unpriced.first().map_or(Ok(()), |product| Err(missing(product)))
+    }
+}
+
+fn files(path: &Path) -> Result<Vec<PathBuf>, SeriesError> {
+    let unreadable = |source| SeriesError::Read { path: path.to_owned(), source };
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for entry in path.read_dir().map_err(unreadable)? {
+        let file = entry.map_err(unreadable)?.path();
+        if file.extension().is_some_and(|extension| extension == "csv" || extension == "jsonl") {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
+}

@@ -1,0 +1,170 @@
+//! What a table tells, and what is refused.
+
+use std::fs;
+
+use rust_decimal::{Decimal, dec};
+
+use super::*;
+use crate::exchange::{Link, Side, Touch};
+use crate::market::book::Level;
+
+const SPOT: &str = "BTC-USD";
+const FUTURE: &str = "BIP-20DEC30-CDE";
+const RULES: &str = r##"time,product,price,funding_rate,best_bid,best_ask,bid_size,ask_size,trade_price,trade_size
+# 2026-11-16T14:59:00Z: BTC-USD {"price_increment":"0.01","base_increment":"0.00000001","base_min_size":"0.00001","quote_min_size":"1"}
+# 2026-11-16T14:59:00Z: BIP-20DEC30-CDE {"price_increment":"5","base_increment":"1","base_min_size":"1","fcm_trading_session_details":{"is_session_open":true},"future_product_details":{"contract_size":"0.01","contract_root_unit":"BTC"}}
+"##;
+
+fn read(lines: &str, spread_bps: Option<Decimal>) -> Result<Vec<Moment>, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("market.csv");
+    fs::write(&path, lines).unwrap();
+    let assumed = Assumed { depth_quote: dec!(120000), spread_bps };
+    let products = [SPOT.to_owned(), FUTURE.to_owned()];
+    let mut series = Series::open(&path, &products, assumed).map_err(|error| error.to_string())?;
+    let mut moments = Vec::new();
+    while let Some(moment) = series.advance().map_err(|error| error.to_string())? {
+        moments.push(moment);
+    }
+    Ok(moments)
+}
+
+fn with_rules(lines: &str) -> Result<Vec<Moment>, String> {
+    read(&format!("{RULES}{lines}"), None)
+}
+
+fn touch(bid: i64, ask: i64) -> VenueEvent {
+    let touch = Some(Touch { best_bid: bid.into(), best_ask: ask.into() });
+    VenueEvent::Touch { product: SPOT.to_owned(), touch }
+}
+
+fn level(side: Side, price: i64, quantity: i64) -> Level {
+    Level { side, price: price.into(), quantity: quantity.into() }
+}
+
+#[test]
+fn prices_are_told_again_every_second_and_only_what_changed_moves_the_book() {
+    let moments = with_rules(
+        "2026-11-16T15:00:00Z,BTC-USD,60000,,59999,60001,2,3\n\
+         2026-11-16T15:00:02.5Z,BTC-USD,60001,,59999,60003,2,4\n",
+    )
+    .unwrap();
+    assert_eq!(moments.len(), 4);
+    let times: Vec<_> = moments.iter().map(|moment| moment.at.to_string()).collect();
+    assert_eq!(times[1..3], ["2026-11-16T15:00:01Z", "2026-11-16T15:00:02Z"]);
+    let levels = |snapshot, levels: &[Level]| {
+        [MarketEvent::Levels { product: SPOT.to_owned(), snapshot, levels: levels.to_vec() }]
+    };
+    assert_eq!(moments[0].market, levels(true, &[level(Side::Buy, 59999, 2), level(Side::Sell, 60001, 3)]));
+    assert!(moments[0].events.ends_with(&[touch(59999, 60001)]) && moments[0].products[0].id == SPOT);
+    assert_eq!((&moments[1].events[..], moments[1].market.len()), (&[touch(59999, 60001)][..], 0));
+    assert_eq!(moments[3].market, levels(false, &[level(Side::Sell, 60001, 0), level(Side::Sell, 60003, 4)]));
+}
+
+#[test]
+fn a_series_without_a_price_of_one_product_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("market.csv");
+    fs::write(&path, format!("{RULES}0,BTC-USD,60000,,59999,60001,2,3\n0,ETP-20DEC30-CDE,2500,,2499,2501,2,3\n"))
+        .unwrap();
+    let assumed = Assumed { depth_quote: dec!(120000), spread_bps: None };
+    let mut series = Series::open(&path, &[SPOT.to_owned(), FUTURE.to_owned()], assumed).unwrap();
+    while series.advance().unwrap().is_some() {}
+    let error = series.has_prices().unwrap_err().to_string();
+    assert!(error.contains("no price of BIP-20DEC30-CDE"), "{error}");
+}
+
+#[test]
+fn a_gap_takes_the_connection_down_and_the_next_price_is_a_new_book() {
+    let moments = with_rules(
+        "0,BTC-USD,60000,,59999,60001,2,3\n1,BTC-USD,gap\n3,BTC-USD,60000,,59999,60001,2,3\n4,BTC-USD,none\n5,BTC-USD,,,,,,,60000,0.5\n",
+    )
+    .unwrap();
+    let down = |moment: &Moment| {
+        moment.events.iter().find_map(|event| match event {
+            VenueEvent::Link { link: Link::MarketWebSocket, down } => Some(down.is_some()),
+            _ => None,
+        })
+    };
+    let links: Vec<_> = moments.iter().filter_map(down).collect();
+    assert_eq!(links, [false, true, false]);
+    let snapshots = moments
+        .iter()
+        .flat_map(|moment| &moment.market)
+        .filter(|event| matches!(event, MarketEvent::Levels { snapshot: true, .. }));
+    assert_eq!(snapshots.count(), 2);
+    let last = moments.last().unwrap();
+    assert!(matches!(&last.market[..], [MarketEvent::Trade { size, .. }] if *size == dec!(0.5)), "{last:?}");
+}
+
+/// Fails when the rate before is shown for an hour whose own rate comes a little later: the strategy and the ledger keep the
+/// first rate of an hour. Tried: `RATE_WITHIN` of zero.
+#[test]
+fn each_hour_is_shown_once_with_the_rate_that_was_written_for_it_or_the_last_one_a_minute_later() {
+    let moments = with_rules(
+        "2026-11-16T15:59:58Z,BIP-20DEC30-CDE,60000,0.00003,59995,60005\n\
+         2026-11-16T16:00:14Z,BIP-20DEC30-CDE,60000,,59990,60005\n\
+         2026-11-16T16:00:00Z,BIP-20DEC30-CDE,,0.00004\n\
+         2026-11-16T16:59:58Z,BIP-20DEC30-CDE,60000,,59990,60005\n\
+         2026-11-16T17:02:00Z,BIP-20DEC30-CDE,60000,,59990,60005\n",
+    )
+    .unwrap();
+    let mut shown = Vec::new();
+    let products = moments.iter().flat_map(|moment| moment.products.iter().map(move |product| (moment.at, product)));
+    for (at, future) in products.filter_map(|(at, product)| Some((at, product.future.as_ref()?))) {
+        let terms = &future.terms;
+        let of = (terms.funding_time.unwrap().strftime("%H:%M:%S").to_string(), terms.funding_rate);
+        if shown.last().is_none_or(|(_, last)| *last != of) {
+            shown.push((at.strftime("%H:%M:%S").to_string(), of));
+        }
+    }
+    let expected = [
+        ("15:59:58", "15:00:00", dec!(0.00003)),
+        ("16:00:14", "16:00:00", dec!(0.00004)),
+        ("17:01:00", "17:00:00", dec!(0.00004)),
+    ];
+    assert_eq!(shown, expected.map(|(at, hour, rate)| (at.to_owned(), (hour.to_owned(), rate))));
+    // 120,000 of quote currency at each price, in contracts of 0.01.
+    let MarketEvent::Levels { levels, .. } = &moments[0].market[0] else { panic!("{moments:?}") };
+    assert_eq!(levels[0].quantity.round(), dec!(200));
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_its_line() {
+    for (lines, named) in [
+        ("0,BTC-USD,60000\n", "line 4: it has no best_bid"),
+        ("9,BTC-USD,2,,1,3\n8,BTC-USD,2,,1,3\n", "line 5: 1970-01-01T00:00:08Z is before"),
+        ("9000,BTC-USD,2,,1,3\n1,BIP-20DEC30-CDE,,0.1\n", "line 5: 1970-01-01T00:00:01Z is before"),
+        ("0,BTC-USD,60000,,3,1\n", "line 4: best_bid 3 is not below"),
+        ("0,BTC-USD,60000,,1,3,0,1\n", "line 4: bid_size 0"),
+        ("# x: BTC-USD {\n", "line 4: EOF"),
+        ("# x: BTC-USD {\"price_increment\":\"-1\",\"base_increment\":\"1\"}\n", "line 4: "),
+    ] {
+        let error = with_rules(lines).unwrap_err();
+        assert!(error.contains(named), "{lines}: {error}");
+    }
+    let error = read("0,BTC-USD,60000,,59999,60001\n", None).unwrap_err();
+    assert!(error.contains("line 1: the rules of BTC-USD are not said before it"), "{error}");
+    let alone = read(&format!("{RULES}0,BTC-USD,60000\n"), Some(dec!(2))).unwrap();
+    assert!(alone[0].events.ends_with(&[touch(59994, 60006)]), "{alone:?}");
+}
+
+#[test]
+fn files_of_a_directory_are_played_together_and_one_without_any_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let products = [SPOT.to_owned(), FUTURE.to_owned()];
+    let assumed = Assumed { depth_quote: dec!(1), spread_bps: None };
+    let error = Series::open(dir.path(), &products, assumed).err().unwrap().to_string();
+    assert!(error.contains("has no .csv"), "{error}");
+    for (name, lines) in
+        [("b.csv", "0,BTC-USD,2,,1,3,1,1\n2,BTC-USD,2,,1,4,1,1\n"), ("a.csv", "1,BIP-20DEC30-CDE,2,,1,3,1,1\n")]
+    {
+        fs::write(dir.path().join(name), format!("{RULES}{lines}")).unwrap();
+    }
+    let mut series = Series::open(dir.path(), &products, assumed).unwrap();
+    let mut times = Vec::new();
+    while let Some(moment) = series.advance().unwrap() {
+        times.push(moment.at.as_second());
+    }
+    assert_eq!(times, [0, 1, 1, 2]);
+}

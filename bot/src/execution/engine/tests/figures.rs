@@ -1,0 +1,38 @@
+//! What the engine tells the guards.
+
+use super::*;
+
+#[test]
+fn funding_is_part_of_the_equity_and_before_the_books_are_read_there_is_none() {
+    let world = World::with_position();
+    let (control, _) = world.gate.current();
+    let equity = |funding| world.engine.figures(&control, funding, world.now()).equity_quote;
+    let traded = equity(Some(Decimal::ZERO));
+    assert!(traded.is_some());
+    assert_eq!(traded, world.view().pnl_quote);
+    assert_eq!(equity(Some(dec!(-12.5))), traded.map(|traded| traded - dec!(12.5)));
+    assert_eq!(equity(None), None);
+}
+
+/// Fails when the legs are marked at whatever was told last (mutation: `apart > ONE_INSTANT` is left out): a market that moves
+/// while one leg is silent is a profit that nobody made.
+#[test]
+fn an_equity_whose_legs_were_priced_at_different_times_is_not_known() {
+    let mut world = World::with_position();
+    let (control, _) = world.gate.current();
+    let equity = |world: &World| world.engine.figures(&control, Some(Decimal::ZERO), world.now()).equity_quote;
+    let now = world.now();
+    let touch = world.engine.touch(SPOT, now).unwrap();
+    let told = |world: &mut World, at: Now, product: &str| {
+        let touch = VenueEvent::Touch { product: product.to_owned(), touch: Some(touch) };
+        world.engine.handle(Event::Venue(touch), &world.gate, at);
+    };
+    told(&mut world, now, FUTURE);
+    let later = |seconds| Now { boot: now.boot + Duration::from_secs(seconds), wall: now.wall };
+    told(&mut world, later(2), SPOT);
+    assert!(equity(&world).is_some(), "two seconds are one instant");
+    told(&mut world, later(3), SPOT);
+    assert_eq!(equity(&world), None);
+    told(&mut world, later(3), FUTURE);
+    assert!(equity(&world).is_some());
+}
