@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use arbbot_crds::names::{child_name, ledger_claim_name};
 use arbbot_tests::api_proxy::{ApiProxy, Fault, Tally};
-use arbbot_tests::harness::{Desk, PATIENCE, Room, run_in_turn};
+use arbbot_tests::harness::{Desk, Room, run_in_turn};
 use arbbot_tests::process_node::Running;
 use arbbot_tests::snapshot::{self, Snapshot, differences};
 use arbbot_tests::{objects, scenarios};
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 const IDLE: [&str; 5] = ["a", "b", "c", "d", "gone"];
 /// How long a namespace must stay as it is before that counts as the end.
 const CALM: Duration = Duration::from_secs(3);
-/// Longest way to the end: an object that fails eight times in a row waits for a minute, and a watch that falls silent is
+/// Longest way to the end, and to the bots that trade before it: an object that fails eight times in a row waits for a minute, and a watch that falls silent is
 /// noticed after 20 s, several of them one after the other. The number of requests is bounded below.
 const LIMIT: Duration = Duration::from_secs(200);
 /// Times the requests of the run without a fault.
@@ -99,7 +99,7 @@ async fn same_end(desk: &Desk, fault: Fault, percent: u32) -> Result<()> {
     clean.proxy.set(Fault::None);
     let tally = clean.proxy.take_tally();
     report(&format!("{fault:?} {percent} %"), began.elapsed(), &tally);
-    ended.with_context(|| format!("the operator's log ends with\n{}", tail(&desk.operator_log())))?;
+    ended.map_err(|error| anyhow!("{error:#}\nthe operator's log ends with\n{}", tail(&desk.operator_log())))?;
     clear(&room).await?;
     ensure!(tally.struck > 0, "the fault struck nothing, so nothing was shown");
     let limit = clean.requests * REQUESTS;
@@ -134,7 +134,7 @@ async fn tell(room: &Room<'_>) -> Result<()> {
         room.bot(name, absent.clone()).await?;
     }
     let (stays, leaves) = (room.bot("stays", json!({})).await?, room.bot("leaves", json!({})).await?);
-    tokio::try_join!(stays.wait_until_trading(), leaves.wait_until_trading())?;
+    tokio::try_join!(stays.wait_until_trading_for(LIMIT), leaves.wait_until_trading_for(LIMIT))?;
     for name in IDLE {
         // The last of its children.
         exists(room, &format!("deployment/{}", child_name(name))).await?;
@@ -170,7 +170,7 @@ async fn tell(room: &Room<'_>) -> Result<()> {
 async fn exists(room: &Room<'_>, object: &str) -> Result<()> {
     let began = Instant::now();
     while !room.try_kubectl(&["get", object]).await?.success {
-        ensure!(began.elapsed() < PATIENCE, "not within {} s: {object}", PATIENCE.as_secs());
+        ensure!(began.elapsed() < LIMIT, "not within {} s: {object}", LIMIT.as_secs());
         sleep(Duration::from_millis(200)).await;
     }
     Ok(())

@@ -129,8 +129,16 @@ impl Bot<'_> {
     /// # Errors
     /// It does not come to that in time.
     pub async fn wait_until_trading(&self) -> Result<()> {
+        self.wait_until_trading_for(PATIENCE).await
+    }
+
+    /// Waits until both legs are there and orders rest, by the exchange's word, at most so long.
+    ///
+    /// # Errors
+    /// It does not come to that in time.
+    pub async fn wait_until_trading_for(&self, limit: Duration) -> Result<()> {
         let trading = |portfolio: &Portfolio| portfolio.is_carrying() && !portfolio.open_orders.is_empty();
-        self.wait_exchange("both legs are there and orders rest", trading).await.map(|_| ())
+        self.wait_exchange_for("both legs are there and orders rest", limit, trading).await.map(|_| ())
     }
 
     /// Waits until the exchange sees the account as wanted.
@@ -138,7 +146,16 @@ impl Bot<'_> {
     /// # Errors
     /// It does not in time.
     pub async fn wait_exchange(&self, what: &str, wanted: impl Fn(&Portfolio) -> bool + Send) -> Result<Portfolio> {
-        let found = timeout(PATIENCE, async {
+        self.wait_exchange_for(what, PATIENCE, wanted).await
+    }
+
+    async fn wait_exchange_for(
+        &self,
+        what: &str,
+        limit: Duration,
+        wanted: impl Fn(&Portfolio) -> bool + Send,
+    ) -> Result<Portfolio> {
+        let found = timeout(limit, async {
             loop {
                 let portfolio = self.portfolio().await?;
                 if wanted(&portfolio) {
@@ -151,7 +168,7 @@ impl Bot<'_> {
             Ok(found) => found,
             Err(_) => {
                 let now = self.portfolio().await?;
-                bail!("not within {} s at the exchange: {what}\n{now:?}\n{}", PATIENCE.as_secs(), self.describe().await)
+                bail!("not within {} s at the exchange: {what}\n{now:?}\n{}", limit.as_secs(), self.describe().await)
             }
         }
     }
