@@ -167,11 +167,9 @@ impl Balance {
         (!quote.is_zero() || is_overdue).then_some(Change::Settled { window_end, quote })
     }
 
-    /// The books have it now.
-    pub fn booked(&mut self, change: Change) {
-        if let Change::Flow { quote } = change {
-            self.external = Some(self.external.unwrap_or_default() + quote);
-        }
+    /// The books have this money of others now, too.
+    pub fn booked(&mut self, flow_quote: Decimal) {
+        self.external = Some(self.external.unwrap_or_default() + flow_quote);
     }
 }
 

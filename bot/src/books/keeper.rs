@@ -22,6 +22,7 @@ use crate::execution::engine::{Identity, Reconciliation, View};
 use crate::ledger::{
     Books, DecisionRecord, EquityRecord, FillRecord, FundingRecord, Ledger, OrderRecord, Posting, SettlementRecord,
 };
+use balance::Booking;
 
 /// Prices of decisions are kept so long for the first fill.
 const DECISION_KEPT: Duration = Duration::from_secs(3600);
@@ -41,6 +42,8 @@ pub struct Keeper {
     /// Base currency in one unit of spot and of the future.
     units: Option<(Decimal, Decimal)>,
     balance: Balance,
+    /// What the balance said and the ledger has not confirmed.
+    unconfirmed: Option<Booking>,
     hours: Option<Hours>,
     /// Hours accrued since the last settlement.
     accrued: Vec<FundingRecord>,
@@ -86,6 +89,7 @@ impl Keeper {
         let mut keeper = Self {
             account: Account::until(books, &identity.future_product, Timestamp::MAX),
             balance: Balance::resumed(began.map(|_| books.flows.iter().map(|flow| flow.quote).sum())),
+            unconfirmed: None,
             hours: accrued_until.map(Hours::after),
             accrued: books.funding.iter().filter(|hour| Some(hour.hour) > paid_until).cloned().collect(),
             settlement,
@@ -206,6 +210,11 @@ impl Keeper {
         }
         self.outstanding.booked(&fills, self.clock.boottime());
         self.needs_reread |= fills.first().is_some_and(|first| self.account.is_late(first));
+        // A settlement of the day that this fill was to be in, with what it made of the position, is looked at again.
+        let future = fills.iter().find(|fill| fill.product == self.identity.future_product);
+        if let Some(first) = future.filter(|first| first.at < self.settled_daily) {
+            (self.settled_daily, self.needs_reread) = (first.at, true);
+        }
         for fill in &fills {
             self.moved(fill);
             self.decisions.remove(&fill.client_order_id);

@@ -23,7 +23,7 @@ fn opened() -> Balance {
     let mut balance = Balance::default();
     let change = read(&mut balance, "2026-11-20T10:00:00Z", dec!(1000), NOTHING).unwrap();
     assert_eq!(change, Change::Flow { quote: dec!(1000) });
-    balance.booked(change);
+    balance.booked(dec!(1000));
     balance
 }
 

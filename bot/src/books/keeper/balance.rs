@@ -13,9 +13,20 @@ use crate::ledger::{FlowRecord, Posting, SettlementRecord};
 /// Difference of two clocks up to which a bot trades.
 const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(30);
 
+/// What the balance says is to be booked. A write that was not confirmed may have come in all the same, so it is repeated
+/// as it is: under its keys it counts once.
+#[derive(Clone, Debug)]
+pub(super) struct Booking {
+    settlement: Option<SettlementRecord>,
+    flow: Option<FlowRecord>,
+}
+
 impl Keeper {
     /// Compares the balance with the books, if it was shown after everything that they have.
     pub(super) async fn compare(&mut self, shown: &Shown) {
+        if let Some(booking) = self.unconfirmed.take() {
+            return self.book(booking).await;
+        }
         // The exchange's clock is in the fills and the bot's in what was shown: the first comparison, of which nothing
         // before can tell that it is wrong, leaves them room.
         let room = if self.balance.is_compared() { SignedDuration::ZERO } else { CLOCKS_DIFFER };
@@ -40,16 +51,56 @@ impl Keeper {
         let accrued =
             Accrued { until: until.unwrap_or(Timestamp::MIN), first: self.accrued.first().map(|hour| hour.hour) };
         let Some(change) = self.balance.read(reading, &self.account, (&spot, &future), accrued) else { return };
-        match change {
-            Change::Flow { quote } => self.flow(quote, shown.at, change).await,
-            Change::Settled { window_end, quote } => self.settle(window_end, quote, shown).await,
-        }
+        let booking = match change {
+            Change::Flow { quote } => Booking { settlement: None, flow: Some(FlowRecord { at: shown.at, quote }) },
+            Change::Settled { window_end, quote } => self.settled(window_end, quote, shown),
+        };
+        self.book(booking).await;
     }
 
-    async fn flow(&mut self, quote: Decimal, at: Timestamp, change: Change) {
-        if !self.post(vec![Posting::Flow(FlowRecord { at, quote })]).await {
+    /// What came when funding was due: the bot's funding, and what is not.
+    fn settled(&self, window_end: Timestamp, moved_quote: Decimal, shown: &Shown) -> Booking {
+        let inside: Vec<_> = self.accrued.iter().filter(|hour| hour.hour <= window_end).collect();
+        let future = &self.identity.future_product;
+        let last_price = self.account.leg(future).map(|leg| leg.last_price).unwrap_or_default();
+        let price = shown.future.future.as_ref().and_then(|details| details.mark).unwrap_or(last_price);
+        let held = shown.holdings.contracts.iter().filter(|(product, held)| *product != future && !held.is_zero());
+        let others: Vec<_> = held.map(|(product, _)| product.as_str()).collect();
+        let Payment { settled_quote, rest_quote, doubt } = Payment::of(moved_quote, &inside, price, &others);
+        if let Some(doubt) = doubt {
+            tracing::warn!(
+                %moved_quote, %window_end, %rest_quote,
+                "what came when funding was due is not all this bot's: {doubt}; the estimate, {settled_quote}, is booked \
+                 as its funding and the rest as money of others"
+            );
+        }
+        let settlement = SettlementRecord {
+            product: future.clone(),
+            window_end,
+            since: self.settlement.as_ref().map(|settlement| settlement.window_end),
+            accrued_quote: inside.iter().map(|hour| hour.accrued_quote).sum(),
+            settled_quote,
+            booked_at: self.clock.now(),
+        };
+        let flow = (!rest_quote.is_zero()).then_some(FlowRecord { at: shown.at, quote: rest_quote });
+        Booking { settlement: Some(settlement), flow }
+    }
+
+    /// Writes it, and counts it once it is written.
+    async fn book(&mut self, booking: Booking) {
+        let postings = booking.settlement.iter().cloned().map(Posting::Settlement);
+        if !self.post(postings.chain(booking.flow.iter().cloned().map(Posting::Flow)).collect()).await {
+            self.unconfirmed = Some(booking);
             return;
         }
+        if let Some(settlement) = booking.settlement {
+            let (quote, adjustment) = (settlement.settled_quote, settlement.adjustment_quote());
+            tracing::info!(%quote, %adjustment, window_end = %settlement.window_end, "funding was settled");
+            self.account.settled_quote += quote;
+            self.accrued.retain(|hour| hour.hour > settlement.window_end);
+            self.settlement = Some(settlement);
+        }
+        let Some(FlowRecord { at, quote }) = booking.flow else { return };
         if self.balance.is_open() {
             tracing::info!(%quote, "the balance changed by something that is not this bot's");
         } else {
@@ -57,46 +108,6 @@ impl Keeper {
             self.hours = Some(Hours::after(at));
             self.settled_daily = self.settled_daily.max(at);
         }
-        self.balance.booked(change);
-    }
-
-    /// Books what came when funding was due: the bot's funding, and what is not.
-    async fn settle(&mut self, window_end: Timestamp, moved_quote: Decimal, shown: &Shown) {
-        let inside: Vec<_> = self.accrued.iter().filter(|hour| hour.hour <= window_end).collect();
-        let future = &self.identity.future_product;
-        let last_price = self.account.leg(future).map(|leg| leg.last_price).unwrap_or_default();
-        let price = shown.future.future.as_ref().and_then(|details| details.mark).unwrap_or(last_price);
-        let held = shown.holdings.contracts.iter().filter(|(product, held)| *product != future && !held.is_zero());
-        let others: Vec<_> = held.map(|(product, _)| product.as_str()).collect();
-        let payment = Payment::of(moved_quote, &inside, price, &others);
-        let settlement = SettlementRecord {
-            product: future.clone(),
-            window_end,
-            since: self.settlement.as_ref().map(|settlement| settlement.window_end),
-            accrued_quote: inside.iter().map(|hour| hour.accrued_quote).sum(),
-            settled_quote: payment.settled_quote,
-            booked_at: self.clock.now(),
-        };
-        let mut postings = vec![Posting::Settlement(settlement.clone())];
-        let rest = Change::Flow { quote: payment.rest_quote };
-        if !payment.rest_quote.is_zero() {
-            postings.push(Posting::Flow(FlowRecord { at: shown.at, quote: payment.rest_quote }));
-        }
-        if !self.post(postings).await {
-            return;
-        }
-        let (quote, adjustment) = (settlement.settled_quote, settlement.adjustment_quote());
-        match payment.doubt {
-            None => tracing::info!(%quote, %adjustment, %window_end, "funding was settled"),
-            Some(doubt) => tracing::warn!(
-                %moved_quote, %window_end, rest_quote = %payment.rest_quote,
-                "what came when funding was due is not all this bot's: {doubt}; the estimate, {quote}, is booked as its \
-                 funding and the rest as money of others"
-            ),
-        }
-        self.balance.booked(rest);
-        self.account.settled_quote += quote;
-        self.accrued.retain(|hour| hour.hour > window_end);
-        self.settlement = Some(settlement);
+        self.balance.booked(quote);
     }
 }

@@ -155,6 +155,72 @@ async fn a_trade_of_another_bot_at_midnight_is_no_funding_and_is_booked_once() {
     assert_eq!(keeper.view().funding_quote, dec!(0.014));
 }
 
+/// As a server does that is cut off between a commit and its answer. Proven by mutation: without `unconfirmed` the second
+/// write has a time of its own, so that the ledger has the money twice.
+#[tokio::test]
+async fn a_write_that_came_in_without_an_answer_is_booked_once() {
+    let (dir, mut keeper) = keeper().await;
+    keeper.compare(&shown("2026-11-21T10:00:00Z", dec!(1000))).await;
+    in_the_file(dir.path(), "ALTER TABLE flows RENAME TO away").await;
+    keeper.compare(&shown("2026-11-21T10:00:10Z", dec!(1000))).await;
+    assert!(keeper.view().problem.is_some() && !keeper.balance.is_open());
+    let committed = "ALTER TABLE away RENAME TO flows; INSERT INTO flows VALUES ('2026-11-21T10:00:10Z', '1000')";
+    in_the_file(dir.path(), committed).await;
+    for time in ["2026-11-21T10:00:20Z", "2026-11-21T10:00:30Z", "2026-11-21T10:00:40Z"] {
+        keeper.compare(&shown(time, dec!(1000))).await;
+    }
+    keeper.compare(&shown("2026-11-21T10:00:50Z", dec!(900))).await;
+    keeper.compare(&shown("2026-11-21T10:01:00Z", dec!(900))).await;
+    let (books, _) = keeper.ledger.books().await.unwrap();
+    assert_eq!(books.flows.iter().map(|flow| flow.quote).collect::<Vec<_>>(), [dec!(1000), dec!(-100)]);
+}
+
+/// The fills could not be read for longer than a settlement of the day waits for them. Fails when `settled_daily` stays: what
+/// the exchange paid out for the position is then money from outside.
+#[tokio::test]
+async fn a_fill_from_before_the_settlement_of_the_day_is_settled_when_it_comes() {
+    for before in [false, true] {
+        let (_dir, mut keeper) = keeper().await;
+        let mut shown = shown("2026-11-20T20:00:00Z", dec!(100000));
+        for _ in 0..2 {
+            keeper.compare(&shown).await;
+        }
+        if before {
+            assert!(keeper.book_fills(vec![sold(1, "2026-11-20T20:30:00Z")]).await);
+        }
+        let price = |shown: &mut Shown, price| {
+            shown.future.future.as_mut().unwrap().settlement_price = Some(price);
+        };
+        price(&mut shown, dec!(70000));
+        keeper.daily_settlement(&shown, shown.at).await;
+        // 17:00 in New York.
+        let due = at("2026-11-20T22:00:00Z");
+        price(&mut shown, dec!(71000));
+        shown.at = at("2026-11-20T22:06:00Z");
+        keeper.daily_settlement(&shown, shown.at).await;
+        assert_eq!(
+            (keeper.settled_daily, keeper.ledger.books().await.unwrap().0.variation.len()),
+            (due, usize::from(before))
+        );
+        assert!(keeper.book_fills(vec![sold(2, "2026-11-20T21:59:50Z")]).await);
+        round(&mut keeper).await;
+        let contracts = if before { dec!(-2) } else { dec!(-1) };
+        shown.holdings.contracts.insert(FUTURE.to_owned(), contracts);
+        // Each contract lost ten by the settlement, and its fee.
+        let lost = contracts * (dec!(10) + dec!(0.1));
+        shown.holdings.balances.insert("USD".to_owned(), dec!(100000) + lost);
+        for time in ["2026-11-20T22:07:00Z", "2026-11-20T22:31:00Z", "2026-11-20T22:32:00Z", "2026-11-20T22:33:00Z"] {
+            shown.at = at(time);
+            keeper.daily_settlement(&shown, shown.at).await;
+            keeper.compare(&shown).await;
+        }
+        assert_eq!(keeper.settled_daily, due);
+        let (books, _) = keeper.ledger.books().await.unwrap();
+        assert_eq!(books.flows.iter().map(|flow| flow.quote).collect::<Vec<_>>(), [dec!(100000)]);
+        assert_eq!(keeper.account, Account::until(&books, FUTURE, Timestamp::MAX), "as after a restart");
+    }
+}
+
 /// Fails when the balance is compared before the engine knows every order: an unknown fill is then money from outside.
 #[tokio::test]
 async fn after_a_start_the_balance_says_nothing_before_everything_is_known() {
