@@ -15,6 +15,7 @@ use super::journal::Journal;
 use super::place::{Place, Source};
 use super::record::Entry;
 use super::store::{Access, Store, Transaction};
+use super::verify::belongs_to;
 use super::writing::{import, imported, in_its_time};
 use super::{
     Binding, FILE, IncidentRecord, Inner, LOCK, Ledger, LedgerError, LedgerHead, OrderRecord, RecoveredGuards,
@@ -31,7 +32,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// What the ledger knew when it was opened.
 #[derive(Clone, Debug, Default)]
 pub struct Recovered {
-    /// Every order ever, oldest first.
+    /// Every order ever, in the order in which the ledger met them.
     pub orders: Vec<OrderRecord>,
     /// Incidents that are not released.
     pub incidents: Vec<IncidentRecord>,
@@ -49,13 +50,22 @@ pub struct Recovered {
     pub note: Option<String>,
 }
 
+impl Recovered {
+    /// When the first order was created: not the first row, where orders were taken in from the exchange's history.
+    #[must_use]
+    pub fn owned_since(&self) -> Option<Timestamp> {
+        self.orders.iter().map(|order| order.created_at).min()
+    }
+}
+
 impl Ledger {
     /// Opens the ledger of a directory, or creates it: SQLite's file, unless [`Server::point`] has made it another's. A
     /// damaged ledger is kept under another name and a new one is begun: status and the exchange's history rebuild what
     /// a bot needs.
     ///
     /// # Errors
-    /// Another process has it, it belongs to something else or to a newer version, or the disk or the server fails.
+    /// Another process has it, it belongs to something else or to a newer version, somebody changed what it belongs to,
+    /// or the disk or the server fails.
     pub async fn open(dir: &Path, binding: &Binding, clock: Clock) -> Result<(Self, Recovered), LedgerError> {
         let source = Place::from(dir).source()?;
         let open = Self::open_at_once(dir, source.clone(), binding, clock.clone());
@@ -113,7 +123,7 @@ impl Ledger {
     ) -> Result<(LedgerHead, Recovered), LedgerError> {
         store.prepare().await?;
         let mut tx = store.begin_write(None).await?;
-        let bound = tx.binding().await?;
+        let bound = belongs_to(&mut tx).await?;
         let entry = match &bound {
             None => Some(Entry::Bound(binding.clone())),
             Some(bound) => {
@@ -140,6 +150,7 @@ impl Ledger {
 
 async fn recover(tx: &mut Transaction<'_>, now: Timestamp) -> Result<Recovered, LedgerError> {
     let orders = tx.orders().await?;
+    let rates = tx.funding_rates(WINDOW_HOURS.into()).await?;
     let (released, incidents): (Vec<_>, Vec<_>) =
         tx.incidents().await?.into_iter().partition(|(_, released_at)| released_at.is_some());
     Ok(Recovered {
@@ -148,7 +159,8 @@ async fn recover(tx: &mut Transaction<'_>, now: Timestamp) -> Result<Recovered, 
         released: released.into_iter().map(|(incident, _)| incident.id).collect(),
         claim: tx.claim().await?,
         guards: recover_guards(tx, now).await?,
-        funding_rates: tx.funding_rates(WINDOW_HOURS.into()).await?,
+        // A ledger is of one future.
+        funding_rates: rates.into_iter().map(|(_, hour, rate)| (hour, rate)).collect(),
         begun_anew: None,
         note: None,
     })

@@ -39,7 +39,7 @@ pub async fn answers(place: impl Into<Place>) -> Result<(), LedgerError> {
     }
 }
 
-/// Every order of a ledger, oldest first.
+/// Every order of a ledger, in the order in which it met them.
 ///
 /// # Errors
 /// There is none, or it cannot be read.

@@ -224,15 +224,16 @@ impl Transaction<'_> {
         Ok(Some((self.column(&row, "account")?, self.column(&row, "product")?)))
     }
 
-    /// The newest hours, at most so many, and their funding rates.
-    pub async fn funding_rates(&mut self, most: u32) -> Result<Vec<(Timestamp, Decimal)>, LedgerError> {
+    /// The newest hours, at most so many, their products and funding rates.
+    pub async fn funding_rates(&mut self, most: u32) -> Result<Vec<(String, Timestamp, Decimal)>, LedgerError> {
         if !self.has_table("funding_rates").await? {
             return Ok(Vec::new());
         }
         // Whole hours in UTC sort as their text does.
-        let select = query("SELECT hour, rate FROM funding_rates ORDER BY hour DESC LIMIT $1");
+        let select = query("SELECT product, hour, rate FROM funding_rates ORDER BY hour DESC LIMIT $1");
         let rows = self.all(select.bind(i64::from(most))).await?;
-        rows.iter().map(|row| Ok((self.parse(row, "hour")?, self.parse(row, "rate")?))).collect()
+        let read = |row| Ok((self.column(row, "product")?, self.parse(row, "hour")?, self.parse(row, "rate")?));
+        rows.iter().map(read).collect()
     }
 
     /// A ledger of an older release lacks tables until a bot of this one has opened it.

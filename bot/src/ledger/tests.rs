@@ -28,6 +28,7 @@ mod properties;
 #[path = "../../tests/postgres/server.rs"]
 mod server;
 mod story;
+mod tamper;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -161,7 +162,7 @@ async fn new_ledger(kind: Kind) -> (TempDir, Ledger) {
 }
 
 /// Runs SQL as somebody else who has the file, or is allowed to on the server.
-async fn tamper(dir: &Path, sql: &'static str) {
+async fn tamper(dir: &Path, sql: &str) {
     use sqlx::{ConnectOptions, Connection};
     if let Source::Server(server) = Place::from(dir).source().unwrap() {
         database().0.sql("bots0", &format!("SET search_path = \"{}\"; {sql}", server.schema()));
@@ -169,7 +170,7 @@ async fn tamper(dir: &Path, sql: &'static str) {
     }
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(dir.join(FILE));
     let mut connection = options.connect().await.unwrap();
-    sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
 }
 
@@ -365,6 +366,7 @@ async fn a_new_bot_of_the_same_name_adopts_the_ledger(kind: Kind) {
     assert_eq!((recovered.orders.len(), recovered.note), (1, None));
     assert_eq!(ledger.head().entries, before.entries + 1, "the adoption is on record");
     assert!(ledger.continues(&before).await.unwrap());
+    assert_eq!(verify(dir.path()).await.unwrap(), ledger.head());
 }
 
 #[tokio::test]

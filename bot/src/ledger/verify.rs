@@ -9,8 +9,8 @@ use super::guard::GuardTrip;
 use super::place::Source;
 use super::posting::Posted;
 use super::reading::reading;
-use super::record::{Entry, IncidentRecord, OrderRecord};
-use super::store::Transaction;
+use super::record::{Binding, Entry, IncidentRecord, OrderRecord};
+use super::store::{StoredEntry, Transaction};
 use super::{Ledger, LedgerError, LedgerHead, Place, chain};
 
 /// Computes the chain of a ledger again, and from its entries the tables, and compares both with what is stored. A bot
@@ -37,18 +37,48 @@ pub(super) async fn verify_now(tx: &mut Transaction<'_>) -> Result<LedgerHead, L
         if entries.is_empty() {
             break;
         }
-        for (n, at, kind, payload, hash) in entries {
-            head = chain::append(&head, &at, &kind, &payload);
-            if head != (LedgerHead { entries: n, head: hash }) {
-                let problem = "its hash does not follow from what it says and the entry before";
-                return Err(tampered((n, problem.to_owned())));
-            }
-            let entry = Entry::parse(&kind, &payload).map_err(|cause| tampered((n, cause.to_string())))?;
+        for stored in entries {
+            let (next, entry) = follow(&head, stored).map_err(tampered)?;
+            head = next;
             tables.apply(entry)?;
         }
     }
     tables.differs(tx).await?.map_or(Ok(()), |problem| Err(tampered((head.entries, problem))))?;
     Ok(head)
+}
+
+/// The head after an entry, and what the entry says; else its number and what is wrong with it.
+fn follow(head: &LedgerHead, stored: StoredEntry) -> Result<(LedgerHead, Entry), (i64, String)> {
+    let (n, at, kind, payload, hash) = stored;
+    let head = chain::append(head, &at, &kind, &payload);
+    if head != (LedgerHead { entries: n, head: hash }) {
+        return Err((n, "its hash does not follow from what it says and the entry before".to_owned()));
+    }
+    let entry = Entry::parse(&kind, &payload).map_err(|cause| (n, cause.to_string()))?;
+    Ok((head, entry))
+}
+
+/// What a ledger belongs to; None: nothing yet, it is new. It is all that a start compares with the chain, because
+/// nothing else keeps the ledger of one bot, or of one on paper, from being another's.
+///
+/// # Errors
+/// The table does not say what the chain says, or the disk or the server fails.
+pub(super) async fn belongs_to(tx: &mut Transaction<'_>) -> Result<Option<Binding>, LedgerError> {
+    let ledger = tx.ledger();
+    let tampered = |(entry, problem)| LedgerError::Tampered { ledger: ledger.clone(), entry, problem };
+    let (bound, last) = (tx.binding().await?, tx.head().await?);
+    let Some((before, stored)) = tx.first_of(BOUND).await? else {
+        let is_new = bound.is_none() && last.entries == 0;
+        return if is_new { Ok(None) } else { Err(tampered((last.entries, differs(BINDING)))) };
+    };
+    let n = stored.0;
+    // What waited in a kill journal comes before it.
+    let head = before.map_or_else(chain::genesis, |head| LedgerHead { entries: n - 1, head });
+    let (_, entry) = follow(&head, stored).map_err(tampered)?;
+    let (Entry::Bound(first), Some(bound)) = (entry, bound) else { return Err(tampered((n, differs(BINDING)))) };
+    let changed = first.compare(&bound).into_iter().find(|(_, was, is)| was != is);
+    let changed = changed.map(|(field, was, is)| format!("{}: {field} was {was:?} and is {is:?}", differs(BINDING)));
+    changed.map_or(Ok(Some(bound)), |problem| Err(tampered((n, problem))))
 }
 
 /// Whether a ledger continues the one that had this head: same entries up to there, none cut off.
@@ -77,9 +107,19 @@ impl Ledger {
     }
 }
 
+/// Kind of the entry that binds a ledger.
+const BOUND: &str = "Bound";
+/// Its table, for people.
+const BINDING: &str = "the binding";
+
+fn differs(what: &str) -> String {
+    format!("{what} is not what the entries say")
+}
+
 /// What the tables must hold.
 #[derive(Default)]
 struct Tables {
+    binding: Option<Binding>,
     orders: BTreeMap<String, OrderRecord>,
     incidents: BTreeMap<String, (IncidentRecord, Option<Timestamp>)>,
     claim: Option<(String, String)>,
@@ -91,8 +131,14 @@ struct Tables {
 impl Tables {
     fn apply(&mut self, entry: Entry) -> Result<(), LedgerError> {
         match entry {
-            Entry::Bound(_) => {}
-            Entry::Adopted { .. } => self.claim = None,
+            // A ledger is bound once.
+            Entry::Bound(binding) => {
+                self.binding.get_or_insert(binding);
+            }
+            Entry::Adopted { bot_uid } => {
+                self.claim = None;
+                self.binding = self.binding.take().map(|binding| Binding { bot_uid, ..binding });
+            }
             Entry::Intent(order) | Entry::Imported(order) => {
                 self.orders.insert(order.client_order_id.clone(), order);
             }
@@ -122,8 +168,9 @@ impl Tables {
             // It is never in the chain.
             Entry::Equity(_) => {}
             Entry::Postings(postings) => self.posted.take(postings),
-            // A ledger is of one future.
-            Entry::FundingRate { hour, rate, .. } => drop(self.funding_rates.insert(hour.to_string(), rate)),
+            Entry::FundingRate { product, hour, rate } => {
+                self.funding_rates.insert(format!("{product} {hour}"), rate);
+            }
         }
         Ok(())
     }
@@ -137,9 +184,10 @@ impl Tables {
         let guard_trips = guard_trips.map(|trip| (key(&trip.0.guard, trip.0.tripped_at), trip)).collect();
         let posted = Posted::from(tx.books().await?);
         let rates = tx.funding_rates(u32::MAX).await?;
-        let rates = rates.into_iter().map(|(hour, rate)| (hour.to_string(), rate)).collect();
-        let differs = |what: &str| format!("{what} is not what the entries say");
-        Ok(if let Some(id) = difference(&self.orders, &orders) {
+        let rates = rates.into_iter().map(|(product, hour, rate)| (format!("{product} {hour}"), rate)).collect();
+        Ok(if self.binding != tx.binding().await? {
+            Some(differs(BINDING))
+        } else if let Some(id) = difference(&self.orders, &orders) {
             Some(differs(&format!("order {id}")))
         } else if let Some(id) = difference(&self.incidents, &incidents) {
             Some(differs(&format!("incident {id}")))

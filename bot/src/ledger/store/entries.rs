@@ -125,6 +125,13 @@ impl Transaction<'_> {
         row.map(|row| self.column(&row, "hash")).transpose()
     }
 
+    /// The first entry of a kind, and the hash of the one before.
+    pub async fn first_of(&mut self, kind: &str) -> Result<Option<(Option<String>, StoredEntry)>, LedgerError> {
+        let select = "SELECT n, at, kind, payload, hash FROM entries WHERE kind = $1 ORDER BY n LIMIT 1";
+        let Some(entry) = self.stored(query(select).bind(kind)).await?.pop() else { return Ok(None) };
+        Ok(Some((self.hash(entry.0 - 1).await?, entry)))
+    }
+
     /// Every entry as it is stored, in order.
     pub async fn entries(&mut self) -> Result<Vec<StoredEntry>, LedgerError> {
         self.stored(query("SELECT n, at, kind, payload, hash FROM entries ORDER BY n")).await

@@ -6,7 +6,7 @@ use super::connection::{Row, query};
 use super::{Transaction, text};
 
 impl Transaction<'_> {
-    /// Every order, oldest first.
+    /// Every order, in the order in which the ledger met them.
     pub async fn orders(&mut self) -> Result<Vec<OrderRecord>, LedgerError> {
         let rows = self.all(query("SELECT * FROM orders ORDER BY rowid")).await?;
         rows.iter().map(|row| self.read_order(row)).collect()

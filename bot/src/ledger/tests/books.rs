@@ -23,7 +23,7 @@ fn fill(trade: i64) -> FillRecord {
     }
 }
 
-fn one_of_each() -> Vec<Posting> {
+pub(super) fn one_of_each() -> Vec<Posting> {
     let (product, at) = ("BIP-20DEC30-CDE".to_owned(), Timestamp::from_second(43_200).unwrap());
     let one = Decimal::ONE;
     let client_order_id = "b-1-7".to_owned();

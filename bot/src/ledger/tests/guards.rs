@@ -6,7 +6,7 @@ use rust_decimal::dec;
 use super::*;
 use crate::ledger::{EquityHigh, GuardTrip};
 
-fn trip(guard: &str, action: GuardAction, at: Timestamp, incident: Option<&str>) -> GuardTrip {
+pub(super) fn trip(guard: &str, action: GuardAction, at: Timestamp, incident: Option<&str>) -> GuardTrip {
     GuardTrip {
         guard: guard.to_owned(),
         metric: GuardMetric::DailyLossPercent,
