@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use k8s_openapi::jiff::Timestamp;
 use rust_decimal::Decimal;
 
 use crate::cli::connect::Connection;
@@ -95,9 +96,7 @@ fn summaries(rows: &[Row]) -> Vec<Row> {
 async fn look<E: Exchange>(place: &ledger::Place, binding: &Binding, client: &E) -> anyhow::Result<Vec<Row>> {
     let products = [binding.spot_product.clone(), binding.future_product.clone()];
     let known = ledger::orders(place).await?;
-    let first = known.iter().map(|order| order.created_at).min();
-    let since = first.and_then(|at| at.checked_sub(CLOCKS_APART).ok());
-    let orders = client.orders(&products, since).await?;
+    let orders = client.orders(&products, listed_since(&known)).await?;
     let holdings = client.holdings().await?;
     let base = client.product(&binding.spot_product).await?.base_currency;
     let filled: Vec<_> =
@@ -106,6 +105,12 @@ async fn look<E: Exchange>(place: &ledger::Place, binding: &Binding, client: &E)
     let traded = fills.into_iter().map(|fill| (fill.order_id, fill.trade_id)).collect();
     let (known, books) = (ledger::orders(place).await?, ledger::books(place).await?);
     Ok(compare(binding, &base, &Ledger { orders: &known, fills: &books.fills }, &Shown { orders, holdings, traded }))
+}
+
+/// Since when the exchange is asked for orders: every one that the ledger knows is to be among them.
+fn listed_since(known: &[OrderRecord]) -> Option<Timestamp> {
+    let first = known.iter().map(|order| order.created_at).min();
+    first.and_then(|at| at.checked_sub(CLOCKS_APART).ok())
 }
 
 /// What the ledger holds.

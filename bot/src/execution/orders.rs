@@ -200,6 +200,7 @@ impl Orders {
             let age = Duration::try_from(now_wall.duration_since(record.created_at)).unwrap_or_default();
             recovered.minted_at = now.saturating_sub(age);
             recovered.adopted = record.class.is_none();
+            recovered.created_at = recovered.adopted.then_some(record.created_at);
             recovered.order_id = record.order_id.clone();
             recovered.filled = record.filled;
             recovered.average_price = record.average_price;

@@ -2,6 +2,7 @@
 //! order that the exchange accepts is wrong, a kill still ends flat, and once the cause is gone the bot goes on
 //! (docs/operations.md, "When the ledger fails" and "When the clock is wrong").
 
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use arb_bot::ledger::{self, restore};
+use arb_bot::ledger::{self, OrderRecord, restore};
 use arb_bot::risk::Class;
 use arbbot_crds::arbbot::Mode;
 use arbbot_crds::conditions::ConditionType;
@@ -21,7 +22,7 @@ use rust_decimal::Decimal;
 use tokio::time::{Instant, sleep};
 
 use super::bot::Bot;
-use super::desk::{Desk, Step, at_a_desk, finish};
+use super::desk::{Desk, Step, at_a_desk, finish, halt};
 use super::{judge_of, paused};
 
 /// Entry is closed at most so long after a disaster that a write or a look at the file finds.
@@ -260,13 +261,17 @@ fn a_damaged_page_of_a_stopped_bot_is_found_at_its_start_and_rebuilt() {
     }));
 }
 
-/// Proven by mutation: any file taken for the one that was opened (`Health::same_file`).
+/// Proven by mutation: any file taken for the one that was opened (`Health::same_file`); what is imported dated at its
+/// import (`driver::record::entry` without `created_at`).
 #[test]
 fn a_ledger_that_is_deleted_under_a_running_bot_halts_it_and_a_restart_rebuilds_it() {
     for kills in [false, true] {
         paused(at_a_desk(14, false, async |desk: Desk<'_>| {
             let dir = desk.machine.dir.join("ledger");
             let mut desk = with_a_position(desk).await;
+            // Far longer ago than `arb-bot reconcile` looks back beyond the first order.
+            sleep(Duration::from_secs(1800)).await;
+            let before = block_on(ledger::orders(&dir)).unwrap();
             *desk.machine.anchor.lock().unwrap() = desk.bot.status().bot.unwrap().ledger;
             for name in fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()) {
                 if !name.ends_with(ledger::LOCK) {
@@ -280,8 +285,28 @@ fn a_ledger_that_is_deleted_under_a_running_bot_halts_it_and_a_restart_rebuilds_
                 desk = a_kill_ends_flat(desk).await;
             }
             let desk = rebuilt(desk, kills, "does not continue the one that status anchored").await;
-            finish(desk).await.unwrap();
+            let halted = halt(desk).await;
+            halted.compare().await.unwrap();
+            were_created_when_they_were(&before, &halted.ledger().await);
         }));
+    }
+}
+
+/// Every order that the exchange took has the time of then, not that of the rebuilding.
+fn were_created_when_they_were(before: &[OrderRecord], after: &[OrderRecord]) {
+    let after: BTreeMap<_, _> = after.iter().map(|order| (&order.client_order_id, order)).collect();
+    let both: Vec<_> = before.iter().filter_map(|old| Some((old, *after.get(&old.client_order_id)?))).collect();
+    assert!(both.len() > 2 && both.iter().all(|(_, new)| new.kind == "Imported"), "{both:?}");
+    for (old, new) in both {
+        // The intent is written first.
+        let took = new.created_at.duration_since(old.created_at);
+        assert!(
+            (0..=15).contains(&took.as_secs()),
+            "{}: {} and then {}",
+            new.client_order_id,
+            old.created_at,
+            new.created_at
+        );
     }
 }
 

@@ -97,6 +97,18 @@ fn what_agrees_is_no_difference() {
     assert!(summaries(&[]).iter().all(|row| row.result == Verdict::Matches));
 }
 
+/// Proven by mutation: an imported order dated at its import (`OrderRecord::imported`).
+#[test]
+fn the_listing_reaches_back_to_an_old_order_that_was_taken_in_from_the_exchange() {
+    let (created, now): (Timestamp, Timestamp) =
+        ("2026-01-01T00:00:00Z".parse().unwrap(), "2026-01-09T00:00:00Z".parse().unwrap());
+    let old = OrderState { created_at: Some(created), ..seen(&record(1, SPOT, Side::Buy, dec!(0.02))) };
+    let imported = OrderRecord::imported(&old, 1, now);
+    let since = listed_since(&[OrderRecord { created_at: now, ..imported.clone() }, imported]).unwrap();
+    assert!(since < created && now.duration_since(since).as_hours() < 8 * 24 + 1);
+    assert_eq!(listed_since(&[]), None, "an empty ledger knows no beginning");
+}
+
 #[test]
 fn contracts_and_missing_spot_differ_and_more_spot_is_not_the_bots() {
     let mut case = Case::new();

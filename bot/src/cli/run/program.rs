@@ -262,7 +262,7 @@ fn recorder(path: &Path, start: Start) -> anyhow::Result<Recorder> {
 /// Since when the order history is to be read: the first order that ledger or status know.
 fn owned_since(ledger: &Ledger, recovered: &Recovered, bot: &ArbBot) -> Option<k8s_openapi::jiff::Timestamp> {
     // A kill journal begins in the middle.
-    let ledger = recovered.orders.first().filter(|_| !ledger.is_unread()).map(|order| order.created_at);
+    let ledger = recovered.owned_since().filter(|_| !ledger.is_unread());
     let status = bot.status.as_ref().and_then(|status| status.bot.as_ref()?.owned_since.as_ref().map(|time| time.0));
     match (ledger, status) {
         (Some(ledger), Some(status)) => Some(ledger.min(status)),

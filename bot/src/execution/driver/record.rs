@@ -136,7 +136,7 @@ pub(super) fn entry(order: &Order) -> Entry {
             average_price: order.average_price,
             fees_quote: order.fees_quote,
             size: Some(order.order.size),
-            created_at: None,
+            created_at: order.created_at,
         };
         return Entry::Import { seen, epoch: order.epoch };
     }
@@ -149,4 +149,58 @@ pub(super) fn entry(order: &Order) -> Entry {
         fees_quote: order.fees_quote,
         reason: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::execution::orders::Orders;
+    use crate::ledger::{OrderRecord, Recovered};
+    use crate::risk::Class;
+
+    const ID: &str = "aaaaaaaa-1-1-Enter";
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    /// What the ledger is told of an order that the exchange showed in these states.
+    fn imported(states: &[OrderState]) -> OrderRecord {
+        let mut orders = Orders::default();
+        orders.adopt(&states[0], Class::Enter, 1, Duration::from_secs(9));
+        states[1..].iter().for_each(|state| drop(orders.apply(state)));
+        let Entry::Import { seen, epoch } = entry(orders.get(ID).unwrap()) else { panic!("it is adopted") };
+        OrderRecord::imported(&seen, epoch, at("2026-01-09T00:00:00Z"))
+    }
+
+    /// Proven by mutation: `created_at: None` in `entry`; `Order::apply` not taking it in; the first row taken for
+    /// the oldest order (`Recovered::owned_since`).
+    #[test]
+    fn an_order_of_a_lost_ledger_keeps_the_time_at_which_the_exchange_created_it() {
+        let told = OrderState {
+            order_id: "venue-1".to_owned(),
+            client_order_id: ID.to_owned(),
+            product: "BTC-USD".to_owned(),
+            side: Side::Buy,
+            status: OrderStatus::Filled,
+            filled: Decimal::ONE,
+            average_price: Decimal::TEN,
+            fees_quote: Decimal::ZERO,
+            size: Some(Decimal::ONE),
+            created_at: Some(at("2026-01-01T00:00:00Z")),
+        };
+        let untold = OrderState { status: OrderStatus::Open, created_at: None, ..told.clone() };
+        for states in [vec![told.clone()], vec![untold, told]] {
+            let record = imported(&states);
+            assert_eq!(record.created_at, at("2026-01-01T00:00:00Z"));
+            let boot = Duration::from_secs(30 * 24 * 3600);
+            let again = Orders::recovered(&[record.clone()], boot, at("2026-01-09T00:00:30Z"));
+            assert_eq!(again.minted_since(boot - Duration::from_secs(60)), 0, "it is none of the last minute's");
+            assert_eq!(again.get(ID).unwrap().created_at, Some(record.created_at));
+            // What was minted after the ledger was lost has the earlier row.
+            let newer = OrderRecord { created_at: at("2026-01-09T00:00:00Z"), ..record.clone() };
+            let recovered = Recovered { orders: vec![newer, record.clone()], ..Recovered::default() };
+            assert_eq!(recovered.owned_since(), Some(record.created_at));
+        }
+    }
 }

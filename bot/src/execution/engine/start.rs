@@ -15,7 +15,7 @@ pub struct Start {
     pub at: Now,
     pub identity: Identity,
     pub params: Params,
-    /// Every order that the ledger knows, oldest first.
+    /// Every order that the ledger knows.
     pub orders: Vec<OrderRecord>,
     /// Since when the order history is to be read.
     pub owned_since: Option<Timestamp>,

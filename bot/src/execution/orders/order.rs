@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use rust_decimal::Decimal;
 
 use crate::exchange::{NewOrder, OrderKind, OrderState, OrderStatus};
@@ -54,6 +55,8 @@ pub struct Order {
     pub token_expires: Duration,
     /// Whether only the venue remembered it; how it is executed is then not known.
     pub adopted: bool,
+    /// When the venue says that it created it, where it is adopted: nobody else knows.
+    pub created_at: Option<Timestamp>,
     pub(super) cancel_asked_at: Option<Duration>,
     pub(super) query_asked_at: Option<Duration>,
     pub(super) absent: u32,
@@ -77,6 +80,7 @@ impl Order {
             minted_at: now,
             token_expires: now + crate::risk::gate::TOKEN_LIFE,
             adopted: false,
+            created_at: None,
             cancel_asked_at: None,
             query_asked_at: None,
             absent: 0,
@@ -123,8 +127,9 @@ impl Order {
     pub(super) fn apply(&mut self, seen: &OrderState) -> bool {
         let before = (self.state, self.filled, self.fees_quote, self.order_id.is_some());
         self.order_id = Some(seen.order_id.clone());
-        if let (true, Some(size)) = (self.adopted, seen.size) {
-            self.order.size = size;
+        if self.adopted {
+            self.order.size = seen.size.unwrap_or(self.order.size);
+            self.created_at = self.created_at.or(seen.created_at);
         }
         // Cumulative figures never go back, and what is over stays over: channels may be late or repeat themselves.
         if seen.filled >= self.filled {

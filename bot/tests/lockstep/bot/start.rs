@@ -145,7 +145,7 @@ fn start(machine: &Machine<'_>, recovered: &Recovered) -> Start {
     let Machine { clock, spec: bot, .. } = machine;
     let now = Now { boot: clock.boottime(), wall: clock.now() };
     Start {
-        owned_since: recovered.orders.first().map(|order| order.created_at),
+        owned_since: recovered.owned_since(),
         orders: recovered.orders.clone(),
         funding_rates: recovered.funding_rates.clone(),
         ..Start::anew(Identity::of(bot), params(bot), now)
