@@ -70,6 +70,34 @@ impl RiskLimits {
             max_slippage_bps: lower(self.max_slippage_bps, *max_slippage_bps),
         }
     }
+
+    /// The first limit that is lower here than it was `before`, by its field.
+    #[must_use]
+    pub fn lowered_since(&self, before: &Self) -> Option<&'static str> {
+        // Destructured without `..`: a new limit does not compile until it is compared here.
+        let Self {
+            max_position_notional,
+            max_order_notional,
+            max_leverage,
+            max_delta_notional,
+            max_leg_imbalance_notional,
+            max_open_orders,
+            max_orders_per_minute,
+            max_slippage_bps,
+        } = self;
+        [
+            ("maxPositionNotional", *max_position_notional < before.max_position_notional),
+            ("maxOrderNotional", *max_order_notional < before.max_order_notional),
+            ("maxLeverage", *max_leverage < before.max_leverage),
+            ("maxDeltaNotional", *max_delta_notional < before.max_delta_notional),
+            ("maxLegImbalanceNotional", *max_leg_imbalance_notional < before.max_leg_imbalance_notional),
+            ("maxOpenOrders", *max_open_orders < before.max_open_orders),
+            ("maxOrdersPerMinute", *max_orders_per_minute < before.max_orders_per_minute),
+            ("maxSlippageBps", *max_slippage_bps < before.max_slippage_bps),
+        ]
+        .into_iter()
+        .find_map(|(limit, is_lower)| is_lower.then_some(limit))
+    }
 }
 
 fn lower<T: Ord>(own: T, ceiling: Option<T>) -> T {

@@ -2,7 +2,7 @@
 //!
 //! `risk::admit` checks an order against the control and the limits and returns a [`Permit`];
 //! once the intent is durable, [`Gate::clear`] checks the control again and turns the permit into a [`Cleared`], which
-//! is the only thing that an exchange accepts. A gate that closes in between wins.
+//! is the only thing that an exchange accepts. A gate that closes in between wins, and so does a limit that is lowered.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -93,6 +93,8 @@ pub enum Denied {
 pub struct Permit {
     pub(in crate::risk) order: NewOrder,
     pub(in crate::risk) class: Class,
+    /// The limits that it was admitted under; None: none binds it.
+    pub(in crate::risk) limits: Option<RiskLimits>,
 }
 
 impl Permit {
@@ -330,14 +332,19 @@ impl Gate {
         allowed(class, &state.control, self.contact(&state))
     }
 
-    /// Turns a permit into what the exchange accepts, if the control still allows it. Called last, after the intent
-    /// is durable.
+    /// Turns a permit into what the exchange accepts, if the control still allows it and none of the limits that bind
+    /// it was lowered: the exposure is not known here, so the next tick decides anew. Called last, after the intent is
+    /// durable.
     ///
     /// # Errors
-    /// The control no longer allows it.
+    /// The control no longer allows it, or a limit is lower than when it was admitted.
     pub fn clear(&self, permit: Permit) -> Result<Cleared, Denied> {
         let state = self.state();
         allowed(permit.class, &state.control, self.contact(&state))?;
+        if let Some(limit) = permit.limits.and_then(|before| state.control.limits.lowered_since(&before)) {
+            let message = "it was lowered while the order waited for the ledger; it is decided anew".to_owned();
+            return Err(Denied::Limit { limit, message });
+        }
         let now = self.clock.boottime();
         let fence = state.contact_at.unwrap_or_default().saturating_add(state.timeouts.lost.0);
         let expires_at = fence.min(now + TOKEN_LIFE);

@@ -70,7 +70,8 @@ pub fn admit(
         );
         return Err(denied("reduce-only", message));
     }
-    Ok(Permit { order, class })
+    let limits = class.raises().then(|| control.limits.clone());
+    Ok(Permit { order, class, limits })
 }
 
 /// Admits an order that a person gives outside of any bot: only the product's own rules bind it.
@@ -80,7 +81,7 @@ pub fn admit(
 pub fn admit_alone(order: NewOrder, leg: &Leg) -> Result<Permit, Denied> {
     valid(&order, leg)?;
     let class = if order.size <= leg.reducible(order.side) { Class::Reduce } else { Class::Enter };
-    Ok(Permit { order, class })
+    Ok(Permit { order, class, limits: None })
 }
 
 /// Whether what works of a product still fits the limits, should it fill: a limit may have been lowered, or the price

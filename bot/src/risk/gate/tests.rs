@@ -1,5 +1,7 @@
 //! What the gate lets through, by class, contact and clock.
 
+use arbbot_crds::limits::LimitCeilings;
+
 use super::*;
 use crate::exchange::{OrderKind, Side};
 
@@ -23,7 +25,7 @@ fn permit(class: Class) -> Permit {
         size: rust_decimal::Decimal::ONE,
         kind: OrderKind::Market,
     };
-    Permit { order, class }
+    Permit { order, class, limits: class.raises().then(RiskLimits::default) }
 }
 
 #[test]
@@ -41,6 +43,32 @@ fn a_gate_that_closes_after_the_admission_wins() {
     let halt = vec![Restriction::entry("spec.mode", Entry::Halted, "test")];
     gate.set_control(&RiskLimits::default(), &ControlTimeouts::default(), halt, Some(2), Vec::new());
     assert!(matches!(gate.clear(permit(Class::Enter)), Err(Denied::Mode { .. })));
+}
+
+/// SAFETY §10: an order that a limit of then allowed is not sent under a lower one of now. Proven by mutation: `Gate::clear`
+/// without its look at the limits; the limits of the spec instead of those in force; `admit` that gives none along.
+#[test]
+fn a_limit_that_is_lowered_after_the_admission_wins() {
+    let (gate, _) = gate();
+    let ceiling = |ceilings| vec![Restriction { ceilings, ..Restriction::entry("ArbPolicy/p", Entry::Active, "test") }];
+    let lowered = |ceilings| {
+        gate.set_control(&RiskLimits::default(), &ControlTimeouts::default(), ceiling(ceilings), Some(1), Vec::new());
+        [Class::Enter, Class::Hedge].map(|class| match gate.clear(permit(class)) {
+            Err(Denied::Limit { limit, .. }) => limit,
+            Ok(_) => "cleared",
+            Err(denied) => panic!("{denied}"),
+        })
+    };
+    let of_order = |most: u32| LimitCeilings { max_order_notional: Some(most.into()), ..LimitCeilings::default() };
+    assert_eq!(lowered(of_order(900)), ["maxOrderNotional"; 2]);
+    for class in [Class::Trim, Class::Reduce] {
+        assert!(gate.clear(permit(class)).is_ok(), "no limit denies {class}");
+    }
+    assert_eq!(lowered(LimitCeilings { max_open_orders: Some(9), ..LimitCeilings::default() }), ["maxOpenOrders"; 2]);
+    assert_eq!(lowered(of_order(5_000)), ["cleared"; 2], "a ceiling that lowers nothing");
+    let higher = RiskLimits { max_order_notional: 6_000.into(), ..RiskLimits::default() };
+    gate.set_control(&higher, &ControlTimeouts::default(), Vec::new(), Some(2), Vec::new());
+    assert!(gate.clear(permit(Class::Enter)).is_ok(), "a limit that was raised");
 }
 
 #[test]
