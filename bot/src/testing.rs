@@ -56,6 +56,8 @@ pub fn market<'a>(spot: &'a Leg, future: &'a Leg) -> Market<'a> {
         target_notional: dec!(6000),
         max_position_notional: dec!(25000),
         max_order_notional: dec!(700),
+        max_leg_imbalance_notional: dec!(5000),
+        max_slippage_bps: dec!(30),
         collateral_quote: dec!(1_000_000),
         collateral_at_most_quote: dec!(1_000_000),
         min_collateral_ratio: dec!(0.60),

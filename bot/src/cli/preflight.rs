@@ -287,14 +287,18 @@ fn contract(list: &mut Checklist, bot: &ArbBot, future: &Product, bid: &str, ask
         let detail = format!("the book of {} is empty: limits cannot be compared with a contract", future.id);
         return list.note("futures prices", Verdict::Warn, detail);
     };
-    let one = ((bid + ask) / Decimal::TWO * future.unit_base).round_dp(2);
     let limits = &bot.spec.risk.limits;
-    for (field, value) in [
-        ("maxPositionNotional", limits.max_position_notional.0),
-        ("maxOrderNotional", limits.max_order_notional.0),
-        ("maxDeltaNotional", limits.max_delta_notional.0),
-        ("maxLegImbalanceNotional", limits.max_leg_imbalance_notional.0),
-        ("targetNotional", bot.spec.strategy.funding_carry.target_notional.0),
+    let mid = (bid + ask) / Decimal::TWO;
+    let slippage = Decimal::ONE + limits.max_slippage_bps.0 / Decimal::from(10_000);
+    let one = (mid * future.unit_base).round_dp(2);
+    // Orders are measured at their limit price.
+    let one_order = (ask.max(mid * slippage) * future.unit_base).round_dp(2);
+    for (field, value, one) in [
+        ("maxPositionNotional", limits.max_position_notional.0, one_order),
+        ("maxOrderNotional", limits.max_order_notional.0, one_order),
+        ("maxDeltaNotional", limits.max_delta_notional.0, one),
+        ("maxLegImbalanceNotional", limits.max_leg_imbalance_notional.0, one_order),
+        ("targetNotional", bot.spec.strategy.funding_carry.target_notional.0, one),
     ] {
         let holds = value >= one;
         let advice = if holds { "" } else { ": raise it" };

@@ -2,7 +2,7 @@
 //!
 //! Whether it pays is [`edge`]'s question, and what the collateral carries is [`collateral`]'s; here is which orders follow.
 //!
-//! Both legs rest post-only at the touch, one contract's worth of both at a time up to `targetNotional`. Where one leg
+//! Both legs rest post-only at the touch, one or two contracts' worth of both at a time up to `targetNotional`. Where one leg
 //! gets ahead and stays ahead for `legTimeout`, the other takes from the book.
 
 pub mod collateral;
@@ -28,6 +28,10 @@ pub struct Market<'a> {
     pub max_position_notional: Decimal,
     /// Largest notional of one order, in quote currency.
     pub max_order_notional: Decimal,
+    /// Largest difference between the legs while legging in, in quote currency.
+    pub max_leg_imbalance_notional: Decimal,
+    /// Furthest limit price from the mid price on the wrong side of it, in basis points.
+    pub max_slippage_bps: Decimal,
     /// Collateral of the futures account, in quote currency: the lower of the last two readings.
     pub collateral_quote: Decimal,
     /// The higher of the two: one reading alone takes nothing off.
@@ -41,6 +45,15 @@ impl Market<'_> {
     #[must_use]
     pub fn contract_notional(&self) -> Decimal {
         (self.future.product.unit_base * self.future_touch.mid()).max(Decimal::ZERO)
+    }
+
+    /// Quote currency in a contract at the dearest price at which an order that raises a leg is measured: at either mid
+    /// price, taking spot with all the slippage there is, or offering the future at the touch.
+    #[must_use]
+    pub fn dearest_contract_notional(&self) -> Decimal {
+        let slippage = Decimal::ONE + self.max_slippage_bps / Decimal::from(10_000);
+        let dearest = (self.spot_touch.mid() * slippage).max(self.future_touch.best_ask);
+        (self.future.product.unit_base * dearest).max(Decimal::ZERO)
     }
 
     /// Contracts that are sold.
@@ -115,12 +128,15 @@ pub fn decide(market: &Market<'_>) -> Vec<Quote> {
         return reduce(market, short, long, target);
     }
     let ceiling = market.target().min(carries.raises.floor());
-    enter(market, short, long, ceiling, clip(market, contract_notional))
+    enter(market, short, long, ceiling, clip(market))
 }
 
-/// Contracts that are added or taken off at a time.
-fn clip(market: &Market<'_>, contract_notional: Decimal) -> Decimal {
-    (market.max_order_notional / contract_notional).floor().max(Decimal::ONE).min(Decimal::from(2))
+/// Contracts that are added at a time: no more than one order may have, nor than the legs may be apart while only one of
+/// the two fills.
+fn clip(market: &Market<'_>) -> Decimal {
+    let most = market.max_order_notional.min(market.max_leg_imbalance_notional);
+    let contracts = most.checked_div(market.dearest_contract_notional()).unwrap_or_default();
+    contracts.floor().max(Decimal::ONE).min(Decimal::TWO)
 }
 
 /// Both legs up to the next level: the next clip where they are even, else what completes the entry under way.
@@ -217,6 +233,8 @@ pub fn still_good(limit_price: Decimal, touch_price: Decimal, price_increment: D
     (limit_price - touch_price).abs() <= tolerance
 }
 
+#[cfg(test)]
+mod admitted;
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

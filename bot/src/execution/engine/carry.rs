@@ -136,6 +136,8 @@ impl Engine {
             target_notional: self.params.target_notional,
             max_position_notional: control.limits.max_position_notional.0,
             max_order_notional: control.limits.max_order_notional.0,
+            max_leg_imbalance_notional: control.limits.max_leg_imbalance_notional.0,
+            max_slippage_bps: control.limits.max_slippage_bps.0,
             collateral_quote: exposure.futures_collateral_quote.min(self.collateral_before),
             collateral_at_most_quote: exposure.futures_collateral_quote.max(self.collateral_before),
             min_collateral_ratio: self.params.carry.min_collateral_ratio,

@@ -60,6 +60,37 @@ fn a_tightened_limit_cancels_the_orders_that_no_longer_fit() {
     }
 }
 
+/// Proven by mutation: a clip that looks at `maxOrderNotional` alone.
+#[test]
+fn with_less_than_two_contracts_allowed_apart_the_position_is_built_contract_by_contract() {
+    let mut world = World::with_orders_of(5000);
+    world.limits = RiskLimits { max_leg_imbalance_notional: 1000.into(), ..RiskLimits::default() };
+    world.mode(Mode::Active);
+    let before = world.accepted.len();
+    for step in 0..100 {
+        world.fill(step, 100, true);
+        world.pass(Duration::from_millis(500));
+    }
+    assert_eq!((world.position(SPOT), world.position(FUTURE)), (dec!(0.2), dec!(-20)), "{:?}", world.view());
+    let one_contract = |at: &world::AtVenue| at.order.size <= if at.order.product == SPOT { dec!(0.01) } else { dec!(1) };
+    assert!(world.accepted[before..].iter().all(one_contract));
+}
+
+/// Proven by mutation: a contract at the mid price.
+#[test]
+fn a_limit_that_no_order_of_one_contract_fits_is_said_to_be_too_small() {
+    let mut world = World::new();
+    let too_small = |world: &mut World, most: rust_decimal::Decimal| {
+        world.limits = RiskLimits { max_leg_imbalance_notional: DecimalString(most), ..RiskLimits::default() };
+        world.mode(Mode::Active);
+        world.view().limit_exceeded
+    };
+    // 600 at the mid price, and 30 bps to take.
+    assert_eq!(too_small(&mut world, dec!(601.8)), None);
+    let limit = "maxLegImbalanceNotional";
+    assert_eq!(too_small(&mut world, dec!(601.7)), Some(LimitExceeded { limit, below_one_contract: true }));
+}
+
 #[test]
 fn fills_on_their_way_through_two_snapshots_are_no_difference() {
     let mut world = World::with_position();

@@ -275,13 +275,15 @@ impl Engine {
         let notional = |leg: &Leg| Some(leg.notional(leg.owned, leg.mid?));
         let (spot_notional, future_notional) = (notional(spot)?, notional(future)?);
         let contract = future.notional(Decimal::ONE, future.mid?);
+        // Less than this, and the gate refuses the first contract of either leg, or what completes it.
+        let legging_in = self.market(&exposure, control, now)?.dearest_contract_notional();
         let most = limits.max_leverage.0 * exposure.futures_collateral_quote;
         let [exceeded, too_small] = [false, true];
         [
             ("maxPositionNotional", exceeded, spot_notional.max(future_notional) > limits.max_position_notional.0),
             ("maxLeverage", exceeded, future_notional > most),
             ("maxDeltaNotional", too_small, limits.max_delta_notional.0 < contract),
-            ("maxLegImbalanceNotional", too_small, limits.max_leg_imbalance_notional.0 < contract),
+            ("maxLegImbalanceNotional", too_small, limits.max_leg_imbalance_notional.0 < legging_in),
         ]
         .into_iter()
         .find(|(.., holds)| *holds)
