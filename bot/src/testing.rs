@@ -60,6 +60,8 @@ pub fn market<'a>(spot: &'a Leg, future: &'a Leg) -> Market<'a> {
         max_slippage_bps: dec!(30),
         collateral_quote: dec!(1_000_000),
         collateral_at_most_quote: dec!(1_000_000),
+        collateral_at_least_quote: dec!(1_000_000),
+        max_leverage: dec!(1.6),
         min_collateral_ratio: dec!(0.60),
     }
 }

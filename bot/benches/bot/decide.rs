@@ -65,6 +65,7 @@ fn exposure() -> Exposure {
         open_orders: 1,
         orders_last_minute: 10,
         futures_collateral_quote: dec!(50000),
+        spot_cost_quote: Decimal::ZERO,
     }
 }
 

@@ -12,6 +12,7 @@ mod leg;
 mod order;
 mod reconcile;
 mod snapshot;
+mod spending;
 mod start;
 mod view;
 
@@ -35,6 +36,7 @@ use crate::risk::gate::Contact;
 use carry::Carry;
 use leg::LegState;
 use reconcile::{Mismatch, Strangers, Unowned};
+use spending::Spending;
 
 pub use carry::CarryView;
 pub use event::{Command, ControlChange, Event, Identity, Now, Params, Snapshot};
@@ -76,6 +78,7 @@ pub struct Engine {
     holdings: Option<Holdings>,
     /// Futures collateral at the snapshot before the last, in quote currency.
     collateral_before: Decimal,
+    spending: Spending,
     links: BTreeMap<Link, Option<String>>,
     owned_since: Option<Timestamp>,
     strangers: Strangers,
@@ -129,6 +132,7 @@ impl Engine {
             future: LegState::new(),
             holdings: None,
             collateral_before: Decimal::ZERO,
+            spending: Spending::default(),
             links: [Link::Rest, Link::MarketWebSocket, Link::UserWebSocket].map(down).into(),
             owned_since,
             strangers: Strangers::default(),
@@ -279,8 +283,10 @@ impl Engine {
                 product,
             })
         };
+        let spot = leg(&self.spot)?;
         Some(Exposure {
-            spot: leg(&self.spot)?,
+            spot_cost_quote: self.spot_cost_quote(&spot.product),
+            spot,
             future: leg(&self.future)?,
             open_orders: u32::try_from(self.orders.live().count()).unwrap_or(u32::MAX),
             orders_last_minute: self.orders.minted_since(now.boot.saturating_sub(Duration::from_secs(60))),

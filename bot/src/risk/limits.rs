@@ -17,8 +17,10 @@ pub struct Exposure {
     pub open_orders: u32,
     /// Orders sent in the last 60 s.
     pub orders_last_minute: u32,
-    /// Collateral of the futures account, in quote currency.
+    /// Collateral of the futures account as last read, in quote currency.
     pub futures_collateral_quote: Decimal,
+    /// What spot buys take of it that it does not show yet: those filled since, and those that may still fill.
+    pub spot_cost_quote: Decimal,
 }
 
 impl Exposure {
@@ -28,8 +30,19 @@ impl Exposure {
         [&self.spot, &self.future].into_iter().find(|leg| leg.product.id == product)
     }
 
-    fn with(&self, product: &str, side: Side, size: Decimal) -> Self {
+    /// Collateral once every spot buy has filled. Where both legs are paid for in one currency, spot is bought out of it:
+    /// it is all cash of the account, in whichever of its wallets.
+    #[must_use]
+    pub fn collateral_at_least(&self) -> Decimal {
+        let is_paid_from_it = self.spot.product.quote_currency == self.future.product.quote_currency;
+        self.futures_collateral_quote - if is_paid_from_it { self.spot_cost_quote } else { Decimal::ZERO }
+    }
+
+    fn with(&self, product: &str, side: Side, size: Decimal, price: Decimal) -> Self {
         let mut after = self.clone();
+        if side == Side::Buy && product == self.spot.product.id {
+            after.spot_cost_quote += self.spot.notional(size, price);
+        }
         for leg in [&mut after.spot, &mut after.future] {
             if leg.product.id == product {
                 *leg = leg.with(side, size);
@@ -89,10 +102,10 @@ pub fn admit_alone(order: NewOrder, leg: &Leg) -> Result<Permit, Denied> {
 #[must_use]
 pub fn still_fits(product: &str, exposure: &Exposure, limits: &RiskLimits) -> bool {
     let Some((leg, mid)) = exposure.leg(product).and_then(|leg| Some((leg, leg.mid?))) else { return true };
-    let notional = leg.notional(leg.worst(), mid);
-    let is_future = exposure.future.product.id == product;
-    notional <= limits.max_position_notional.0
-        && (!is_future || notional <= limits.max_leverage.0 * exposure.futures_collateral_quote)
+    let future = &exposure.future;
+    let futures_notional = future.notional(future.worst(), future.mid.unwrap_or(mid));
+    leg.notional(leg.worst(), mid) <= limits.max_position_notional.0
+        && futures_notional <= limits.max_leverage.0 * exposure.collateral_at_least()
         && worst_delta_base(&exposure.spot, &exposure.future) * mid <= limits.max_leg_imbalance_notional.0
 }
 
@@ -130,7 +143,7 @@ fn within_limits(order: &NewOrder, leg: &Leg, exposure: &Exposure, control: &Con
         return Err(denied("market-data", format!("the book of {} is not fresh", order.product)));
     };
     let price = order.limit_price().unwrap_or(mid).max(mid);
-    let after = exposure.with(&order.product, order.side, order.size);
+    let after = exposure.with(&order.product, order.side, order.size, price);
     let check = |limit: &'static str, value: Decimal, most: Decimal| {
         if value > most {
             Err(denied(limit, format!("{} would be above the limit of {most}", value.round_dp(4))))
@@ -152,7 +165,7 @@ fn within_limits(order: &NewOrder, leg: &Leg, exposure: &Exposure, control: &Con
     }
     let futures_price = exposure.future.mid.unwrap_or(price);
     let futures_notional = after.future.notional(after.future.worst(), futures_price);
-    let allowed_notional = limits.max_leverage.0 * exposure.futures_collateral_quote;
+    let allowed_notional = limits.max_leverage.0 * after.collateral_at_least();
     check("maxLeverage", futures_notional, allowed_notional)?;
     let imbalance = worst_delta_base(&after.spot, &after.future) * price;
     check("maxLegImbalanceNotional", imbalance, limits.max_leg_imbalance_notional.0)

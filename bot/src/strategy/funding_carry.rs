@@ -36,6 +36,10 @@ pub struct Market<'a> {
     pub collateral_quote: Decimal,
     /// The higher of the two: one reading alone takes nothing off.
     pub collateral_at_most_quote: Decimal,
+    /// What is left of the last reading once the spot is paid for that it does not show.
+    pub collateral_at_least_quote: Decimal,
+    /// Largest notional of the futures leg divided by the futures collateral.
+    pub max_leverage: Decimal,
     /// Collateral that is to be free with both legs, as a fraction of the futures notional.
     pub min_collateral_ratio: Decimal,
 }
@@ -127,7 +131,7 @@ pub fn decide(market: &Market<'_>) -> Vec<Quote> {
     if short >= ratio + Decimal::ONE || long >= ratio + Decimal::TWO {
         return reduce(market, short, long, target);
     }
-    let ceiling = market.target().min(carries.raises.floor());
+    let ceiling = market.target().min(carries.raises.floor()).min(collateral::leveraged(market, long).floor());
     enter(market, short, long, ceiling, clip(market))
 }
 

@@ -267,6 +267,7 @@ async fn exposure(client: &Client, bot: &ArbBot) -> anyhow::Result<Exposure> {
     let ours = [&carry.spot_product, &carry.future_product];
     let open = working.iter().filter(|order| is_working(&order.status) && ours.contains(&&order.product_id)).count();
     Ok(Exposure {
+        spot_cost_quote: spot.notional(spot.buys, spot.mid.unwrap_or_default()),
         spot,
         future,
         open_orders: u32::try_from(open).unwrap_or(u32::MAX),

@@ -140,6 +140,8 @@ impl Engine {
             max_slippage_bps: control.limits.max_slippage_bps.0,
             collateral_quote: exposure.futures_collateral_quote.min(self.collateral_before),
             collateral_at_most_quote: exposure.futures_collateral_quote.max(self.collateral_before),
+            collateral_at_least_quote: exposure.futures_collateral_quote - self.spending.quote(),
+            max_leverage: control.limits.max_leverage.0,
             min_collateral_ratio: self.params.carry.min_collateral_ratio,
         })
     }

@@ -9,7 +9,7 @@ use super::{Command, Engine, Now, PAUSE, SNAPSHOT_SOON};
 impl Engine {
     pub(super) fn seen(&mut self, seen: &OrderState, now: Now, commands: &mut Vec<Command>) {
         let filled_before = self.orders.get(&seen.client_order_id).map(|order| order.filled);
-        if let Some(id) = self.orders.apply(seen) {
+        if let Some(id) = self.apply_seen(seen, now.boot) {
             self.changed(self.orders.get(&id).is_none_or(Order::holds_up_a_halt), now);
             if filled_before.is_some_and(|before| seen.filled > before) {
                 self.filled_at = now.boot;

@@ -13,7 +13,7 @@ use crate::execution::grid::smallest;
 use crate::execution::orders::{State, of_a_bot};
 
 /// A fill shows in orders and holdings within this time.
-const FILL_SETTLES: Duration = Duration::from_secs(2);
+pub(super) const FILL_SETTLES: Duration = Duration::from_secs(2);
 /// A difference that has not yet been confirmed is looked at again after this long.
 pub(super) const CONFIRM_AFTER: Duration = Duration::from_secs(3);
 /// A difference that every snapshot shows for this long counts, whatever fills meanwhile.

@@ -48,6 +48,7 @@ impl Engine {
         self.carry.observe(&snapshot.future, now.boot, commands);
         self.future.product = Some(snapshot.future);
         let confirming = self.reconcile(&snapshot.holdings, snapshot.started.boot, now.boot);
+        self.spending.collateral_read(snapshot.started.boot);
         let before = self.holdings.replace(snapshot.holdings);
         let known = before.as_ref().or(self.holdings.as_ref());
         self.collateral_before = known.map_or(Decimal::ZERO, |holdings| holdings.futures_collateral_quote);

@@ -38,8 +38,8 @@ fn both_legs_are_entered_and_orders_keep_resting() {
 fn a_tightened_limit_cancels_the_orders_that_no_longer_fit() {
     let open = RiskLimits::default();
     let tightened = [
-        // The future's order goes, not that of spot.
-        (RiskLimits { max_leverage: DecimalString(dec!(0.001)), ..open.clone() }, 1),
+        // Spot is bought out of what stands behind the future: both orders go.
+        (RiskLimits { max_leverage: DecimalString(dec!(0.001)), ..open.clone() }, 0),
         (RiskLimits { max_leg_imbalance_notional: 700.into(), ..open.clone() }, 0),
         (RiskLimits { max_position_notional: 700.into(), ..open }, 0),
     ];

@@ -18,6 +18,7 @@ fn exposure() -> Exposure {
         open_orders: 0,
         orders_last_minute: 0,
         futures_collateral_quote: dec!(1000000),
+        spot_cost_quote: dec!(0),
     }
 }
 
@@ -63,6 +64,33 @@ fn each_limit_denies_an_entry_beyond_it() {
     assert_eq!(limit_of(admit_now(far, Class::Enter, &exposure(), Entry::Active, Duty::Hold)), "maxSlippageBps");
 }
 
+/// Spot is bought out of the cash that stands behind the future. Proven by mutation: the collateral as last read; this
+/// order's own cost left out; a spot leg in another currency paid for from it, too.
+#[test]
+fn leverage_is_measured_with_every_spot_buy_paid_for() {
+    let held = Exposure {
+        spot: spot_leg(dec!(0.10)),
+        future: future_leg(dec!(-10)),
+        futures_collateral_quote: dec!(4000),
+        ..exposure()
+    };
+    // 6,000 are 1.5 times 4,000, but 1.76 times what a contract's worth of spot leaves of it.
+    let enter = |exposure: &Exposure, size| {
+        admit_now(order("BTC-USD", Side::Buy, size), Class::Enter, exposure, Entry::Active, Duty::Hold)
+    };
+    assert_eq!(limit_of(enter(&held, dec!(0.01))), "maxLeverage");
+    assert!(enter(&held, dec!(0.004)).is_ok(), "240 leave 3,760");
+    let filled = Exposure { spot_cost_quote: dec!(100), ..held.clone() };
+    assert_eq!(limit_of(enter(&filled, dec!(0.004))), "maxLeverage");
+    let limits = RiskLimits::default();
+    assert!(["BTC-USD", "BIP-20DEC30-CDE"].iter().all(|product| still_fits(product, &filled, &limits)));
+    let late = Exposure { spot_cost_quote: dec!(600), ..held.clone() };
+    assert!(!["BTC-USD", "BIP-20DEC30-CDE"].iter().any(|product| still_fits(product, &late, &limits)));
+    let mut other = held;
+    other.spot.product.quote_currency = "USDC".into();
+    assert!(enter(&other, dec!(0.01)).is_ok(), "it is paid for in another currency");
+}
+
 #[test]
 fn no_limit_denies_an_order_that_lowers_a_leg() {
     let tight = Exposure {
@@ -71,6 +99,7 @@ fn no_limit_denies_an_order_that_lowers_a_leg() {
         open_orders: 1000,
         orders_last_minute: 1000,
         futures_collateral_quote: dec!(0),
+        spot_cost_quote: dec!(0),
     };
     for (class, entry, duty) in [
         (Class::Trim, Entry::Halted, Duty::Hold),
@@ -117,7 +146,9 @@ fn any_exposure() -> impl Strategy<Value = Exposure> {
                 ..spot_leg(Decimal::new((contracts + ahead).max(0), 2))
             };
             let future = Leg { buys: buys.into(), sells: sells.into(), ..future_leg((-contracts).into()) };
-            Exposure { spot, future, open_orders, orders_last_minute, futures_collateral_quote: collateral.into() }
+            let spot_cost_quote = spot.notional(spot.buys, dec!(60000));
+            let futures_collateral_quote = collateral.into();
+            Exposure { spot, future, open_orders, orders_last_minute, futures_collateral_quote, spot_cost_quote }
         },
     )
 }
@@ -141,8 +172,8 @@ proptest! {
 
     /// Invariant 6: whichever of the working and unknown orders fill, and however far, no admitted Enter or Hedge takes
     /// its leg or the futures account beyond a limit, nor further beyond one that price or patch had put it past. The
-    /// legs are never further apart than `maxLegImbalanceNotional`. Proven by mutation: `Leg::worst` of what is owned alone;
-    /// `Exposure::with` without the order.
+    /// legs are never further apart than `maxLegImbalanceNotional`. What spot buys cost, the collateral loses. Proven by
+    /// mutation: `Leg::worst` of what is owned alone; `Exposure::with` without the order; the collateral as last read.
     #[test]
     fn no_admitted_entry_can_exceed_a_limit_whatever_fills(
         before in any_exposure(), limits in any_limits(), spot in any::<bool>(), size in 1i64..9, hedge in any::<bool>(),
@@ -165,7 +196,9 @@ proptest! {
         let (spot_notional, future_notional) = (spot_held.abs() * dec!(60000), contracts.abs() * dec!(600));
         let raised = if spot { spot_notional } else { future_notional };
         prop_assert!(raised <= limits.max_position_notional.0, "{raised} of {}", limits.max_position_notional);
-        prop_assert!(future_notional <= limits.max_leverage.0 * before.futures_collateral_quote);
+        let bought = part(before.spot.buys, fills[0]) + if spot { own } else { dec!(0) };
+        let collateral = before.futures_collateral_quote - bought * dec!(60000);
+        prop_assert!(future_notional <= limits.max_leverage.0 * collateral, "{future_notional} behind {collateral}");
         let apart = (spot_held + contracts * dec!(0.01)).abs() * dec!(60000);
         prop_assert!(apart <= limits.max_leg_imbalance_notional.0, "{apart} apart");
         prop_assert!(notional <= limits.max_order_notional.0);

@@ -1,6 +1,7 @@
 //! What the strategy wants, the gate admits: else it would want the same at every tick and never trade.
 
 use arbbot_crds::control::{Control, Duty, Entry};
+use arbbot_crds::decimal::DecimalString;
 use arbbot_crds::limits::RiskLimits;
 use proptest::prelude::*;
 use rust_decimal::dec;
@@ -18,6 +19,7 @@ fn exposure(long: Decimal, short: Decimal) -> Exposure {
         open_orders: 0,
         orders_last_minute: 0,
         futures_collateral_quote: dec!(1_000_000),
+        spot_cost_quote: dec!(0),
     }
 }
 
@@ -26,6 +28,8 @@ fn wanted(exposure: &Exposure, limits: &RiskLimits) -> Vec<Quote> {
         target_notional: dec!(20_000),
         max_order_notional: limits.max_order_notional.0,
         max_leg_imbalance_notional: limits.max_leg_imbalance_notional.0,
+        collateral_at_least_quote: exposure.futures_collateral_quote,
+        max_leverage: limits.max_leverage.0,
         ..testing::market(&exposure.spot, &exposure.future)
     })
 }
@@ -83,6 +87,35 @@ proptest! {
             let order = order(&quote, &exposure, take && quote.is_behind());
             let admitted = admit(order.clone(), quote.class, &exposure, &control, Contact::Fresh);
             prop_assert!(admitted.is_ok(), "{:?}: {:?}", order, admitted);
+            let leg = if quote.leg == LegName::Spot { &mut exposure.spot } else { &mut exposure.future };
+            *leg = leg.with(order.side, order.size);
+        }
+    }
+
+    /// One leg is not begun where `maxLeverage` has no room for the other. Proven by mutation: `decide` without
+    /// `leveraged`; `leveraged` without the spot that is still to be bought.
+    #[test]
+    fn both_legs_of_what_is_entered_fit_behind_the_collateral(
+        contracts in 0u32..20, filled_spot in 0u32..=200, filled_future in 0u32..=2, collateral in 0u32..20_000,
+        leverage in 0u32..30, future_first in any::<bool>(),
+    ) {
+        let limits = RiskLimits { max_leverage: DecimalString(Decimal::new(leverage.into(), 1)), ..RiskLimits::default() };
+        let (long, short) = (Decimal::new(filled_spot.into(), 2), Decimal::from(filled_future));
+        let before = exposure(Decimal::from(contracts) + long, Decimal::from(contracts) + short);
+        let mut exposure = Exposure { futures_collateral_quote: collateral.into(), ..before };
+        let control = Control { entry: Entry::Active, duty: Duty::Hold, limits: limits.clone() };
+        let mut quotes = wanted(&exposure, &limits);
+        if future_first {
+            quotes.reverse();
+        }
+        // What is behind is wanted whatever the collateral carries; the gate may refuse it.
+        for quote in quotes.into_iter().filter(|quote| quote.class == Class::Enter) {
+            let order = order(&quote, &exposure, false);
+            let admitted = admit(order.clone(), quote.class, &exposure, &control, Contact::Fresh);
+            prop_assert!(admitted.is_ok(), "{:?}: {:?}", order, admitted);
+            if quote.leg == LegName::Spot {
+                exposure.spot_cost_quote += exposure.spot.notional(order.size, dec!(60000));
+            }
             let leg = if quote.leg == LegName::Spot { &mut exposure.spot } else { &mut exposure.future };
             *leg = leg.with(order.side, order.size);
         }

@@ -59,6 +59,20 @@ pub fn carries(market: &Market<'_>, long: Decimal) -> Carries {
     }
 }
 
+/// Contracts up to which both legs may be raised under `maxLeverage`: with less, the leg that fills first could not be
+/// completed. At the dearest price of an order, and from what the collateral is at least.
+#[must_use]
+pub fn leveraged(market: &Market<'_>, long: Decimal) -> Decimal {
+    let (contract, leverage) = (market.dearest_contract_notional(), market.max_leverage);
+    // n × contract ≤ leverage × (collateral − (n − long) × contract), where there is spot to be bought.
+    let carried = |collateral: Decimal, parts: Decimal| {
+        (leverage * collateral).checked_div(contract * parts).unwrap_or_default().max(Decimal::ZERO)
+    };
+    let collateral = market.collateral_at_least_quote;
+    let with_spot = carried(collateral + long * contract, Decimal::ONE + leverage);
+    if with_spot >= long { with_spot } else { carried(collateral, Decimal::ONE).min(long) }
+}
+
 /// What is missing for the next of `target` contracts, if anything. `was_short`: so it was at the last look.
 #[must_use]
 pub fn shortage(

@@ -36,3 +36,27 @@ fn an_equity_whose_legs_were_priced_at_different_times_is_not_known() {
     told(&mut world, later(3), FUTURE);
     assert!(equity(&world).is_some());
 }
+
+/// Proven by mutation: spending that no fill is noted in; that is never forgotten.
+#[test]
+fn the_collateral_loses_what_spot_buys_cost_until_it_is_read_again() {
+    let mut world = World::new();
+    let cost = |world: &World| world.engine.exposure(world.now()).unwrap().spot_cost_quote;
+    let outstanding = |world: &World| {
+        let buys = world.venue.values().filter(|at| at.order.product == SPOT && !at.state.status.is_terminal());
+        buys.map(|at| at.order.size * at.order.limit_price().unwrap()).sum::<rust_decimal::Decimal>()
+    };
+    world.pass(Duration::from_secs(3));
+    assert!(outstanding(&world) > dec!(0));
+    assert_eq!(cost(&world), outstanding(&world));
+    world.fill_product(SPOT);
+    assert_eq!(cost(&world), dec!(600) + outstanding(&world), "filled at 60,000");
+    // The next reading began before the fill has surely settled, the one after it did not.
+    let snapshot = world.snapshot();
+    world.give(snapshot);
+    assert_eq!(cost(&world), dec!(600) + outstanding(&world));
+    world.pass(Duration::from_secs(3));
+    let snapshot = world.snapshot();
+    world.give(snapshot);
+    assert_eq!(cost(&world), outstanding(&world));
+}
