@@ -83,6 +83,9 @@ pub struct FutureDetails {
     pub opened_at: Option<Timestamp>,
     /// Price that positions are valued at, if the venue shows one.
     pub mark: Option<Decimal>,
+    /// Price of the underlying by the venue's index, if it shows one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<Decimal>,
     /// Price of the last daily settlement; None where gains and losses are not paid out daily.
     pub settlement_price: Option<Decimal>,
     pub terms: CarryTerms,
@@ -92,7 +95,7 @@ impl FutureDetails {
     /// A future of which only the session and what holding it costs are known.
     #[must_use]
     pub fn in_session(session_open: bool, terms: CarryTerms) -> Self {
-        Self { session_open, reopens_at: None, opened_at: None, mark: None, settlement_price: None, terms }
+        Self { session_open, reopens_at: None, opened_at: None, mark: None, index: None, settlement_price: None, terms }
     }
 }
 

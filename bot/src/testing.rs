@@ -38,11 +38,19 @@ pub fn future_product() -> Product {
 }
 
 pub fn spot_leg(owned: Decimal) -> Leg {
-    Leg { product: spot_product(), owned, deficit: dec!(0), buys: dec!(0), sells: dec!(0), mid: Some(dec!(60000)) }
+    Leg {
+        product: spot_product(),
+        owned,
+        deficit: dec!(0),
+        buys: dec!(0),
+        sells: dec!(0),
+        mid: Some(dec!(60000)),
+        index: None,
+    }
 }
 
 pub fn future_leg(owned: Decimal) -> Leg {
-    Leg { product: future_product(), owned, deficit: dec!(0), buys: dec!(0), sells: dec!(0), mid: Some(dec!(60000)) }
+    Leg { product: future_product(), ..spot_leg(owned) }
 }
 
 /// What the strategy looks at while nothing but its target of 6000 holds it back.

@@ -58,6 +58,7 @@ fn exposure() -> Exposure {
         buys: Decimal::ZERO,
         sells: Decimal::ZERO,
         mid: Some(dec!(60002.5)),
+        index: Some(dec!(60001)),
     };
     Exposure {
         spot: leg(spot_product(), dec!(0.05)),

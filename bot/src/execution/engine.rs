@@ -49,6 +49,8 @@ pub use view::{DRAIN_TIMEOUT, LimitExceeded, Remaining, View};
 pub const NOT_YET_CONNECTED: &str = "not yet connected";
 /// Prices older than this do not count.
 pub const TOUCH_FRESH: Duration = Duration::from_secs(10);
+/// An index older than this does not count: it comes with the snapshots, and may be of the one before.
+const INDEX_FRESH: Duration = Duration::from_secs(30);
 /// A full snapshot at least this often.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(10);
 /// A full snapshot this often while something is to be proven or an order is without an answer.
@@ -79,6 +81,8 @@ pub struct Engine {
     /// Futures collateral at the snapshot before the last, in quote currency.
     collateral_before: Decimal,
     spending: Spending,
+    /// Price of the underlying by the venue's index, and when it was read.
+    index: Option<(Decimal, Duration)>,
     links: BTreeMap<Link, Option<String>>,
     owned_since: Option<Timestamp>,
     strangers: Strangers,
@@ -133,6 +137,7 @@ impl Engine {
             holdings: None,
             collateral_before: Decimal::ZERO,
             spending: Spending::default(),
+            index: None,
             links: [Link::Rest, Link::MarketWebSocket, Link::UserWebSocket].map(down).into(),
             owned_since,
             strangers: Strangers::default(),
@@ -280,6 +285,7 @@ impl Engine {
                 buys: self.orders.outstanding(&product.id, crate::exchange::Side::Buy),
                 sells: self.orders.outstanding(&product.id, crate::exchange::Side::Sell),
                 mid: state.touch(now.boot).map(|touch| touch.mid()),
+                index: self.index.filter(|(_, at)| now.boot < *at + INDEX_FRESH).map(|(index, _)| index),
                 product,
             })
         };

@@ -18,6 +18,8 @@ pub struct Leg {
     pub sells: Decimal,
     /// Mid price, if the book is fresh.
     pub mid: Option<Decimal>,
+    /// Price of the underlying by the venue's index, if it is known and fresh.
+    pub index: Option<Decimal>,
 }
 
 impl Leg {
@@ -70,6 +72,14 @@ impl Leg {
             held if held.is_sign_positive() => Some(Side::Sell),
             _ => Some(Side::Buy),
         }
+    }
+
+    /// The price that limits are measured at: the highest of mid price, index and an order's limit price (SAFETY §2). None
+    /// without a fresh mid price.
+    #[must_use]
+    pub fn highest_price(&self, limit: Option<Decimal>) -> Option<Decimal> {
+        let mid = self.mid?;
+        Some([self.index, limit].into_iter().flatten().fold(mid, Decimal::max))
     }
 
     /// Notional of a size at a price, in quote currency.

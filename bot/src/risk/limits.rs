@@ -101,12 +101,13 @@ pub fn admit_alone(order: NewOrder, leg: &Leg) -> Result<Permit, Denied> {
 /// risen, since it was admitted. Without a fresh price nothing is said.
 #[must_use]
 pub fn still_fits(product: &str, exposure: &Exposure, limits: &RiskLimits) -> bool {
-    let Some((leg, mid)) = exposure.leg(product).and_then(|leg| Some((leg, leg.mid?))) else { return true };
+    let priced = |leg: &Leg| leg.highest_price(None);
+    let Some((leg, price)) = exposure.leg(product).and_then(|leg| Some((leg, priced(leg)?))) else { return true };
     let future = &exposure.future;
-    let futures_notional = future.notional(future.worst(), future.mid.unwrap_or(mid));
-    leg.notional(leg.worst(), mid) <= limits.max_position_notional.0
+    let futures_notional = future.notional(future.worst(), priced(future).unwrap_or(price));
+    leg.notional(leg.worst(), price) <= limits.max_position_notional.0
         && futures_notional <= limits.max_leverage.0 * exposure.collateral_at_least()
-        && worst_delta_base(&exposure.spot, &exposure.future) * mid <= limits.max_leg_imbalance_notional.0
+        && worst_delta_base(&exposure.spot, &exposure.future) * price <= limits.max_leg_imbalance_notional.0
 }
 
 fn denied(limit: &'static str, message: String) -> Denied {
@@ -139,10 +140,9 @@ fn valid(order: &NewOrder, leg: &Leg) -> Result<(), Denied> {
 
 fn within_limits(order: &NewOrder, leg: &Leg, exposure: &Exposure, control: &Control) -> Result<(), Denied> {
     let limits = &control.limits;
-    let Some(mid) = leg.mid else {
+    let Some((mid, price)) = leg.mid.zip(leg.highest_price(order.limit_price())) else {
         return Err(denied("market-data", format!("the book of {} is not fresh", order.product)));
     };
-    let price = order.limit_price().unwrap_or(mid).max(mid);
     let after = exposure.with(&order.product, order.side, order.size, price);
     let check = |limit: &'static str, value: Decimal, most: Decimal| {
         if value > most {
@@ -163,7 +163,9 @@ fn within_limits(order: &NewOrder, leg: &Leg, exposure: &Exposure, control: &Con
     if let Some(after) = after.leg(&order.product) {
         check("maxPositionNotional", after.notional(after.worst(), price), limits.max_position_notional.0)?;
     }
-    let futures_price = exposure.future.mid.unwrap_or(price);
+    let is_future = exposure.future.product.id == order.product;
+    let other = exposure.future.highest_price(None).filter(|_| !is_future);
+    let futures_price = other.unwrap_or(price);
     let futures_notional = after.future.notional(after.future.worst(), futures_price);
     let allowed_notional = limits.max_leverage.0 * after.collateral_at_least();
     check("maxLeverage", futures_notional, allowed_notional)?;

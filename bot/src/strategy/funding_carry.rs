@@ -51,12 +51,13 @@ impl Market<'_> {
         (self.future.product.unit_base * self.future_touch.mid()).max(Decimal::ZERO)
     }
 
-    /// Quote currency in a contract at the dearest price at which an order that raises a leg is measured: at either mid
-    /// price, taking spot with all the slippage there is, or offering the future at the touch.
+    /// Quote currency in a contract at the dearest price at which an order that raises a leg is measured: taking spot with
+    /// all the slippage there is, offering the future at the touch, or the index.
     #[must_use]
     pub fn dearest_contract_notional(&self) -> Decimal {
         let slippage = Decimal::ONE + self.max_slippage_bps / Decimal::from(10_000);
         let dearest = (self.spot_touch.mid() * slippage).max(self.future_touch.best_ask);
+        let dearest = dearest.max(self.future.index.unwrap_or_default());
         (self.future.product.unit_base * dearest).max(Decimal::ZERO)
     }
 

@@ -261,8 +261,9 @@ impl Place {
 async fn exposure(client: &Client, bot: &ArbBot) -> anyhow::Result<Exposure> {
     let carry = &bot.spec.strategy.funding_carry;
     let holdings = client.holdings().await?;
-    let spot = leg(client, client.product(&carry.spot_product).await?, &holdings).await?;
+    let mut spot = leg(client, client.product(&carry.spot_product).await?, &holdings).await?;
     let future = leg(client, client.product(&carry.future_product).await?, &holdings).await?;
+    spot.index = future.index;
     let working = client.order_details(None, None).await?;
     let ours = [&carry.spot_product, &carry.future_product];
     let open = working.iter().filter(|order| is_working(&order.status) && ours.contains(&&order.product_id)).count();
@@ -294,6 +295,7 @@ async fn leg(client: &Client, product: Product, holdings: &Holdings) -> anyhow::
         buys: outstanding(Side::Buy, &orders),
         sells: outstanding(Side::Sell, &orders),
         mid,
+        index: product.future.as_ref().and_then(|future| future.index),
         product,
     })
 }

@@ -46,6 +46,8 @@ impl Engine {
             self.session_closed_at = Some(now.boot);
         }
         self.carry.observe(&snapshot.future, now.boot, commands);
+        let index = snapshot.future.future.as_ref().and_then(|details| details.index);
+        self.index = index.map(|index| (index, snapshot.started.boot));
         self.future.product = Some(snapshot.future);
         let confirming = self.reconcile(&snapshot.holdings, snapshot.started.boot, now.boot);
         self.spending.collateral_read(snapshot.started.boot);

@@ -72,7 +72,8 @@ fn with_less_than_two_contracts_allowed_apart_the_position_is_built_contract_by_
         world.pass(Duration::from_millis(500));
     }
     assert_eq!((world.position(SPOT), world.position(FUTURE)), (dec!(0.2), dec!(-20)), "{:?}", world.view());
-    let one_contract = |at: &world::AtVenue| at.order.size <= if at.order.product == SPOT { dec!(0.01) } else { dec!(1) };
+    let one_contract =
+        |at: &world::AtVenue| at.order.size <= if at.order.product == SPOT { dec!(0.01) } else { dec!(1) };
     assert!(world.accepted[before..].iter().all(one_contract));
 }
 

@@ -272,7 +272,7 @@ impl Engine {
         let exposure = self.exposure(now)?;
         let limits = &control.limits;
         let (spot, future) = (&exposure.spot, &exposure.future);
-        let notional = |leg: &Leg| Some(leg.notional(leg.owned, leg.mid?));
+        let notional = |leg: &Leg| Some(leg.notional(leg.owned, leg.highest_price(None)?));
         let (spot_notional, future_notional) = (notional(spot)?, notional(future)?);
         let contract = future.notional(Decimal::ONE, future.mid?);
         // Less than this, and the gate refuses the first contract of either leg, or what completes it.

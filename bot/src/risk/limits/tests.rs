@@ -91,6 +91,40 @@ fn leverage_is_measured_with_every_spot_buy_paid_for() {
     assert!(enter(&other, dec!(0.01)).is_ok(), "it is paid for in another currency");
 }
 
+/// SAFETY §2: × max(mid, index, limit price), for both legs. Proven by mutation: `Leg::highest_price` without the index; the
+/// leverage at the mid price.
+#[test]
+fn notionals_are_measured_at_the_index_where_it_is_above_the_book() {
+    let at = |index| {
+        let mut exposure = Exposure { spot: spot_leg(dec!(0.10)), future: future_leg(dec!(-10)), ..exposure() };
+        (exposure.spot.index, exposure.future.index) = (index, index);
+        exposure
+    };
+    let control = |limits: RiskLimits| Control { limits, ..control(Entry::Active, Duty::Hold) };
+    let orders = [order("BTC-USD", Side::Buy, dec!(0.01)), order("BIP-20DEC30-CDE", Side::Sell, dec!(1))];
+    let tight = [
+        ("maxOrderNotional", RiskLimits { max_order_notional: 601.into(), ..RiskLimits::default() }),
+        ("maxPositionNotional", RiskLimits { max_position_notional: 6601.into(), ..RiskLimits::default() }),
+        ("maxLegImbalanceNotional", RiskLimits { max_leg_imbalance_notional: 601.into(), ..RiskLimits::default() }),
+    ];
+    for (limit, limits) in tight {
+        for order in &orders {
+            let admitted =
+                |index| admit(order.clone(), Class::Enter, &at(index), &control(limits.clone()), Contact::Fresh);
+            assert!(admitted(None).is_ok() && admitted(Some(dec!(59000))).is_ok(), "{limit}");
+            assert_eq!(limit_of(admitted(Some(dec!(60200)))), limit);
+        }
+    }
+    let max_leverage = arbbot_crds::decimal::DecimalString(dec!(0.00661));
+    let limits = RiskLimits { max_leverage, ..RiskLimits::default() };
+    let short = |index| admit(orders[1].clone(), Class::Enter, &at(index), &control(limits.clone()), Contact::Fresh);
+    assert!(short(None).is_ok());
+    assert_eq!(limit_of(short(Some(dec!(60200)))), "maxLeverage");
+    let most = RiskLimits { max_position_notional: 6001.into(), ..RiskLimits::default() };
+    let fits = |index| ["BTC-USD", "BIP-20DEC30-CDE"].map(|product| still_fits(product, &at(index), &most));
+    assert_eq!((fits(None), fits(Some(dec!(60200)))), ([true; 2], [false; 2]));
+}
+
 #[test]
 fn no_limit_denies_an_order_that_lowers_a_leg() {
     let tight = Exposure {

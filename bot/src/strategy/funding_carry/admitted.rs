@@ -45,6 +45,7 @@ fn order(quote: &Quote, exposure: &Exposure, take: bool) -> NewOrder {
     NewOrder { client_order_id: "id".into(), product: leg.product.id.clone(), side: quote.side, size, kind }
 }
 
+/// Proven by mutation: a clip of contracts at the mid price.
 #[test]
 fn a_clip_is_what_one_order_may_have_and_what_the_legs_may_be_apart() {
     let sizes = |max_order: u32, max_imbalance: u32| {
@@ -63,7 +64,7 @@ fn a_clip_is_what_one_order_may_have_and_what_the_legs_may_be_apart() {
 
 proptest! {
     /// From wherever one clip can leave the legs, and whichever of the two orders is placed first. Proven by mutation: a
-    /// clip that looks at `maxOrderNotional` alone; one of contracts at the mid price.
+    /// clip that looks at `maxOrderNotional` alone.
     #[test]
     fn whatever_raises_a_leg_is_admitted_under_the_limits_that_it_was_sized_by(
         contracts in 0u32..20, filled_spot in 0u32..=200, filled_future in 0u32..=2, max_order in 602u32..2000,

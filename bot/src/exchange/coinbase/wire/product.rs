@@ -77,6 +77,9 @@ struct Future {
     funding_rate: Decimal,
     #[serde(default, deserialize_with = "time_or_none")]
     funding_time: Option<Timestamp>,
+    /// Of the underlying.
+    #[serde(default, deserialize_with = "decimal")]
+    index_price: Decimal,
     /// Of the last daily settlement.
     #[serde(default, deserialize_with = "decimal")]
     settlement_price: Decimal,
@@ -138,6 +141,7 @@ impl WireProduct {
             reopens_at: session.as_ref().and_then(|session| session.reopens_at(now)),
             opened_at: session.as_ref().filter(|session| session.is_session_open).and_then(|session| session.open_time),
             mark: Some(price).filter(|price| *price > Decimal::ZERO),
+            index: Some(future.index_price).filter(|price| *price > Decimal::ZERO),
             settlement_price: Some(future.settlement_price).filter(|price| *price > Decimal::ZERO),
             terms: future.terms(),
         });

@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::message::UserOrder;
 use super::*;
-use crate::exchange::{NewOrder, OrderKind, OrderState, OrderStatus, Placed, Product, Side};
+use crate::exchange::{FutureDetails, NewOrder, OrderKind, OrderState, OrderStatus, Placed, Product, Side};
 
 fn dec(text: &str) -> Decimal {
     text.parse().unwrap()
@@ -48,6 +48,23 @@ fn a_future_is_counted_in_contracts_and_its_tick_is_the_price_increment() {
     assert!(product.tradable);
     let details = product.future.unwrap();
     assert_eq!((details.session_open, details.reopens_at), (true, None));
+}
+
+#[test]
+fn a_future_shows_the_index_of_its_underlying_if_the_exchange_does() {
+    let index = |index_price: Value| {
+        let mut wire = future();
+        wire["future_product_details"]["index_price"] = index_price;
+        product(wire, "2026-04-07T12:00:00Z").unwrap().future.unwrap().index
+    };
+    assert_eq!(index("68912.34".into()), Some(dec("68912.34")));
+    assert_eq!([index("".into()), index("0".into()), index(Value::Null)], [None; 3]);
+    let details = product(future(), "2026-04-07T12:00:00Z").unwrap().future.unwrap();
+    assert_eq!(details.index, None);
+    // A recording of a version that did not know of it is read as before.
+    let recorded = serde_json::to_value(&details).unwrap();
+    assert!(recorded.get("index").is_none());
+    assert_eq!(serde_json::from_value::<FutureDetails>(recorded).unwrap(), details);
 }
 
 #[test]

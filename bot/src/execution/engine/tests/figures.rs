@@ -60,3 +60,20 @@ fn the_collateral_loses_what_spot_buys_cost_until_it_is_read_again() {
     world.give(snapshot);
     assert_eq!(cost(&world), outstanding(&world));
 }
+
+/// Proven by mutation: an index that never grows old; the index of the future's leg alone.
+#[test]
+fn both_legs_are_measured_at_the_index_while_it_is_fresh() {
+    let mut world = World::new();
+    let seen = |world: &World| {
+        let exposure = world.engine.exposure(world.now()).unwrap();
+        [exposure.spot.index, exposure.future.index]
+    };
+    assert_eq!(seen(&world), [None; 2]);
+    world.index = Some(dec!(60200));
+    world.pass(Duration::from_secs(15));
+    assert_eq!(seen(&world), [world.index; 2]);
+    world.faulty = true;
+    world.pass(Duration::from_secs(31));
+    assert_eq!(seen(&world), [None; 2], "nothing was read for half a minute");
+}

@@ -73,6 +73,8 @@ pub struct World {
     /// Margin of the future, and the funding that it shows.
     pub future_terms: CarryTerms,
     pub collateral_quote: Decimal,
+    /// Index price that the future shows.
+    pub index: Option<Decimal>,
     pub recorder: Option<Recorder>,
 }
 
@@ -142,6 +144,7 @@ impl World {
             fees: fee_rates(),
             future_terms,
             collateral_quote: dec!(1000000),
+            index: None,
             recorder,
         };
         world.control(Vec::new());

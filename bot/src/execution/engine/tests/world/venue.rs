@@ -170,6 +170,7 @@ impl World {
         let mut future = future_product();
         let details = future.future.as_mut().unwrap();
         (details.session_open, details.terms) = (self.session_open, self.future_terms.clone());
+        details.index = self.index;
         let all = (self.position(SPOT) + self.others.0, self.position(FUTURE) + self.others.1);
         let (spot, contracts) = self.shown.unwrap_or(all);
         let holdings = Holdings {
