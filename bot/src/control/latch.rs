@@ -18,6 +18,8 @@ use crate::ledger::{GuardTrip, IncidentRecord};
 pub struct Latches {
     open: BTreeMap<IncidentId, IncidentRecord>,
     released: BTreeSet<IncidentId>,
+    /// Since when those of the open that are closing the position do so.
+    flattening: BTreeMap<IncidentId, Timestamp>,
     /// Counts the incidents that ever began in this process.
     began: u64,
     /// The ledger did not take a release that a person has asked for, so it is none yet.
@@ -25,15 +27,20 @@ pub struct Latches {
 }
 
 impl Latches {
-    /// The latches that the ledger remembers.
+    /// The latches that the ledger remembers, and since when those that are closing the position do so.
     #[must_use]
-    pub fn recovered(incidents: Vec<IncidentRecord>, released: Vec<IncidentId>) -> Self {
+    pub fn recovered(
+        incidents: Vec<IncidentRecord>,
+        flattening: BTreeMap<IncidentId, Timestamp>,
+        released: Vec<IncidentId>,
+    ) -> Self {
         let began = u64::try_from(incidents.len()).unwrap_or(u64::MAX);
         let open = incidents.into_iter().map(|incident| (incident.id.clone(), incident)).collect();
-        Self { open, released: released.into_iter().collect(), began, is_release_refused: false }
+        Self { open, released: released.into_iter().collect(), flattening, began, is_release_refused: false }
     }
 
-    /// Takes in the latches that status remembers and the ledger may have lost. Returns those that are new here.
+    /// Takes in the latches that status remembers and the ledger may have lost. Returns those that are new here. Status does
+    /// not say when a kill was raised to Flatten, so their deadline counts from the first [`observe`](Self::observe) on.
     pub fn remember(&mut self, incidents: &[IncidentStatus]) -> Vec<IncidentRecord> {
         let mut new = Vec::new();
         for incident in incidents {
@@ -101,7 +108,18 @@ impl Latches {
             self.began += 1;
             changed.push(record);
         }
+        self.note_flattening(now);
         changed
+    }
+
+    /// Since when a kill closes the position: not since it was engaged, where it only cancelled at first, and anew where a
+    /// late fill opens a finished one again.
+    fn note_flattening(&mut self, now: Timestamp) {
+        let Self { open, flattening, .. } = self;
+        flattening.retain(|id, _| open.get(id).is_some_and(IncidentRecord::is_flattening));
+        for record in open.values().filter(|record| record.is_flattening()) {
+            flattening.entry(record.id.clone()).or_insert(now);
+        }
     }
 
     /// Takes in the kill of a guard of the bot. Returns the record, where it is new or changed.
@@ -116,7 +134,9 @@ impl Latches {
             if rises {
                 (open.action, open.phase) = (KillAction::Flatten, IncidentPhase::CancellingOrders);
             }
-            return rises.then(|| open.clone());
+            let changed = rises.then(|| open.clone());
+            self.note_flattening(now);
+            return changed;
         }
         let GuardTrip { guard, metric, value, threshold, .. } = trip;
         let record = IncidentRecord {
@@ -133,11 +153,12 @@ impl Latches {
         };
         self.open.insert(id, record.clone());
         self.began += 1;
+        self.note_flattening(now);
         Some(record)
     }
 
     /// Follows the saga. Returns the records that changed.
-    pub fn progress(&mut self, proof: &Proof) -> Vec<IncidentRecord> {
+    pub fn progress(&mut self, proof: &Proof, now: Timestamp) -> Vec<IncidentRecord> {
         let mut changed = Vec::new();
         for record in self.open.values_mut() {
             let before = record.clone();
@@ -159,6 +180,7 @@ impl Latches {
                 changed.push(record.clone());
             }
         }
+        self.note_flattening(now);
         changed
     }
 
@@ -186,6 +208,7 @@ impl Latches {
     /// Ends a latch, once its release is durable.
     pub fn release(&mut self, id: &IncidentId) {
         self.open.remove(id);
+        self.flattening.remove(id);
         self.released.insert(id.clone());
     }
 
@@ -224,10 +247,10 @@ impl Latches {
             .collect()
     }
 
-    /// When the oldest open incident began.
+    /// Since when the position is being closed: the oldest of the kills that do so and have not finished.
     #[must_use]
-    pub fn oldest(&self) -> Option<Timestamp> {
-        self.open.values().map(|record| record.engaged_at).min()
+    pub fn kill_began(&self) -> Option<Timestamp> {
+        self.flattening.values().min().copied()
     }
 
     /// The records of all open latches.
@@ -244,105 +267,4 @@ impl Latches {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn engaged(id: &str) -> Engagement {
-        Engagement {
-            id: id.parse().unwrap(),
-            source: "ArbBot/carry".into(),
-            action: KillAction::Flatten,
-            reason: "drill".into(),
-            release: None,
-        }
-    }
-
-    fn ids(latches: &Latches) -> Vec<String> {
-        latches.status().into_iter().map(|incident| incident.id).collect()
-    }
-
-    /// Invariant 2. Proven by mutation: `observe` dropping what is no longer engaged.
-    #[test]
-    fn a_latch_outlives_its_source() {
-        let mut latches = Latches::default();
-        latches.observe(&[engaged("aaaaaaaa-3")], Timestamp::UNIX_EPOCH);
-        latches.observe(&[], Timestamp::UNIX_EPOCH);
-        assert_eq!(ids(&latches), ["aaaaaaaa-3"]);
-        assert_eq!(latches.restrictions().len(), 1);
-    }
-
-    #[test]
-    fn a_kill_that_stays_engaged_is_one_incident_and_one_engaged_again_is_another() {
-        let mut latches = Latches::default();
-        latches.observe(&[engaged("aaaaaaaa-3")], Timestamp::UNIX_EPOCH);
-        latches.observe(&[engaged("aaaaaaaa-4")], Timestamp::UNIX_EPOCH);
-        assert_eq!(ids(&latches), ["aaaaaaaa-3"], "another field of the spec changed");
-        latches.observe(&[], Timestamp::UNIX_EPOCH);
-        latches.observe(&[engaged("aaaaaaaa-6")], Timestamp::UNIX_EPOCH);
-        assert_eq!(ids(&latches), ["aaaaaaaa-3", "aaaaaaaa-6"]);
-    }
-
-    #[test]
-    fn a_release_that_the_bot_slept_through_does_not_cover_the_next_kill() {
-        let mut latches = Latches::default();
-        latches.observe(&[engaged("aaaaaaaa-3")], Timestamp::UNIX_EPOCH);
-        // Released in generation 4, engaged again in 5; only 5 was seen.
-        let again = Engagement { release: "aaaaaaaa-3".parse().ok(), ..engaged("aaaaaaaa-5") };
-        latches.observe(&[again], Timestamp::UNIX_EPOCH);
-        assert_eq!(ids(&latches), ["aaaaaaaa-3", "aaaaaaaa-5"]);
-    }
-
-    #[test]
-    fn status_restores_a_latch_that_the_ledger_lost_but_not_one_that_was_released() {
-        let mut first = Latches::default();
-        first.observe(&[engaged("aaaaaaaa-3")], Timestamp::UNIX_EPOCH);
-        let status = first.status();
-        let mut lost = Latches::default();
-        assert_eq!(lost.remember(&status).len(), 1);
-        assert_eq!(ids(&lost), ["aaaaaaaa-3"]);
-        let mut released = Latches::recovered(Vec::new(), vec!["aaaaaaaa-3".parse().unwrap()]);
-        assert!(released.remember(&status).is_empty());
-    }
-
-    fn trip(id: &str) -> GuardTrip {
-        GuardTrip {
-            guard: "loss".into(),
-            metric: arbbot_crds::guards::GuardMetric::DailyLossPercent,
-            action: arbbot_crds::guards::GuardAction::Kill,
-            value: rust_decimal::Decimal::TWO,
-            threshold: rust_decimal::Decimal::ONE,
-            tripped_at: Timestamp::UNIX_EPOCH,
-            incident: id.parse().ok(),
-        }
-    }
-
-    #[test]
-    fn a_guards_kill_is_an_incident_of_its_own_and_the_switch_opens_another() {
-        let mut latches = Latches::default();
-        let now = Timestamp::UNIX_EPOCH;
-        let record = latches.engage_by_guard(&trip("aaaaaaaa-3"), now).unwrap();
-        assert_eq!((record.source.as_str(), record.action), ("guard/loss", KillAction::Flatten));
-        assert_eq!(latches.engage_by_guard(&trip("aaaaaaaa-3"), now), None, "it is open");
-        latches.observe(&[], now);
-        latches.observe(&[engaged("aaaaaaaa-4")], now);
-        assert_eq!(ids(&latches), ["aaaaaaaa-3", "aaaaaaaa-4"]);
-        latches.release(&"aaaaaaaa-3".parse().unwrap());
-        assert_eq!(latches.engage_by_guard(&trip("aaaaaaaa-3"), now), None, "it was released");
-        // In the generation of a kill that is open it is the same incident, and flattens.
-        let mut both = Latches::default();
-        both.observe(&[Engagement { action: KillAction::CancelOrders, ..engaged("aaaaaaaa-3") }], now);
-        let record = both.engage_by_guard(&trip("aaaaaaaa-3"), now).unwrap();
-        assert_eq!((record.source.as_str(), record.action), ("ArbBot/carry", KillAction::Flatten));
-    }
-
-    #[test]
-    fn the_action_of_a_running_kill_may_rise_but_never_fall() {
-        let mut latches = Latches::default();
-        let cancel = Engagement { action: KillAction::CancelOrders, ..engaged("aaaaaaaa-3") };
-        latches.observe(std::slice::from_ref(&cancel), Timestamp::UNIX_EPOCH);
-        latches.observe(&[engaged("aaaaaaaa-4")], Timestamp::UNIX_EPOCH);
-        assert_eq!(latches.status()[0].action, KillAction::Flatten);
-        latches.observe(&[cancel], Timestamp::UNIX_EPOCH);
-        assert_eq!(latches.status()[0].action, KillAction::Flatten);
-    }
-}
+mod tests;

@@ -268,7 +268,7 @@ impl ControlTask {
             params: params(bot),
             incidents: self.latches.began(),
             releases: state.releases,
-            kill_began: self.latches.oldest(),
+            kill_began: self.latches.kill_began(),
             drain: Demand::of(&self.restrictions(bot, matching)),
         }));
     }

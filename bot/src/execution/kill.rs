@@ -16,7 +16,8 @@ use crate::risk::exposure::{Leg, delta_base};
 /// A leg that has an order without an end is left alone for this long; then the rest is closed and the order counts
 /// as filled (SAFETY §3).
 pub const STUCK_AFTER: Duration = Duration::from_secs(5);
-/// Without prices for this long after the kill began, the rest is closed at market.
+/// Without prices for this long after this process began to close it, the rest is closed at market: the first prices come
+/// a moment after a restart.
 const BLIND_AFTER: Duration = Duration::from_secs(5);
 /// Pause after an attempt that filled nothing.
 const RETRY: Duration = Duration::from_millis(250);
@@ -55,8 +56,10 @@ pub struct Terms {
     pub slippage_bps: Decimal,
     /// Largest notional of one order, in quote currency.
     pub max_order_notional: Decimal,
-    /// Time since the kill began.
+    /// Time since the kill began to close the position, in whatever process.
     pub since: Duration,
+    /// Time since this process did.
+    pub here: Duration,
     /// Time after which the rest is closed at market.
     pub deadline: Duration,
 }
@@ -112,7 +115,7 @@ fn close(leg: KillLeg<'_>, wanted: Decimal, at_market: OrderKind, terms: Terms, 
             (size, if too_small { at_market } else { OrderKind::ImmediateOrCancel { limit_price } })
         }
         Some(touch) => (slice(product, size, touch.mid(), terms.max_order_notional)?, at_market),
-        None if late || terms.since >= BLIND_AFTER => {
+        None if late || terms.here >= BLIND_AFTER => {
             (slice(product, size, leg.last_mid.unwrap_or_default(), terms.max_order_notional)?, at_market)
         }
         None => return None,
@@ -142,6 +145,7 @@ mod tests {
             slippage_bps: dec!(50),
             max_order_notional: dec!(5000),
             since: Duration::from_secs(since_seconds),
+            here: Duration::from_secs(since_seconds),
             deadline: Duration::from_secs(120),
         }
     }
@@ -195,6 +199,9 @@ mod tests {
         let market = close_spot(blind, &future_leg(dec!(0)), terms(6), NOW).unwrap();
         assert_eq!(market.kind, OrderKind::Market);
         assert!(market.size * dec!(60000) <= dec!(5000), "the last known price still slices it");
+        // A process that has just started waits for its first prices.
+        let restarted = Terms { here: Duration::from_secs(1), ..terms(60) };
+        assert_eq!(close_spot(blind, &future_leg(dec!(0)), restarted, NOW), None);
     }
 
     #[test]

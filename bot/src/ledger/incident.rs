@@ -1,6 +1,6 @@
 //! What the ledger says of one incident, for the review after it. Reads beside a running bot.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use arbbot_crds::incident::IncidentId;
 use arbbot_crds::status::IncidentPhase;
@@ -54,6 +54,29 @@ pub async fn incident(place: impl Into<Place>, id: &IncidentId) -> Result<Option
         entries.push((at, Entry::parse(&kind, &payload).map_err(|cause| tampered(cause.to_string()))?));
     }
     Ok(story(id, &entries))
+}
+
+/// Since when each incident that is closing the position does so: it was engaged to flatten, or its action rose to it, or
+/// a late fill has opened its finished kill again. The deadline of a kill counts from there, across restarts.
+pub(super) fn flattening(entries: &[(Timestamp, Entry)]) -> BTreeMap<IncidentId, Timestamp> {
+    let mut incidents: BTreeMap<&IncidentId, IncidentRecord> = BTreeMap::new();
+    let mut since = BTreeMap::new();
+    for (at, entry) in entries {
+        let Entry::Incident(new) = entry else { continue };
+        let old = incidents.get(&new.id);
+        // The journal's entry may be imported long after the gate has closed. What status remembered says when it was
+        // engaged, not when its action rose.
+        let is_fresh = old.is_none() && new.orders_cancelled_at.is_none();
+        let begins = if is_fresh { new.engaged_at } else { *at };
+        let record = old.map_or_else(|| new.clone(), |old| old.updated(new));
+        if record.is_flattening() {
+            since.entry(new.id.clone()).or_insert(begins);
+        } else {
+            since.remove(&new.id);
+        }
+        incidents.insert(&new.id, record);
+    }
+    since
 }
 
 /// How long after its end what is written still belongs to an incident: answers that came last.

@@ -1,5 +1,6 @@
 //! How a ledger is opened: locked, upgraded, set aside where it is damaged, and read for what a bot goes on with.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -11,6 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use rust_decimal::Decimal;
 
 use super::health::Health;
+use super::incident::flattening;
 use super::journal::Journal;
 use super::place::{Place, Source};
 use super::record::Entry;
@@ -36,6 +38,8 @@ pub struct Recovered {
     pub orders: Vec<OrderRecord>,
     /// Incidents that are not released.
     pub incidents: Vec<IncidentRecord>,
+    /// Since when those of them that are closing the position do so.
+    pub flattening: BTreeMap<IncidentId, Timestamp>,
     /// Incidents that are: an older status must not latch them again.
     pub released: Vec<IncidentId>,
     /// Account and product of the claim that was granted last.
@@ -153,9 +157,12 @@ async fn recover(tx: &mut Transaction<'_>, now: Timestamp) -> Result<Recovered, 
     let rates = tx.funding_rates(WINDOW_HOURS.into()).await?;
     let (released, incidents): (Vec<_>, Vec<_>) =
         tx.incidents().await?.into_iter().partition(|(_, released_at)| released_at.is_some());
+    let incidents: Vec<IncidentRecord> = incidents.into_iter().map(|(incident, _)| incident).collect();
+    let is_flattening = incidents.iter().any(IncidentRecord::is_flattening);
     Ok(Recovered {
         orders,
-        incidents: incidents.into_iter().map(|(incident, _)| incident).collect(),
+        flattening: if is_flattening { flattening(&tx.incident_entries().await?) } else { BTreeMap::new() },
+        incidents,
         released: released.into_iter().map(|(incident, _)| incident.id).collect(),
         claim: tx.claim().await?,
         guards: recover_guards(tx, now).await?,

@@ -293,6 +293,12 @@ pub struct IncidentRecord {
 }
 
 impl IncidentRecord {
+    /// Whether its kill closes the position and has not finished.
+    #[must_use]
+    pub fn is_flattening(&self) -> bool {
+        self.action == KillAction::Flatten && self.phase != IncidentPhase::Finished
+    }
+
     /// The record after `new` was learned: the action never falls, the first times stay.
     #[must_use]
     pub fn updated(&self, new: &Self) -> Self {

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use k8s_openapi::jiff::Timestamp;
+
 use super::health::Health;
+use super::incident::flattening;
 use super::opening::Files;
 use super::place::Place;
 use super::record::Entry;
@@ -37,7 +40,7 @@ impl Ledger {
     ) -> Result<(Self, Recovered), LedgerError> {
         let source = Place::from(dir).source()?;
         let Files { lock, journal, note } = Files::open(dir, &source)?;
-        let recovered = Recovered { note, ..journaled(journal.waiting()) };
+        let recovered = Recovered { note, ..journaled(journal.waiting(), clock.now()) };
         let health = Health::of(&source);
         let head = Mutex::new(anchor.cloned().unwrap_or_default());
         let store = tokio::sync::Mutex::new(None);
@@ -82,8 +85,9 @@ impl Inner {
 }
 
 /// What the kill journal of an earlier process remembers.
-fn journaled(waiting: Vec<Entry>) -> Recovered {
-    let mut recovered = Recovered::default();
+fn journaled(waiting: Vec<Entry>, now: Timestamp) -> Recovered {
+    let entries: Vec<_> = waiting.iter().map(|entry| (now, entry.clone())).collect();
+    let mut recovered = Recovered { flattening: flattening(&entries), ..Recovered::default() };
     let mut incidents = BTreeMap::new();
     for entry in waiting {
         match entry {

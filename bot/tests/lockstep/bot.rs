@@ -73,6 +73,8 @@ pub struct Bot {
     incidents: u64,
     releases: u64,
     is_killed: bool,
+    /// As the control task keeps it.
+    kill_began: Option<Timestamp>,
     clock: Clock,
     acknowledged: Acknowledged,
     /// None once it has ended.

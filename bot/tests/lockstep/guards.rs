@@ -126,19 +126,19 @@ fn a_guard_that_kills_closes_the_position() {
 }
 
 /// The bot's ArbBot at the API server, and who shows it to the control task.
-struct ApiServer {
+pub(super) struct ApiServer {
     bot: ArbBot,
     rounds: mpsc::Sender<Round>,
 }
 
 impl ApiServer {
     /// Puts a bot that has just started under the control task.
-    async fn over(bot: &mut Bot, object: ArbBot) -> Self {
+    pub(super) async fn over(bot: &mut Bot, object: ArbBot) -> Self {
         let rounds = bot.under_control(object.clone()).await;
         Self { bot: object, rounds }
     }
 
-    async fn patch(&mut self, change: impl FnOnce(&mut ArbBot)) {
+    pub(super) async fn patch(&mut self, change: impl FnOnce(&mut ArbBot)) {
         change(&mut self.bot);
         let generation = self.bot.metadata.generation.unwrap() + 1;
         self.bot.metadata.generation = Some(generation);
@@ -148,7 +148,7 @@ impl ApiServer {
     }
 
     /// The next process reads what is there.
-    async fn restart<'a>(self, desk: Desk<'a>) -> (Desk<'a>, Self) {
+    pub(super) async fn restart<'a>(self, desk: Desk<'a>) -> (Desk<'a>, Self) {
         let mut desk = desk.restart().await;
         let this = Self::over(&mut desk.bot, self.bot).await;
         (desk, this)

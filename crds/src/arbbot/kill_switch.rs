@@ -26,7 +26,7 @@ pub struct KillSwitch {
     /// Furthest limit price of a flattening order from the mid price, in basis points; widened with every attempt.
     /// Default "50".
     pub slippage_bps: DecimalString,
-    /// After this long the rest is closed at market. Default 2m.
+    /// After this long the rest is closed at market; counted from when the action became Flatten. Default 2m.
     pub deadline: DurationString,
 }
 

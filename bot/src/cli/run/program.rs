@@ -107,7 +107,7 @@ impl Program {
         let (venue, venue_events) = mpsc::channel(QUEUE);
         let (rounds, round_events) = mpsc::channel(16);
         // What the earlier status remembers must be latched before the first word of this process replaces it.
-        let mut latches = Latches::recovered(recovered.incidents, recovered.released);
+        let mut latches = Latches::recovered(recovered.incidents, recovered.flattening, recovered.released);
         let remembered = status.as_ref().and_then(|status| status.kill_switch.as_ref());
         let lost = latches.remember(remembered.map_or(&[][..], |kill| &kill.incidents));
         let first_facts = ControlFacts { incidents: latches.status(), ..ControlFacts::default() };

@@ -81,7 +81,8 @@ impl ControlTask {
         let heard_of_release = view.releases == state.releases && std::mem::take(&mut state.release_unheard);
         // A proof from before the last incident began says nothing of it.
         let current = view.incidents == self.latches.began();
-        let changed = if current { self.latches.progress(&view.proof) } else { Vec::new() };
+        let kill_began = self.latches.kill_began();
+        let changed = if current { self.latches.progress(&view.proof, self.clock.now()) } else { Vec::new() };
         if changed.is_empty() && !heard_of_release {
             return;
         }
@@ -95,6 +96,10 @@ impl ControlTask {
         let matching = control::matching(&bot, all.iter().copied());
         if heard_of_release {
             self.set_gate(&bot, &matching, state.releases);
+        }
+        if self.latches.kill_began() != kill_began {
+            // It has finished, or what had finished was opened again.
+            self.tell_engine(&bot, &matching, state);
         }
         self.release(state, &bot, &all, &matching).await;
         let unreadable = state.observed.unreadable(&matching);

@@ -63,17 +63,24 @@ impl Engine {
     fn note_control(&mut self, control: &Control, now: Now) {
         let halted = control.entry == Entry::Halted;
         let flatten = control.duty == Duty::Flatten;
-        if (halted && self.halted_since.is_none()) || (flatten && self.flatten_since.is_none()) {
+        let begins = flatten && self.flatten_since.is_none();
+        if (halted && self.halted_since.is_none()) || begins {
             self.proof.restart(now.boot);
             self.next_snapshot = now.boot;
         }
         self.mode = Some(control.mode());
         self.halted_since = halted.then(|| self.halted_since.unwrap_or(now.boot));
-        if flatten && self.flatten_since.is_none() {
+        let finished = flatten && self.proof.flat.confirmed;
+        if begins || finished {
             self.spot.attempts = Default::default();
             self.future.attempts = Default::default();
+            self.flatten_since = Some(now.boot);
         }
-        self.flatten_since = flatten.then(|| self.flatten_since.unwrap_or(now.boot));
+        if finished {
+            // What a late fill opens again has its whole deadline from then on.
+            self.kill_began = None;
+        }
+        self.flatten_since = self.flatten_since.filter(|_| flatten);
     }
 
     fn cancel_what_must_go(
@@ -139,6 +146,7 @@ impl Engine {
             slippage_bps: self.params.kill_slippage_bps,
             max_order_notional: control.limits.max_order_notional.0,
             since: self.kill_age(now),
+            here: self.flattening_for(now),
             deadline: self.params.kill_deadline,
         };
         let future = self.kill_leg(&exposure.future, &self.future, now);
@@ -164,11 +172,20 @@ impl Engine {
         }
     }
 
-    /// Time since the kill began, as far as the exchange could be traded on since.
+    /// Time since a kill began to close the position, as far as the exchange could be traded on since.
     fn kill_age(&self, now: Now) -> Duration {
-        let here = self.flatten_since.map_or(Duration::ZERO, |since| now.boot.saturating_sub(since));
+        let here = self.flattening_for(now);
         let began = self.kill_began.and_then(|at| Duration::try_from(now.wall.duration_since(at)).ok());
-        let age = began.map_or(here, |began| began.max(here));
+        self.while_open(began.map_or(here, |began| began.max(here)), now)
+    }
+
+    /// The same of this process alone.
+    fn flattening_for(&self, now: Now) -> Duration {
+        let here = self.flatten_since.map_or(Duration::ZERO, |since| now.boot.saturating_sub(since));
+        self.while_open(here, now)
+    }
+
+    fn while_open(&self, age: Duration, now: Now) -> Duration {
         self.session_closed_at.map_or(age, |closed| age.min(now.boot.saturating_sub(closed)))
     }
 

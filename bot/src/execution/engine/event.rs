@@ -45,7 +45,8 @@ pub struct ControlChange {
     pub incidents: u64,
     /// Counts the incidents that were released: after one, positions are compared before entry opens.
     pub releases: u64,
-    /// When the oldest open kill began, on the wall clock: its deadline counts from there, across restarts.
+    /// Since when a kill closes the position, on the wall clock: its deadline counts from there, across restarts. None: no
+    /// incident does, or all that do have finished.
     pub kill_began: Option<Timestamp>,
     /// Who demands a drain, also where something stronger is in force.
     pub drain: Option<Demand>,

@@ -5,6 +5,7 @@ mod carry;
 mod drain;
 mod figures;
 mod invariants;
+mod kills;
 mod recording;
 mod steps;
 mod strangers;

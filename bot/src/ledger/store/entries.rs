@@ -137,6 +137,16 @@ impl Transaction<'_> {
         self.stored(query("SELECT n, at, kind, payload, hash FROM entries ORDER BY n")).await
     }
 
+    /// What the entries say of incidents, in order. One that cannot be read is the verification's to find: a kill goes on
+    /// without it.
+    pub async fn incident_entries(&mut self) -> Result<Vec<(Timestamp, Entry)>, LedgerError> {
+        let select = "SELECT n, at, kind, payload, hash FROM entries WHERE kind = 'Incident' ORDER BY n";
+        let stored = self.stored(query(select)).await?;
+        let read =
+            |(_, at, kind, payload, _): &StoredEntry| Some((at.parse().ok()?, Entry::parse(kind, payload).ok()?));
+        Ok(stored.iter().filter_map(read).collect())
+    }
+
     /// The next entries after this one, at most a thousand: a ledger of years is not in memory as a whole.
     pub async fn entries_after(&mut self, n: i64) -> Result<Vec<StoredEntry>, LedgerError> {
         let select = "SELECT n, at, kind, payload, hash FROM entries WHERE n > $1 ORDER BY n LIMIT 1000";

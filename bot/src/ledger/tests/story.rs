@@ -40,3 +40,50 @@ async fn an_incident_is_told_from_the_gate_to_its_release_and_nothing_else_with_
     let unknown = super::super::incident(dir.path(), &"bbbbbbbb-1".parse().unwrap()).await.unwrap();
     assert_eq!(unknown, None);
 }
+
+// Fails when the deadline of a kill would count from its engagement although it was raised later, or anew with a restart
+// (mutations: `*at` for `new.engaged_at` of a fresh one, and the other way round for all).
+on_both!(a_restart_in_the_middle_of_a_kill_knows_since_when_it_closes);
+async fn a_restart_in_the_middle_of_a_kill_knows_since_when_it_closes(kind: Kind) {
+    let dir = kind.dir();
+    let clock = Clock::manual();
+    let (mut ledger, _) = Ledger::open(dir.path(), &binding(), clock.clone()).await.unwrap();
+    let began = clock.now();
+    let plain = IncidentRecord { engaged_at: began, ..incident("bbbbbbbb-1", IncidentPhase::CancellingOrders) };
+    let cancels =
+        IncidentRecord { action: KillAction::CancelOrders, ..incident("aaaaaaaa-3", IncidentPhase::CancellingOrders) };
+    let raised = IncidentRecord { action: KillAction::Flatten, ..cancels.clone() };
+    let remembered =
+        IncidentRecord { orders_cancelled_at: Some(began), ..incident("cccccccc-1", IncidentPhase::Flattening) };
+    let ids = ["aaaaaaaa-3", "bbbbbbbb-1", "cccccccc-1"].map(|id| id.parse::<IncidentId>().unwrap());
+    clock.advance(Duration::from_secs(1));
+    ledger.open_incident(&cancels).await.unwrap();
+    clock.advance(Duration::from_secs(3600));
+    ledger.open_incident(&raised).await.unwrap();
+    let rose = clock.now();
+    ledger.open_incident(&plain).await.unwrap();
+    ledger.open_incident(&remembered).await.unwrap();
+    clock.advance(Duration::from_secs(30));
+    for phase in [IncidentPhase::Flattening, IncidentPhase::Confirming] {
+        ledger.update_incident(&IncidentRecord { phase, ..raised.clone() }).await.unwrap();
+    }
+    for _ in 0..2 {
+        drop(ledger);
+        let recovered;
+        (ledger, recovered) = Ledger::open(dir.path(), &binding(), clock.clone()).await.unwrap();
+        let known: Vec<_> = ids.iter().map(|id| recovered.flattening.get(id).copied()).collect();
+        assert_eq!(known, [Some(rose), Some(began), Some(rose)]);
+    }
+    // Two of them finish, and a late fill opens one of these again.
+    clock.advance(Duration::from_secs(30));
+    for record in [&raised, &plain] {
+        ledger.update_incident(&IncidentRecord { phase: IncidentPhase::Finished, ..record.clone() }).await.unwrap();
+    }
+    clock.advance(Duration::from_secs(86_400));
+    ledger.update_incident(&IncidentRecord { phase: IncidentPhase::Flattening, ..plain }).await.unwrap();
+    let reopened = clock.now();
+    drop(ledger);
+    let (_, recovered) = Ledger::open(dir.path(), &binding(), clock).await.unwrap();
+    let known: Vec<_> = ids.iter().map(|id| recovered.flattening.get(id).copied()).collect();
+    assert_eq!(known, [None, Some(reopened), Some(rose)]);
+}

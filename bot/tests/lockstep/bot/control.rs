@@ -12,7 +12,7 @@ use arb_bot::execution::engine::{ControlChange, Event};
 use arb_bot::ledger::GuardTrip;
 use arb_bot::telemetry::metrics::Metrics;
 use arbbot_crds::ArbBot;
-use arbbot_crds::control::{Restriction, effective};
+use arbbot_crds::control::{Duty, Restriction, effective};
 use arbbot_crds::decode::Decoded;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -36,16 +36,19 @@ impl Bot {
         self.is_killed = kill;
         let bot = self.spec.borrow().clone();
         let generation = Some(self.generation);
-        let drain = Demand::of(&restrictions);
         let (limits, timeouts) = (&bot.spec.risk.limits, &bot.spec.control_timeouts);
-        self.acknowledged.lock().unwrap().push((self.clock.now(), effective(limits, &restrictions)));
+        let in_force = effective(limits, &restrictions);
+        let flattens = in_force.duty == Duty::Flatten;
+        self.kill_began = flattens.then(|| self.kill_began.unwrap_or(self.clock.now()));
+        let drain = Demand::of(&restrictions);
+        self.acknowledged.lock().unwrap().push((self.clock.now(), in_force));
         self.gate.set_control(limits, timeouts, restrictions, generation, Vec::new());
         let change = ControlChange {
             generation,
             params: params(&bot),
             incidents: self.incidents,
             releases: self.releases,
-            kill_began: kill.then(|| self.clock.now()),
+            kill_began: self.kill_began,
             drain,
         };
         self.events.send(Event::Control(change)).await.unwrap();

@@ -71,7 +71,7 @@ impl Bot {
         let start = start(machine, &recovered);
         let recorder = machine.record.as_ref().map(|dir| recorder(dir, epoch, start.clone()));
         let (spec, spec_seen) = watch::channel(machine.spec.clone());
-        let latches = Latches::recovered(recovered.incidents, recovered.released);
+        let latches = Latches::recovered(recovered.incidents, recovered.flattening, recovered.released);
         let first_facts = ControlFacts { incidents: latches.status(), ..ControlFacts::default() };
         let (control_facts, control_seen) = watch::channel(first_facts);
         let (facts, facts_seen) = watch::channel(SessionFacts::default());
@@ -129,6 +129,7 @@ impl Bot {
             incidents: 0,
             releases: 0,
             is_killed: false,
+            kill_began: None,
             clock: clock.clone(),
             acknowledged: Arc::clone(&machine.acknowledged),
             ledger: Some(ledger),

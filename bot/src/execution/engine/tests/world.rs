@@ -7,9 +7,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use arbbot_crds::arbbot::{ControlTimeouts, KillAction, Mode, OnDrainTimeout};
-use arbbot_crds::control::{Duty, Entry, Restriction};
+use arbbot_crds::control::{Duty, Entry, Restriction, effective};
 use arbbot_crds::limits::RiskLimits;
 use arbbot_crds::status::DrainStatus;
+use k8s_openapi::jiff::Timestamp;
 use rust_decimal::{Decimal, dec};
 
 use crate::clock::Clock;
@@ -49,6 +50,8 @@ pub struct World {
     pub apart: Vec<Decimal>,
     pub generation: i64,
     pub incidents: u64,
+    /// As the control task keeps it.
+    pub kill_began: Option<Timestamp>,
     pub session_open: bool,
     /// What the exchange shows as base currency and contracts, where that is not what the fills amount to.
     pub shown: Option<(Decimal, Decimal)>,
@@ -130,6 +133,7 @@ impl World {
             apart: Vec::new(),
             generation: 0,
             incidents: 0,
+            kill_began: None,
             shown: None,
             others: (dec!(0), dec!(0)),
             session_open: true,
@@ -173,6 +177,8 @@ impl World {
         self.generation += 1;
         let limits = RiskLimits { max_order_notional: self.max_order_notional.into(), ..self.limits.clone() };
         let generation = Some(self.generation);
+        let flattens = effective(&limits, &restrictions).duty == Duty::Flatten;
+        self.kill_began = flattens.then(|| self.kill_began.unwrap_or(self.clock.now()));
         let drain = Demand::of(&restrictions);
         self.gate.set_control(&limits, &ControlTimeouts::default(), restrictions, generation, Vec::new());
         let change = ControlChange {
@@ -180,7 +186,7 @@ impl World {
             params: self.params.clone(),
             incidents: self.incidents,
             releases: 0,
-            kill_began: None,
+            kill_began: self.kill_began,
             drain,
         };
         self.give(Event::Control(change));
