@@ -8,6 +8,7 @@ pub mod driver;
 pub mod engine;
 pub mod grid;
 pub mod kill;
+pub mod ladder;
 pub mod orders;
 pub mod proof;
 pub mod repair;

@@ -25,7 +25,8 @@ pub struct RiskLimits {
     /// Most orders that may be sent in any minute. Hot. Default 60.
     #[schemars(range(min = 0, max = 6000), extend("format" = "int32"))]
     pub max_orders_per_minute: u32,
-    /// Furthest limit price from the mid price on the wrong side of it, in basis points. Hot. Default "30".
+    /// Furthest limit price from the mid price on the wrong side of it, in basis points. What lowers a leg begins here and
+    /// goes killSwitch.slippageBps further with every attempt that fills nothing. Hot. Default "30".
     pub max_slippage_bps: DecimalString,
 }
 

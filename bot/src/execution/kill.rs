@@ -9,7 +9,8 @@ use std::time::Duration;
 use rust_decimal::Decimal;
 
 use crate::exchange::{OrderKind, Touch};
-use crate::execution::grid::{slice, smallest, taking_price};
+use crate::execution::grid::{slice, smallest};
+use crate::execution::ladder::{Attempts, Ladder, taking};
 use crate::execution::repair::Wanted;
 use crate::risk::exposure::{Leg, delta_base};
 
@@ -19,35 +20,6 @@ pub const STUCK_AFTER: Duration = Duration::from_secs(5);
 /// Without prices for this long after this process began to close it, the rest is closed at market: the first prices come
 /// a moment after a restart.
 const BLIND_AFTER: Duration = Duration::from_secs(5);
-/// Pause after an attempt that filled nothing.
-const RETRY: Duration = Duration::from_millis(250);
-
-/// Progress of the flattening of one leg.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Attempts {
-    /// Orders sent so far; widens the slippage of the next.
-    pub sent: u32,
-    /// Not before this, on CLOCK_BOOTTIME.
-    pub not_before: Duration,
-}
-
-impl Attempts {
-    /// Notes an order sent at `now`.
-    pub fn sent(&mut self, now: Duration) {
-        self.sent = self.sent.saturating_add(1);
-        self.not_before = now + RETRY;
-    }
-
-    /// Notes that the last order never reached the book: it says nothing of the price.
-    pub fn not_in_the_book(&mut self) {
-        self.sent = self.sent.saturating_sub(1);
-    }
-
-    /// Notes that the last order filled something: the next may follow at once, no wider.
-    pub fn filled(&mut self) {
-        *self = Self::default();
-    }
-}
 
 /// How the position is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,12 +79,10 @@ fn close(leg: KillLeg<'_>, wanted: Decimal, at_market: OrderKind, terms: Terms, 
     let product = &leg.leg.product;
     let (size, kind) = match leg.touch {
         Some(touch) if !late => {
-            let bps = terms.slippage_bps.max(Decimal::ONE) * Decimal::from(leg.attempts.sent + 1);
-            let limit_price = taking_price(product, touch, side, bps.min(Decimal::from(5_000)));
+            let first_bps = terms.slippage_bps.max(Decimal::ONE);
+            let bps = Ladder { first_bps, step_bps: first_bps }.bound_bps(leg.attempts, now);
             let size = slice(product, size, touch.mid(), terms.max_order_notional)?;
-            // A rest that is large enough at the mid price may be too small at the limit price.
-            let too_small = leg.leg.notional(size, limit_price) < product.min_notional_quote;
-            (size, if too_small { at_market } else { OrderKind::ImmediateOrCancel { limit_price } })
+            (size, taking(leg.leg, touch, side, size, bps, at_market))
         }
         Some(touch) => (slice(product, size, touch.mid(), terms.max_order_notional)?, at_market),
         None if late || terms.here >= BLIND_AFTER => {

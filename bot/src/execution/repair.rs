@@ -3,7 +3,8 @@
 use rust_decimal::Decimal;
 
 use crate::exchange::{NewOrder, OrderKind, Side, Touch};
-use crate::execution::grid::{slice, taking_price};
+use crate::execution::grid::slice;
+use crate::execution::ladder::taking;
 use crate::risk::exposure::{Leg, delta_base};
 
 /// An order that a plan wants; its id is minted when it is admitted.
@@ -24,7 +25,7 @@ impl Wanted {
 }
 
 /// The trim that brings the legs back within `max_delta_notional`, if they are outside and it can be sent.
-/// `touches` are those of spot and future.
+/// `touches` and `bounds_bps`, how far from the mid price it may fill, are those of spot and future.
 #[must_use]
 pub fn trim(
     spot: &Leg,
@@ -32,19 +33,21 @@ pub fn trim(
     touches: (Option<Touch>, Option<Touch>),
     max_delta_notional: Decimal,
     max_order_notional: Decimal,
-    slippage_bps: Decimal,
+    bounds_bps: (Decimal, Decimal),
 ) -> Option<Wanted> {
     let delta = delta_base(spot, future);
-    let larger = if delta.is_sign_positive() { spot } else { future };
-    let touch = if delta.is_sign_positive() { touches.0 } else { touches.1 }?;
+    let (larger, touch, bound_bps) = match delta.is_sign_positive() {
+        true => (spot, touches.0?, bounds_bps.0),
+        false => (future, touches.1?, bounds_bps.1),
+    };
     if delta.abs() * touch.mid() <= max_delta_notional {
         return None;
     }
     let side = larger.reducing_side()?;
     let excess = (delta.abs() / larger.product.unit_base).min(larger.reducible(side));
     let size = slice(&larger.product, excess, touch.mid(), max_order_notional)?;
-    let limit_price = taking_price(&larger.product, touch, side, slippage_bps);
-    Some(Wanted { product: larger.product.id.clone(), side, size, kind: OrderKind::ImmediateOrCancel { limit_price } })
+    let kind = taking(larger, touch, side, size, bound_bps, OrderKind::Market);
+    Some(Wanted { product: larger.product.id.clone(), side, size, kind })
 }
 
 #[cfg(test)]
@@ -61,7 +64,7 @@ mod tests {
 
     fn trimmed(spot: Decimal, contracts: Decimal) -> Option<(String, Side, Decimal)> {
         let max_delta_notional = dec!(600);
-        trim(&spot_leg(spot), &future_leg(contracts), touches(), max_delta_notional, dec!(100000), dec!(30))
+        trim(&spot_leg(spot), &future_leg(contracts), touches(), max_delta_notional, dec!(100000), (dec!(30), dec!(30)))
             .map(|wanted| (wanted.product, wanted.side, wanted.size))
     }
 

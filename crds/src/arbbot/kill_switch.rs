@@ -23,8 +23,8 @@ pub struct KillSwitch {
     /// the kill has finished.
     #[schemars(length(max = 64))]
     pub release: String,
-    /// Furthest limit price of a flattening order from the mid price, in basis points; widened with every attempt.
-    /// Default "50".
+    /// Furthest limit price of a flattening order from the mid price, in basis points; widened by as much with every
+    /// attempt that fills nothing, as are trims and exits that take. Default "50".
     pub slippage_bps: DecimalString,
     /// After this long the rest is closed at market; counted from when the action became Flatten. Default 2m.
     pub deadline: DurationString,

@@ -6,10 +6,12 @@ use arbbot_crds::control::{Control, Duty, Entry};
 use k8s_openapi::jiff::SignedDuration;
 use rust_decimal::Decimal;
 
+use super::order::is_attempt;
 use super::{Command, Engine, Event, InForce, LegState, Now, SNAPSHOT_PAUSE, SNAPSHOT_SOON};
 use crate::exchange::OrderKind;
 use crate::execution::grid::{joining_price, taking_price};
 use crate::execution::kill::{KillLeg, STUCK_AFTER, Terms, close_future, close_spot};
+use crate::execution::ladder::{Ladder, taking};
 use crate::execution::orders::{Order, State, mint_id};
 use crate::execution::repair::{Wanted, trim};
 use crate::risk::exposure::Leg;
@@ -153,12 +155,7 @@ impl Engine {
         let spot = self.kill_leg(&exposure.spot, &self.spot, now);
         let wanted = [close_future(future, terms, now.boot), close_spot(spot, &exposure.future, terms, now.boot)];
         for wanted in wanted.into_iter().flatten() {
-            let product = wanted.product.clone();
-            if self.place(wanted, Class::Kill, turn)
-                && let Some(leg) = self.leg_mut(&product)
-            {
-                leg.attempts.sent(now.boot);
-            }
+            self.place(wanted, Class::Kill, turn);
         }
     }
 
@@ -201,6 +198,12 @@ impl Engine {
         order.minted_at.max(self.flatten_since.or(self.halted_since).unwrap_or_default())
     }
 
+    /// How far from the mid price what lowers a leg may take now: a limit bounds its first attempt alone.
+    fn exit_bps(&self, leg: &LegState, control: &Control, now: Now) -> Decimal {
+        let (first_bps, step_bps) = (control.limits.max_slippage_bps.0, self.params.kill_slippage_bps);
+        Ladder { first_bps, step_bps }.bound_bps(leg.attempts, now.boot)
+    }
+
     fn repair(&mut self, turn: &mut Turn<'_>) {
         let Turn { exposure, control, now, .. } = *turn;
         let too_late = self.halted_since.is_some_and(|since| now.boot >= since + self.params.leg_timeout);
@@ -217,7 +220,7 @@ impl Engine {
             touches,
             limits.max_delta_notional.0,
             limits.max_order_notional.0,
-            limits.max_slippage_bps.0,
+            (self.exit_bps(&self.spot, control, now), self.exit_bps(&self.future, control, now)),
         );
         let session_closed = self.session_closed().is_some();
         let can_trade = |wanted: &Wanted| !(session_closed && wanted.product == exposure.future.product.id);
@@ -275,21 +278,16 @@ impl Engine {
     }
 
     fn wanted(&self, market: &Market<'_>, quote: Quote, take: bool, control: &Control, now: Now) -> Wanted {
-        let (leg, touch) = match quote.leg {
-            LegName::Spot => (market.spot, market.spot_touch),
-            LegName::Future => (market.future, market.future_touch),
+        let (leg, touch, state) = match quote.leg {
+            LegName::Spot => (market.spot, market.spot_touch, &self.spot),
+            LegName::Future => (market.future, market.future_touch, &self.future),
         };
         let size = if take { quote.behind } else { quote.size };
-        let kind = if take {
+        let kind = if take && quote.class.raises() {
             let bps = control.limits.max_slippage_bps.0;
-            let limit_price = taking_price(&leg.product, touch, quote.side, bps);
-            // A rest that is large enough at the mid price may be too small at the limit price.
-            let too_small = leg.notional(size, limit_price) < leg.product.min_notional_quote;
-            if too_small && !quote.class.raises() {
-                OrderKind::Market
-            } else {
-                OrderKind::ImmediateOrCancel { limit_price }
-            }
+            OrderKind::ImmediateOrCancel { limit_price: taking_price(&leg.product, touch, quote.side, bps) }
+        } else if take {
+            taking(leg, touch, quote.side, size, self.exit_bps(state, control, now), OrderKind::Market)
         } else {
             let expires_at = now.wall.checked_add(self.params.max_rest).unwrap_or(now.wall);
             OrderKind::PostOnly { limit_price: joining_price(touch, quote.side), expires_at }
@@ -339,12 +337,16 @@ impl Engine {
                 self.owned_since = self.owned_since.or(Some(now.wall));
                 self.orders.insert(Order::intended(order, class, epoch, now.boot));
                 self.changed(class != Class::Kill, now);
-                if !matches!(permit.order().kind, OrderKind::PostOnly { .. })
-                    && class != Class::Kill
-                    && let Some(leg) = self.leg_mut(&permit.order().product)
-                {
-                    // An order that takes nothing is not sent again at once.
-                    leg.not_before = now.boot + TAKE_AGAIN;
+                let kind = &permit.order().kind;
+                let (takes, is_attempt) = (!matches!(kind, OrderKind::PostOnly { .. }), is_attempt(class, kind));
+                if let Some(leg) = self.leg_mut(&permit.order().product) {
+                    if takes && class != Class::Kill {
+                        // An order that takes nothing is not sent again at once.
+                        leg.not_before = now.boot + TAKE_AGAIN;
+                    }
+                    if is_attempt {
+                        leg.attempts.sent(now.boot);
+                    }
                 }
                 turn.commands.push(Command::Place { permit, epoch });
                 true
@@ -384,16 +386,5 @@ impl Engine {
             self.snapshot_not_before = now.boot + SNAPSHOT_PAUSE;
             commands.push(Command::Snapshot { since: self.list_since(now) });
         }
-    }
-
-    /// The first listing reaches back to the first order; later ones to the oldest order that may still change.
-    fn list_since(&self, now: Now) -> Option<k8s_openapi::jiff::Timestamp> {
-        if self.snapshots == 0 {
-            // The venue's clock may be behind this one.
-            return self.owned_since.and_then(|since| since.checked_sub(Duration::from_secs(3600)).ok());
-        }
-        let margin = Duration::from_secs(600);
-        let oldest = self.orders.oldest_live().unwrap_or(now.boot).saturating_sub(margin);
-        Some(crate::execution::orders::wall(oldest, now.boot, now.wall))
     }
 }

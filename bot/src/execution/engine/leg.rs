@@ -5,7 +5,7 @@ use std::time::Duration;
 use rust_decimal::Decimal;
 
 use crate::exchange::{Product, Touch};
-use crate::execution::kill::Attempts;
+use crate::execution::ladder::Attempts;
 
 use super::TOUCH_FRESH;
 

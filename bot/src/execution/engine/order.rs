@@ -1,10 +1,15 @@
 //! What the engine makes of the news of an order: answers to a placement, and what the exchange shows of it.
 
-use crate::exchange::{ExchangeError, OrderState, OrderStatus, Placed};
+use crate::exchange::{ExchangeError, OrderKind, OrderState, OrderStatus, Placed};
 use crate::execution::orders::{Order, State, parse_id};
 use crate::risk::Class;
 
 use super::{Command, Engine, Now, PAUSE, SNAPSHOT_SOON};
+
+/// Whether an order is an attempt to lower its leg at once: one that fills nothing widens the next.
+pub(super) fn is_attempt(class: Class, kind: &OrderKind) -> bool {
+    !class.raises() && !matches!(kind, OrderKind::PostOnly { .. })
+}
 
 impl Engine {
     pub(super) fn seen(&mut self, seen: &OrderState, now: Now, commands: &mut Vec<Command>) {
@@ -98,13 +103,13 @@ impl Engine {
         self.last_refusal = Some(why);
     }
 
-    /// An order never reached the book: the next of its leg waits a moment, and a kill's does not widen for it.
+    /// An order never reached the book: the next of its leg waits a moment, and does not widen for it.
     pub(super) fn not_in_the_book(&mut self, id: &str, now: Now) {
         let Some(order) = self.orders.get(id) else { return };
-        let (product, kill) = (order.order.product.clone(), order.class == Class::Kill);
+        let (product, was_attempt) = (order.order.product.clone(), is_attempt(order.class, &order.order.kind));
         if let Some(leg) = self.leg_mut(&product) {
             leg.not_before = leg.not_before.max(now.boot + PAUSE);
-            if kill {
+            if was_attempt {
                 leg.attempts.not_in_the_book();
             }
         }

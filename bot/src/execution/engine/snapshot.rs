@@ -1,9 +1,12 @@
 //! What the engine makes of a full listing of orders, holdings and products.
 
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
 use rust_decimal::Decimal;
 
 use crate::exchange::{ExchangeError, Link};
-use crate::execution::orders::Order;
+use crate::execution::orders::{Order, wall};
 
 use super::reconcile::CONFIRM_AFTER;
 use super::{Command, Engine, Now, SNAPSHOT_EVERY, SNAPSHOT_RETRY, SNAPSHOT_SOON, Snapshot};
@@ -64,5 +67,16 @@ impl Engine {
         self.snapshots += 1;
         self.orders.settle(now.boot);
         self.next_snapshot = now.boot + if confirming { CONFIRM_AFTER } else { SNAPSHOT_EVERY };
+    }
+
+    /// The first listing reaches back to the first order; later ones to the oldest order that may still change.
+    pub(super) fn list_since(&self, now: Now) -> Option<Timestamp> {
+        if self.snapshots == 0 {
+            // The venue's clock may be behind this one.
+            return self.owned_since.and_then(|since| since.checked_sub(Duration::from_secs(3600)).ok());
+        }
+        let margin = Duration::from_secs(600);
+        let oldest = self.orders.oldest_live().unwrap_or(now.boot).saturating_sub(margin);
+        Some(wall(oldest, now.boot, now.wall))
     }
 }

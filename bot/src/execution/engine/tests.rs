@@ -3,6 +3,7 @@
 
 mod carry;
 mod drain;
+mod exits;
 mod figures;
 mod invariants;
 mod kills;

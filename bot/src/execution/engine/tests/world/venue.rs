@@ -107,13 +107,19 @@ impl World {
         }
     }
 
-    /// An order that takes fills what the liquidity gives; the rest is cancelled.
+    /// An order that takes fills what the liquidity gives at its limit price; the rest is cancelled.
     pub fn take(&mut self, id: &str) {
-        let liquidity = Decimal::from(self.liquidity) / dec!(100);
+        let touch = self.touch;
         let at = self.venue.get_mut(id).unwrap();
+        let reaches = at.order.limit_price().is_none_or(|price| match at.order.side {
+            Side::Buy => price >= touch.best_ask,
+            Side::Sell => price <= touch.best_bid,
+        });
+        let percent = if reaches { self.liquidity } else { 0 };
+        let liquidity = Decimal::from(percent) / dec!(100);
         let increment = if at.order.product == SPOT { dec!(0.00000001) } else { dec!(1) };
         at.state.filled = (at.order.size * liquidity / increment).floor() * increment;
-        at.state.status = if self.liquidity == 100 { OrderStatus::Filled } else { OrderStatus::Cancelled };
+        at.state.status = if percent == 100 { OrderStatus::Filled } else { OrderStatus::Cancelled };
     }
 
     pub fn news(&self, id: &str) -> Event {
