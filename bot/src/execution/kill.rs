@@ -59,14 +59,15 @@ pub fn close_future(future: KillLeg<'_>, terms: Terms, now: Duration) -> Option<
     close(future, future.leg.held().abs(), OrderKind::ClosePosition, terms, now)
 }
 
-/// What to send next for the spot leg: what is not needed as the hedge of the contracts that are left.
+/// What to send next for the spot leg: what is not needed as the hedge of the contracts that are left. A sale that is stuck
+/// counts as filled.
 #[must_use]
 pub fn close_spot(spot: KillLeg<'_>, future: &Leg, terms: Terms, now: Duration) -> Option<Wanted> {
-    let excess_base = delta_base(spot.leg, future);
-    if excess_base <= Decimal::ZERO {
+    let excess = delta_base(spot.leg, future) / spot.leg.product.unit_base - spot.leg.sells;
+    if excess <= Decimal::ZERO {
         return None;
     }
-    close(spot, excess_base / spot.leg.product.unit_base, OrderKind::Market, terms, now)
+    close(spot, excess, OrderKind::Market, terms, now)
 }
 
 fn close(leg: KillLeg<'_>, wanted: Decimal, at_market: OrderKind, terms: Terms, now: Duration) -> Option<Wanted> {
@@ -149,6 +150,15 @@ mod tests {
         assert_eq!(close_spot(kill_leg(&spot_leg(dec!(0.2))), &future, terms(200), NOW), None);
         let ahead = close_spot(kill_leg(&spot_leg(dec!(0.21))), &future, terms(0), NOW).unwrap();
         assert_eq!(ahead.size, dec!(0.01));
+    }
+
+    /// Fails when both may fill and take the hedge away (mutation: `spot.leg.sells` is left out in `close_spot`).
+    #[test]
+    fn a_sale_that_is_stuck_counts_as_filled_and_the_hedge_is_not_sold_in_its_place() {
+        let with_sale = |size| Leg { sells: size, ..spot_leg(dec!(0.2)) };
+        let future = future_leg(dec!(-17));
+        assert_eq!(close_spot(kill_leg(&with_sale(dec!(0.03))), &future, terms(10), NOW), None);
+        assert_eq!(close_spot(kill_leg(&with_sale(dec!(0.01))), &future, terms(10), NOW).unwrap().size, dec!(0.02));
     }
 
     #[test]

@@ -1,26 +1,25 @@
 //! A bot that trades, dies and starts again while things happen to it, and the comparison of both sides at the end.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod halted;
+
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arb_bot::execution::engine::{Reconciliation, View};
-use arb_bot::execution::orders::parse_id;
-use arb_bot::ledger::{self, OrderRecord};
+use arb_bot::execution::engine::View;
 use arbbot_crds::ArbBot;
 use arbbot_crds::arbbot::{KillAction, Mode};
 use arbbot_crds::control::{Entry, Restriction};
 use arbbot_crds::limits::LimitCeilings;
-use proptest::prelude::*;
-use rust_decimal::{Decimal, dec};
 use serde_json::json;
 
+use super::api_server::ApiServer;
 use super::bot::{Bot, Machine};
-use super::exchange::{Exchange, FUTURE, SPOT, Truth};
-use super::judge::{nothing_flipped, nothing_was_given_up_too_early, one_order_at_a_time};
+use super::exchange::Exchange;
 use super::machine;
 use super::network::Network;
+pub use halted::{finish, halt};
 
 /// What happens while the bot trades.
 #[derive(Clone, Debug)]
@@ -106,12 +105,23 @@ pub struct Desk<'a> {
     /// Mode or kill.
     mode: Option<Restriction>,
     ceilings: LimitCeilings,
+    /// Where people give their orders, if they go through the control task; otherwise they are put in force as they are.
+    server: Option<ApiServer>,
 }
 
 impl<'a> Desk<'a> {
     pub async fn new(exchange: &'a Exchange, network: &'a Arc<Network>, machine: &'a Machine<'a>) -> Self {
         let bot = Bot::start(machine, 1).await;
-        Self { exchange, network, machine, bot, epoch: 1, mode: None, ceilings: LimitCeilings::default() }
+        Self { exchange, network, machine, bot, epoch: 1, mode: None, ceilings: LimitCeilings::default(), server: None }
+    }
+
+    /// Modes, kills and limits are patches of the bot's ArbBot, which its control task obeys and latches.
+    pub async fn under_control(exchange: &'a Exchange, network: &'a Arc<Network>, machine: &'a Machine<'a>) -> Self {
+        let mut bot = Bot::start_closed(machine, 1).await;
+        let server = ApiServer::over(&mut bot, machine.spec.clone()).await;
+        server.acknowledged(&bot).await;
+        let (mode, ceilings) = (None, LimitCeilings::default());
+        Self { exchange, network, machine, bot, epoch: 1, mode, ceilings, server: Some(server) }
     }
 
     fn restrictions(&self) -> Vec<Restriction> {
@@ -123,6 +133,39 @@ impl<'a> Desk<'a> {
     async fn put_in_force(&mut self) {
         let restrictions = self.restrictions();
         self.bot.control(restrictions).await;
+    }
+
+    /// What a person demands.
+    async fn ordered(&mut self, step: &Step) {
+        if let Some(server) = &mut self.server {
+            server.ordered(step);
+            return server.tell(&self.bot).await;
+        }
+        match step {
+            Step::Mode(mode) => self.mode = Some(Restriction::mode("spec.mode", *mode, "test")),
+            Step::KillSwitch => {
+                self.mode = Some(Restriction::kill("incident/test", KillAction::Flatten, "test"));
+            }
+            Step::Release => self.mode = None,
+            Step::Limits(ceilings) => self.ceilings = *ceilings.clone(),
+            _ => {}
+        }
+        self.put_in_force().await;
+    }
+
+    /// Somebody takes the engagement of the kill switch back and names no incident: it stays latched.
+    pub async fn let_go(&mut self) {
+        let server = self.server.as_mut().expect("there is no API server");
+        server.bot.spec.kill_switch.engaged = false;
+        server.tell(&self.bot).await;
+    }
+
+    /// Waits until the kill that is in force is proven flat.
+    pub async fn flat(&self, time: Duration) -> View {
+        match &self.server {
+            Some(server) => server.finished(&self.bot, time).await,
+            None => self.bot.flat(time).await,
+        }
     }
 
     pub async fn take(mut self, step: &Step) -> Self {
@@ -161,22 +204,7 @@ impl<'a> Desk<'a> {
                 self.network.kill_after(None);
                 self = self.restart().await;
             }
-            Step::Mode(mode) => {
-                self.mode = Some(Restriction::mode("spec.mode", *mode, "test"));
-                self.put_in_force().await;
-            }
-            Step::KillSwitch => {
-                self.mode = Some(Restriction::kill("incident/test", KillAction::Flatten, "test"));
-                self.put_in_force().await;
-            }
-            Step::Release => {
-                self.mode = None;
-                self.put_in_force().await;
-            }
-            Step::Limits(ceilings) => {
-                self.ceilings = *ceilings.clone();
-                self.put_in_force().await;
-            }
+            Step::Mode(_) | Step::KillSwitch | Step::Release | Step::Limits(_) => self.ordered(step).await,
         }
         self
     }
@@ -199,7 +227,14 @@ impl<'a> Desk<'a> {
             tokio::time::sleep(dead).await;
         }
         self.epoch += 1;
-        self.bot = Bot::start_under(self.machine, self.epoch, restrictions).await;
+        if let Some(server) = &mut self.server {
+            // It is told nothing but what the API server has: an incident it must know by itself.
+            self.bot = Bot::start_closed(self.machine, self.epoch).await;
+            server.over_the_next(&mut self.bot).await;
+            server.acknowledged(&self.bot).await;
+        } else {
+            self.bot = Bot::start_under(self.machine, self.epoch, restrictions).await;
+        }
         self
     }
 }
@@ -239,125 +274,4 @@ async fn desk_on<T>(
     let mut machine = machine(&exchange, &network, seed, dir.path());
     change(&mut machine);
     test(Desk::new(&exchange, &network, &machine).await).await
-}
-
-/// A bot that has ended, and what it said last.
-pub struct Halted<'a> {
-    exchange: &'a Exchange,
-    network: &'a Arc<Network>,
-    machine: &'a Machine<'a>,
-    pub view: View,
-    pub restarts: u64,
-}
-
-/// Stops the faults, halts the bot and compares both sides.
-pub async fn finish(desk: Desk<'_>) -> Result<Shown, TestCaseError> {
-    halt(desk).await.compare().await
-}
-
-/// Stops the faults, halts the bot and ends it once nothing of it works.
-pub async fn halt(desk: Desk<'_>) -> Halted<'_> {
-    let Desk { exchange, network, machine, mut bot, epoch, .. } = desk;
-    network.fail(0.0, 0.0, false);
-    network.kill_after(None);
-    exchange.fault(json!({"clear": true})).await;
-    bot.control(vec![Restriction::mode("spec.mode", Mode::Halted, "the end")]).await;
-    let view = bot
-        .wait("quiet", |view| {
-            let known = view.open_orders == 0 && view.unknown_orders == 0;
-            known && view.proof.orders_gone.confirmed && view.reconciliation == Reconciliation::Matches
-        })
-        .await;
-    // What is known is written a little later, and what was paid is looked for.
-    let settled = exchange.truth().await.settled_quote;
-    bot.books(|books| books.outstanding == 0 && is_near(books.settled_quote(), settled)).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    bot.kill().await;
-    Halted { exchange, network, machine, view, restarts: epoch.unsigned_abs() - 1 }
-}
-
-impl Halted<'_> {
-    /// The same as [`compare`](Self::compare), and the books know of no money of others: nobody else is on the account.
-    pub async fn compare_alone(&self) -> Result<Shown, TestCaseError> {
-        let shown = self.compare().await?;
-        let books = ledger::books(&self.machine.dir.join("ledger")).await.unwrap();
-        prop_assert_eq!(books.flows.len(), 1, "{:?}", books.flows);
-        Ok(shown)
-    }
-
-    /// Compares what the bot said last, its ledger and the exchange.
-    pub async fn compare(&self) -> Result<Shown, TestCaseError> {
-        let Self { exchange, network, machine, view, restarts } = self;
-        let truth = exchange.truth().await;
-        prop_assert_eq!(view.spot_owned_base, truth.spot, "spot");
-        prop_assert_eq!(view.future_owned_contracts, truth.contracts, "contracts");
-        prop_assert_eq!(truth.open_orders, 0);
-        // What the engine knows are average prices, which have eight decimals, and no order here is of more than a coin.
-        let off = (view.cash_quote - truth.cash_quote).abs();
-        let orders = Decimal::from(exchange.accepted().await.len());
-        prop_assert!(
-            off <= orders * dec!(0.00000001),
-            "cash is {} and should be {}",
-            view.cash_quote,
-            truth.cash_quote
-        );
-        prop_assert_eq!(view.fees_quote, truth.fees_quote, "fees");
-        prop_assert!(view.notional_quote <= dec!(11000), "{} for a target of 10000", view.notional_quote);
-        let accepted = exchange.accepted().await;
-        let twice: Vec<_> = accepted.iter().filter(|(_, count)| **count > 1).collect();
-        prop_assert!(twice.is_empty(), "accepted more than once: {:?}", twice);
-        let journal = exchange.transcript().await;
-        one_order_at_a_time(&journal)?;
-        nothing_flipped(&journal)?;
-        compare_with_ledger(&self.ledger().await, exchange)?;
-        compare_books(machine, exchange, &truth).await?;
-        nothing_was_given_up_too_early(&machine.dir.join("ledger")).await?;
-        Ok(Shown { orders: accepted.len() as u64, struck: network.struck(), restarts: *restarts })
-    }
-
-    /// Every order that the ledger on disk knows.
-    pub async fn ledger(&self) -> Vec<OrderRecord> {
-        self.machine.ledger().await.unwrap().1.orders
-    }
-}
-
-/// Fills, fees and positions are equal to the last unit. Funding is read from two wallets, of which the exchange shows
-/// eight decimals each, beside a position whose entry value is shared out with ten for each of some hundred fills.
-fn is_near(a: Decimal, b: Decimal) -> bool {
-    (a - b).abs() <= dec!(0.0000001)
-}
-
-/// The books have every fill of the exchange once, and the same money and positions, to the last unit.
-async fn compare_books(machine: &Machine<'_>, exchange: &Exchange, truth: &Truth) -> Result<(), TestCaseError> {
-    let dir = machine.dir.join("ledger");
-    let books = ledger::books(&dir).await.unwrap();
-    let booked = books
-        .fills
-        .iter()
-        .map(|fill| (fill.order_id.clone(), fill.trade_id.clone(), fill.size, fill.price, fill.fee_quote));
-    let booked: Vec<_> = booked.collect();
-    let once: BTreeSet<_> = booked.iter().cloned().collect();
-    prop_assert_eq!(booked.len(), once.len());
-    prop_assert_eq!(once, exchange.fills());
-    prop_assert_eq!(books.position(SPOT), truth.spot);
-    prop_assert_eq!(books.position(FUTURE), truth.contracts);
-    prop_assert_eq!(books.fees_quote(), truth.fees_quote);
-    prop_assert_eq!(books.cash_quote() - books.settled_quote(), truth.cash_quote);
-    let (settled, paid) = (books.settled_quote(), truth.settled_quote);
-    prop_assert!(is_near(settled, paid), "{} of funding is booked, {} was paid", settled, paid);
-    ledger::verify(&dir).await.unwrap();
-    Ok(())
-}
-
-/// Every order at the exchange is in the ledger under its one id, with the same fills and fees.
-fn compare_with_ledger(ledger: &[OrderRecord], exchange: &Exchange) -> Result<(), TestCaseError> {
-    let known: BTreeMap<_, _> = ledger.iter().map(|order| (&order.client_order_id, order)).collect();
-    for (id, (filled, fees_quote)) in exchange.orders() {
-        let Some(order) = known.get(&id) else {
-            return Err(TestCaseError::fail(format!("{id} is not in the ledger")));
-        };
-        prop_assert!(parse_id(&id).is_some() && order.status.is_terminal(), "{:?}", order);
-        prop_assert_eq!((order.filled, order.fees_quote), (filled, fees_quote), "{}", id);
-    }
-    Ok(())
 }

@@ -111,13 +111,10 @@ impl Exchange {
         state.exchange.equity(account) + account.balance("BTC").total * spot
     }
 
-    /// Funding of the account since the start: settled, and accrued but not yet settled.
-    pub fn funding_quote(&self) -> (Decimal, Decimal) {
+    /// Funding of the account that is not yet paid.
+    pub fn accrued_quote(&self) -> Decimal {
         let (state, _) = self.simulator.app.lock();
-        let positions = self.account(&state).positions.values();
-        positions.fold(Default::default(), |(settled, accrued), position| {
-            (settled + position.funding_settled, accrued + position.funding_accrued)
-        })
+        self.account(&state).positions.values().map(|position| position.funding_accrued).sum()
     }
 
     /// What happened to the account since an event of the journal.

@@ -2,18 +2,16 @@
 
 use std::time::Duration;
 
-use arb_bot::control::contact::Round;
 use arb_bot::execution::engine::View;
-use arbbot_crds::ArbBot;
 use arbbot_crds::arbbot::Mode;
 use arbbot_crds::control::Entry;
 use arbbot_crds::guards::{Guard, GuardState, Guards};
 use arbbot_crds::status::EffectiveMode;
 use rust_decimal::{Decimal, dec};
 use serde_json::json;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
+use super::api_server::ApiServer;
 use super::bot::Bot;
 use super::desk::{Desk, Step, at_a_desk_with, finish};
 use super::paused;
@@ -123,36 +121,6 @@ fn a_guard_that_kills_closes_the_position() {
         let desk = desk.take(&Step::Mode(Mode::Halted)).await;
         finish(desk).await.unwrap();
     }));
-}
-
-/// The bot's ArbBot at the API server, and who shows it to the control task.
-pub(super) struct ApiServer {
-    bot: ArbBot,
-    rounds: mpsc::Sender<Round>,
-}
-
-impl ApiServer {
-    /// Puts a bot that has just started under the control task.
-    pub(super) async fn over(bot: &mut Bot, object: ArbBot) -> Self {
-        let rounds = bot.under_control(object.clone()).await;
-        Self { bot: object, rounds }
-    }
-
-    pub(super) async fn patch(&mut self, change: impl FnOnce(&mut ArbBot)) {
-        change(&mut self.bot);
-        let generation = self.bot.metadata.generation.unwrap() + 1;
-        self.bot.metadata.generation = Some(generation);
-        self.bot.metadata.resource_version = Some(generation.to_string());
-        let bot = Some(serde_json::from_value(serde_json::to_value(&self.bot).unwrap()).unwrap());
-        self.rounds.send(Round { standing: None, bot, refused: None, policies: None }).await.unwrap();
-    }
-
-    /// The next process reads what is there.
-    pub(super) async fn restart<'a>(self, desk: Desk<'a>) -> (Desk<'a>, Self) {
-        let mut desk = desk.restart().await;
-        let this = Self::over(&mut desk.bot, self.bot).await;
-        (desk, this)
-    }
 }
 
 fn open_incidents(bot: &Bot) -> Vec<(String, String)> {

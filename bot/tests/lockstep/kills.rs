@@ -10,8 +10,8 @@ use rust_decimal::{Decimal, dec};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use super::api_server::ApiServer;
 use super::desk::{Desk, Step, at_a_desk, finish};
-use super::guards::ApiServer;
 use super::{paused, paused_step_by_step};
 
 const FLAT_WITHIN: Duration = Duration::from_secs(600);

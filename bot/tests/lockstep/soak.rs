@@ -2,13 +2,14 @@
 //! and limits that come and go (SAFETY §10). At the end the ledger is held against the exchange, and every order that the
 //! exchange accepted against what the bot had acknowledged.
 
+mod compared;
 mod performance;
 mod report;
+mod watch;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use arb_bot::execution::orders::Orders;
 use arbbot_crds::arbbot::Mode;
 use exchange_simulator::server::Options;
 use k8s_openapi::jiff::Timestamp;
@@ -18,24 +19,21 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rust_decimal::{Decimal, dec};
 use serde_json::{Value, json};
-use tokio::time::{Instant, interval, sleep};
+use tokio::time::{Instant, sleep};
 
-use super::bot::{Acknowledged, Machine};
-use super::desk::{BAD_DAYS, Desk, Halted, Step, halt};
-use super::exchange::{CONTRACT, Exchange, FUTURE, SPOT, START};
-use super::judge::accepted::{Judge, Sample};
+use super::desk::{BAD_DAYS, Desk, Step, halt};
+use super::exchange::{Exchange, FUTURE, START};
 use super::network::Network;
-use super::{judge_of, machine, paused};
-use report::{Compared, Report};
+use super::{machine, paused};
+use compared::compared;
+use report::Report;
+use watch::Watch;
 
 /// Steps of market and engine; ten times as long as usual, so that a week is minutes of this machine.
 const TICK: Duration = Duration::from_secs(1);
 /// How long nothing happens at the end.
 const CALM: Duration = Duration::from_secs(1800);
-/// How often the exchange is looked at.
-const LOOK: Duration = Duration::from_secs(1);
-const HOUR: u64 = 3600;
-const DAY: u64 = 24 * HOUR;
+const DAY: u64 = 24 * 3600;
 /// A kill is flat within this time, Friday's break included.
 const FLAT_WITHIN: Duration = Duration::from_secs(2 * 3600);
 /// Every so many steps of the script are a kill by its switch.
@@ -102,60 +100,6 @@ const LIMITS: [&str; 10] = [
     r#"{"maxOrderNotional": "2500", "maxLeverage": "0.009", "maxSlippageBps": "12"}"#,
 ];
 
-/// What is seen on the exchange's side while the run goes on.
-struct Watch {
-    judge: Judge,
-    /// Last event of the journal that the judge has seen.
-    seq: u64,
-    acknowledged: Acknowledged,
-    /// Whether the session was closed, and whether the overnight margin applied.
-    session: (bool, bool),
-    closed: Vec<String>,
-    overnight: Vec<String>,
-    /// At every full hour.
-    equity: Vec<Decimal>,
-}
-
-impl Watch {
-    fn new(machine: &Machine<'_>) -> Self {
-        let acknowledged = Arc::clone(&machine.acknowledged);
-        let (closed, overnight, equity) = (Vec::new(), Vec::new(), Vec::new());
-        Self { judge: judge_of(machine), seq: 0, acknowledged, session: (false, false), closed, overnight, equity }
-    }
-
-    async fn run(of: Arc<Mutex<Self>>, exchange: Arc<Exchange>) {
-        let mut looks = interval(LOOK);
-        for seconds in 0_u64.. {
-            looks.tick().await;
-            let mut watch = of.lock().unwrap();
-            watch.look(&exchange);
-            if seconds.is_multiple_of(HOUR) {
-                watch.equity.push(exchange.equity_quote());
-            }
-        }
-    }
-
-    fn look(&mut self, exchange: &Exchange) {
-        for (time, control) in self.acknowledged.lock().unwrap().drain(..) {
-            self.judge.acknowledged(time, control);
-        }
-        for event in exchange.journal_after(self.seq) {
-            self.seq = event.seq;
-            self.judge.happened(&event);
-        }
-        let sample = exchange.sample();
-        self.judge.sampled(sample);
-        let (before, now) = (self.session, exchange.session());
-        if now.0 && !before.0 {
-            self.closed.push(sample.time.to_string());
-        }
-        if now.1 && !before.1 {
-            self.overnight.push(sample.time.to_string());
-        }
-        self.session = now;
-    }
-}
-
 /// What happens next.
 fn step(rng: &mut StdRng) -> Step {
     let tenths = rng.random_range(20..600);
@@ -176,13 +120,15 @@ fn step(rng: &mut StdRng) -> Step {
     }
 }
 
-/// Engages the kill switch, sometimes with a death of the bot in its saga, and frees it once nothing is left.
+/// Engages the kill switch and releases it by its id once nothing is left. Sometimes somebody lets it go without that, and
+/// the bot dies in its saga: then nothing but its ledger remembers the incident.
 async fn kill<'a>(mut desk: Desk<'a>, rng: &mut StdRng) -> Desk<'a> {
     desk = desk.take(&Step::KillSwitch).await;
     if rng.random_bool(0.5) {
+        desk.let_go().await;
         desk = desk.take(&Step::Kill { tenths: rng.random_range(1..50) }).await;
     }
-    let view = desk.bot.flat(FLAT_WITHIN).await;
+    let view = desk.flat(FLAT_WITHIN).await;
     let truth = desk.exchange.truth().await;
     assert_eq!((truth.contracts, truth.open_orders), (Decimal::ZERO, 0), "said to be flat: {view:#?}");
     assert_eq!(truth.spot, view.spot_owned_base, "said to be flat: {view:#?}");
@@ -266,9 +212,11 @@ async fn simulated(seed: u64, start: &str, time: Duration, pause: Duration) -> R
     machine.tick = TICK;
     let watch = Arc::new(Mutex::new(Watch::new(&machine)));
     let watching = tokio::spawn(Watch::run(Arc::clone(&watch), Arc::clone(&exchange)));
-    let mut report = Report { seed, days: Decimal::from(time.as_secs()) / Decimal::from(86_400), ..Report::default() };
+    let days = Decimal::from(time.as_secs()) / Decimal::from(86_400);
+    let capital_quote = machine.spec.spec.risk.capital.0;
+    let mut report = Report { seed, days, capital_quote, ..Report::default() };
 
-    let desk = Desk::new(&exchange, &network, &machine).await;
+    let desk = Desk::under_control(&exchange, &network, &machine).await;
     let mut rng = StdRng::seed_from_u64(seed);
     let mut desk = script(desk, &mut rng, busy, pause, &mut report).await;
     // Without faults and an incident's limits it trades again, and what it then holds is compared.
@@ -285,10 +233,10 @@ async fn simulated(seed: u64, start: &str, time: Duration, pause: Duration) -> R
     let mut watch = Arc::into_inner(watch).unwrap().into_inner().unwrap();
     watch.look(&exchange);
     // Now: the ledger is read from the disk, which takes another time in every run.
-    (report.equity_at_the_end, report.funding) = (exchange.equity_quote(), exchange.funding_quote());
+    (report.equity_at_the_end, report.accrued_quote) = (exchange.equity_quote(), exchange.accrued_quote());
     let prices = exchange.sample();
 
-    report.compared = compared(&halted, &exchange, prices).await;
+    report.compared = compared(&halted.books().await, &exchange, &exchange.truth().await, prices);
     report.process_kills = halted.restarts;
     match halted.compare_alone().await {
         Ok(shown) => report.struck.extend(shown.struck.iter().map(|(kind, count)| ((*kind).to_owned(), *count))),
@@ -307,21 +255,6 @@ async fn simulated(seed: u64, start: &str, time: Duration, pause: Duration) -> R
     report.weekly_breaks = watch.closed.iter().filter(|time| is_weekly_break(time)).count();
     report.equity = watch.equity;
     report.judged(watch.judge.verdict)
-}
-
-/// Ledger and exchange; an average price has eight decimals, so cash counts from half a cent.
-async fn compared(halted: &Halted<'_>, exchange: &Exchange, prices: Sample) -> Vec<Compared> {
-    let ledger = Orders::recovered(&halted.ledger().await, Duration::ZERO, Timestamp::MAX);
-    let truth = exchange.truth().await;
-    let (fees_quote, one) = (ledger.fees_quote(), Decimal::ONE);
-    let cash_quote = ledger.cash_quote(SPOT, one) + ledger.cash_quote(FUTURE, CONTRACT) - fees_quote;
-    let of = |what, exchange, ledger, unit_quote, decimals| Compared { what, exchange, ledger, unit_quote, decimals };
-    vec![
-        of("spot, base", truth.spot, ledger.owned(SPOT), prices.spot.mid, 28),
-        of("contracts", truth.contracts, ledger.owned(FUTURE), CONTRACT * prices.future.mid, 28),
-        of("fees, quote", truth.fees_quote, fees_quote, one, 28),
-        of("cash without funding, quote", truth.cash_quote, cash_quote, one, 2),
-    ]
 }
 
 fn count(journal: &[Value], report: &mut Report) {

@@ -12,7 +12,7 @@ use arb_bot::execution::engine::{ControlChange, Event};
 use arb_bot::ledger::GuardTrip;
 use arb_bot::telemetry::metrics::Metrics;
 use arbbot_crds::ArbBot;
-use arbbot_crds::control::{Duty, Restriction, effective};
+use arbbot_crds::control::{Control, Duty, Restriction, effective};
 use arbbot_crds::decode::Decoded;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -83,5 +83,19 @@ impl Bot {
         let no_policies = Some((Vec::new(), None));
         rounds.send(Round { standing: None, bot: None, refused: None, policies: no_policies }).await.unwrap();
         rounds
+    }
+
+    /// Notes what the control task acknowledges, at the moment at which it shows it to people; `binds` says which control
+    /// that is, where it is another one.
+    pub fn note_acknowledged(&mut self, mut binds: impl FnMut(&ControlFacts) -> Option<Control> + Send + 'static) {
+        let (clock, acknowledged) = (self.clock.clone(), Arc::clone(&self.acknowledged));
+        let mut shown = self.control_facts.clone();
+        self.tasks.spawn(async move {
+            while shown.changed().await.is_ok() {
+                if let Some(control) = binds(&shown.borrow_and_update()) {
+                    acknowledged.lock().unwrap().push((clock.now(), control));
+                }
+            }
+        });
     }
 }

@@ -50,12 +50,17 @@ impl Bot {
 
     /// Starts it under restrictions.
     pub async fn start_under(machine: &Machine<'_>, epoch: i64, restrictions: Vec<Restriction>) -> Self {
-        let mut bot = match machine.spec.spec.execution {
-            Execution::Live => Self::start_on(machine, epoch, live).await,
-            Execution::Paper => Self::start_on(machine, epoch, on_paper).await,
-        };
+        let mut bot = Self::start_closed(machine, epoch).await;
         bot.control(restrictions).await;
         bot
+    }
+
+    /// Starts it with its gate as `arb-bot run` finds it: closed until a control is put in force.
+    pub async fn start_closed(machine: &Machine<'_>, epoch: i64) -> Self {
+        match machine.spec.spec.execution {
+            Execution::Live => Self::start_on(machine, epoch, live).await,
+            Execution::Paper => Self::start_on(machine, epoch, on_paper).await,
+        }
     }
 
     async fn start_on<E: Exchange>(

@@ -7,6 +7,7 @@
 //! Each rule is shown by a run written by hand that breaks it (`tests`). The soak found its first defect by itself: a bot
 //! that began anew forgot how many orders it had sent within the minute (`Orders::recovered`).
 
+mod exits;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -161,6 +162,8 @@ pub struct Judge {
     /// When orders arrived, the rejected ones too.
     arrived: VecDeque<Timestamp>,
     positions: [Decimal; 2],
+    /// Positions that are no more, and until when they were: what the bot may not yet know to be over.
+    past: [VecDeque<(Timestamp, Decimal)>; 2],
     working: BTreeMap<String, Working>,
     ids: BTreeSet<String>,
     epoch: i64,
@@ -175,6 +178,7 @@ impl Judge {
             samples: VecDeque::new(),
             arrived: VecDeque::new(),
             positions: [Decimal::ZERO; 2],
+            past: Default::default(),
             working: BTreeMap::new(),
             ids: BTreeSet::new(),
             epoch: 0,
@@ -222,7 +226,7 @@ impl Judge {
                 }
                 self.working.retain(|_, order| order.left > Decimal::ZERO);
             }
-            Kind::PositionChanged => self.positions[leg as usize] = event.position,
+            Kind::PositionChanged => self.moved(event, leg),
             Kind::OrderCancelled | Kind::OrderExpired => drop(self.working.remove(id)),
             Kind::EditRequested | Kind::EditRefused | Kind::CancelRequested => {}
         }
@@ -240,6 +244,9 @@ impl Judge {
             let legs = [Leg::Spot, Leg::Future].map(|leg| self.held(leg));
             let raises = size > legs[leg as usize].reducible(event.side);
             self.judge_class(event, id.class, raises);
+            if !raises {
+                self.judge_exit(event, id.class, leg, size, legs);
+            }
             if id.epoch < self.epoch {
                 self.wrong(event, "one trader", format!("epoch {} has begun", self.epoch));
             }

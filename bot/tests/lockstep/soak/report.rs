@@ -8,35 +8,18 @@ use rust_decimal::Decimal;
 use serde::Serialize;
 use serde_json::Number;
 
+use super::compared::Compared;
 use super::performance::{daily_returns, max_drawdown_quote, pnl_quote, sharpe};
 use crate::judge::accepted::{Finding, Verdict};
 
-/// Denominator of the daily returns, in quote currency: DESIGN's default of `spec.risk.capital`, which bots do not have yet.
-const CAPITAL: u32 = 25_000;
 /// Findings on the page.
 const SHOWN: usize = 50;
-
-/// The same quantity at the exchange and in the ledger.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Compared {
-    pub what: &'static str,
-    pub exchange: Decimal,
-    pub ledger: Decimal,
-    /// What a difference of one unit is worth, in quote currency.
-    pub unit_quote: Decimal,
-    /// Decimals that count.
-    pub decimals: u32,
-}
-
-impl Compared {
-    fn difference(&self) -> Decimal {
-        (self.ledger - self.exchange).round_dp(self.decimals).normalize()
-    }
-}
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     pub seed: u64,
+    /// `spec.risk.capital` of the bot: denominator of the daily returns.
+    pub capital_quote: Decimal,
     /// SHA-256 of everything on the wire and of the exchange's journal.
     pub transcript_hash: String,
     pub days: Decimal,
@@ -67,8 +50,8 @@ pub struct Report {
     /// At every full hour, in quote currency.
     pub equity: Vec<Decimal>,
     pub equity_at_the_end: Decimal,
-    /// At the exchange, settled and accrued; the ledger has none.
-    pub funding: (Decimal, Decimal),
+    /// Accrued at the exchange and not yet paid.
+    pub accrued_quote: Decimal,
 }
 
 /// The line that `make soak` prints; money in quote currency.
@@ -98,13 +81,13 @@ impl Report {
         Self { limit_violations, wrong_orders, nearest, raising, while_closed, ..self }
     }
 
-    /// Σ of the differences of spot, contracts, fees and cash, each at its worth, in quote currency.
+    /// Σ of the differences, each at its worth, in quote currency.
     pub fn ledger_difference(&self) -> Decimal {
         self.compared.iter().map(|of| of.difference().abs() * of.unit_quote).sum::<Decimal>().normalize()
     }
 
     fn returns(&self) -> Vec<Decimal> {
-        daily_returns(&self.equity, CAPITAL.into())
+        daily_returns(&self.equity, self.capital_quote)
     }
 
     fn with_the_end(&self) -> Vec<Decimal> {
@@ -157,13 +140,11 @@ impl Report {
             let normal = |value: Decimal| value.normalize().to_string();
             vec![of.what.to_owned(), normal(of.exchange), normal(of.ledger), of.difference().to_string()]
         });
-        let (settled, accrued) = self.funding;
+        let accrued = self.accrued_quote.round_dp(8).normalize();
         let _ = writeln!(
             page,
-            "\nNot compared, because the ledger has no funding: {} settled and {} accrued at the exchange, in quote \
-             currency. Cash is compared without it; the profit has it.",
-            settled.round_dp(8).normalize(),
-            accrued.round_dp(8).normalize()
+            "\nAccrued at the exchange and not yet paid: {accrued} of funding, in quote currency. No books have it; the \
+             profit has it."
         );
         if let Some(disagreement) = &self.disagreement {
             let _ = writeln!(page, "\n**{disagreement}**");

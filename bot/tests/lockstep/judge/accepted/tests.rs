@@ -1,5 +1,7 @@
 //! The judge is fed one violation of each kind and must count it, and nothing else.
 
+mod exits;
+
 use arbbot_crds::arbbot::{KillAction, Mode};
 use arbbot_crds::control::{Restriction, effective};
 use rust_decimal::dec;
@@ -100,6 +102,15 @@ impl Run {
             let id = run.order(0, Class::Enter, side, product, size);
             run.filled(0, &id, product, side, size);
         }
+        assert_eq!(run.found(), (Vec::new(), Vec::new()));
+        run
+    }
+
+    /// The same, but the future is larger by so many contracts: they were not yet hedged.
+    fn ahead_by(contracts: Decimal) -> Self {
+        let mut run = Self::holding();
+        let id = run.order(0, Class::Enter, Side::Sell, FUTURE, contracts);
+        run.filled(0, &id, FUTURE, Side::Sell, contracts);
         assert_eq!(run.found(), (Vec::new(), Vec::new()));
         run
     }
@@ -284,7 +295,7 @@ fn two_exits_that_together_flip_a_leg_are_counted() {
 
 #[test]
 fn a_halted_bot_trims_for_leg_timeout_and_no_longer() {
-    let mut run = Run::holding();
+    let mut run = Run::ahead_by(dec!(2));
     run.mode(FAR, Mode::Halted);
     run.order(FAR + 21, Class::Trim, Side::Buy, FUTURE, dec!(1));
     assert_eq!(run.found().1, [""; 0]);
