@@ -293,6 +293,7 @@ fn both_sides_agree_and_no_order_was_wrong(report: &Report) {
     assert_eq!(report.wrong_orders, [], "wrong orders");
 }
 
+/// Fails when the next process forgets a kill that nobody released (mutation: `Latches::recovered` without incidents).
 #[test]
 fn a_friday_evening_under_faults_ends_with_the_same_view_on_both_sides_and_again_the_same_way() {
     let hours = Duration::from_secs(2 * 3600);
