@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(ahead.size, dec!(0.01));
     }
 
-    /// Fails when both may fill and take the hedge away (mutation: `spot.leg.sells` is left out in `close_spot`).
+    /// Both might fill, and take the hedge away.
     #[test]
     fn a_sale_that_is_stuck_counts_as_filled_and_the_hedge_is_not_sold_in_its_place() {
         let with_sale = |size| Leg { sells: size, ..spot_leg(dec!(0.2)) };
