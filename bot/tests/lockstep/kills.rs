@@ -77,7 +77,7 @@ async fn of_the_kill(desk: &Desk<'_>) -> Vec<OrderRecord> {
     orders.into_iter().filter(|order| order.class == Some(Class::Kill)).collect()
 }
 
-/// Fails when the deadline counts from the engagement (mutation: `engaged_at` for the time in `Latches::note_flattening`), or
+/// Must fail when the deadline counts from the engagement (mutation: `engaged_at` for the time in `Latches::note_flattening`), or
 /// from the restart (mutation: `Recovered::flattening` left empty).
 #[test]
 fn a_kill_that_is_raised_to_flatten_has_its_whole_ladder_and_one_deadline_whatever_restarts() {

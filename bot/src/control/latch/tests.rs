@@ -114,7 +114,7 @@ fn proven(flat: bool) -> Proof {
     proof
 }
 
-/// Proven by mutation: every open record counted, whatever its action and phase; `note_flattening` not called where a guard
+/// Mutations that must fail it: every open record counted, whatever its action and phase; `note_flattening` not called where a guard
 /// raises the action, where the saga goes on.
 #[test]
 fn the_deadline_counts_from_when_the_position_is_closed_not_from_the_engagement() {

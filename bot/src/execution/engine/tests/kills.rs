@@ -20,7 +20,7 @@ fn bound_bps(world: &World, at: &AtVenue) -> Option<Decimal> {
     at.order.limit_price().map(|price| (price - mid) * at.order.side.sign() / mid * dec!(10000))
 }
 
-/// Proven by mutation: `flatten_since` set with the halt that came before.
+/// Mutations that must fail it: `flatten_since` set with the halt that came before.
 #[test]
 fn a_kill_that_only_cancelled_for_an_hour_begins_to_close_inside_the_slippage() {
     let mut world = World::with_position();
@@ -35,7 +35,7 @@ fn a_kill_that_only_cancelled_for_an_hour_begins_to_close_inside_the_slippage() 
     assert!(world.view().proof.flat.confirmed);
 }
 
-/// Proven by mutation: neither `kill_began` nor `flatten_since` set anew once the kill has finished.
+/// Mutations that must fail it: neither `kill_began` nor `flatten_since` set anew once the kill has finished.
 #[test]
 fn a_late_fill_of_a_finished_kill_is_closed_inside_the_slippage() {
     let mut world = World::with_position();
@@ -57,7 +57,7 @@ fn a_late_fill_of_a_finished_kill_is_closed_inside_the_slippage() {
     assert!(world.view().proof.flat.confirmed);
 }
 
-/// Proven by mutation: `BLIND_AFTER` counted from when the kill began; the deadline from the restart.
+/// Mutations that must fail it: `BLIND_AFTER` counted from when the kill began; the deadline from the restart.
 #[test]
 fn a_restart_in_the_middle_of_a_kill_waits_for_prices_and_keeps_the_deadline() {
     let mut world = World::with_position();
