@@ -2,7 +2,8 @@
 //!
 //! Definitions: equity is the hourly point of the books (owned only, flows excluded). Profit is the difference of the
 //! equity at both ends: of the point that each end of the period is nearest to (see [`Curve`]), and its parts are of the
-//! time between the same two points. Sharpe is mean by standard deviation of the hourly changes of equity, for a year (× √8760).
+//! time between the same two points. Sharpe is mean by standard deviation of the hourly changes of equity, for a year (× √8760):
+//! of those that are an hour's, no longer and no shorter (see [`hourly_changes`]).
 //! Drawdown is the largest fall from a peak of the period. Slippage is measured against the middle of the best prices at
 //! the decision; a maker's is negative: it earns the half spread.
 
@@ -18,6 +19,8 @@ use crate::ledger::{Books, EquityRecord, FillRecord, Quality, SettlementRecord};
 const HOURS_OF_A_YEAR: Decimal = dec!(8760);
 /// Changes of equity below which a ratio to their deviation says nothing.
 const LEAST_CHANGES: usize = 24;
+/// How much longer or shorter than an hour the time between two points may be whose change counts as one hour's.
+const NEARLY: SignedDuration = SignedDuration::from_mins(5);
 const BPS: Decimal = dec!(10_000);
 
 /// A period; its end is not in it.
@@ -85,7 +88,7 @@ pub struct Summary {
     pub fees_quote: Decimal,
     /// Funding that accrued and was paid in the period itself.
     pub funding: Funding,
-    /// The largest value of the futures leg in the period.
+    /// The largest value that a leg had in the period.
     pub deployed_quote: Decimal,
     pub sharpe: Option<Decimal>,
     pub max_drawdown_quote: Option<Decimal>,
@@ -137,8 +140,8 @@ impl Summary {
                 .map(|(all, funding)| all - realized_quote + fees_quote - funding),
             funding_quote,
             fees_quote,
-            deployed_quote: deployed(&points, &fills, future),
-            sharpe: sharpe(&equity),
+            deployed_quote: deployed(&points, contract_base(books, future)),
+            sharpe: sharpe(&hourly_changes(curve.points)),
             max_drawdown_quote: (!equity.is_empty()).then(|| performance::max_drawdown(&equity)),
             trips: trips.trips().iter().filter(|trip| period.contains(trip.closed_at)).cloned().collect(),
             orders_filled: orders.len(),
@@ -213,19 +216,35 @@ fn funding(books: &Books, period: Period) -> Funding {
     }
 }
 
-fn deployed(points: &[&EquityRecord], fills: &[&FillRecord], future: &str) -> Decimal {
-    let unit = fills.iter().find(|fill| fill.product == future).map(|fill| fill.unit_base);
+/// Base currency in a contract. Of all fills: a position that is held through the period has none in it.
+fn contract_base(books: &Books, future: &str) -> Decimal {
+    let last = books.fills.iter().rfind(|fill| fill.product == future);
+    last.map(|fill| fill.unit_base).unwrap_or_default()
+}
+
+fn deployed(points: &[&EquityRecord], contract_base: Decimal) -> Decimal {
     let spot = points.iter().map(|point| (point.spot_base * point.spot_mid).abs());
-    let futures = points.iter().map(|point| (point.contracts * unit.unwrap_or_default() * point.future_mid).abs());
+    let futures = points.iter().map(|point| (point.contracts * contract_base * point.future_mid).abs());
     spot.chain(futures).max().unwrap_or_default()
 }
 
-fn sharpe(curve: &[Decimal]) -> Option<Decimal> {
-    let changes: Vec<Decimal> = curve.windows(2).map(|pair| pair[1] - pair[0]).collect();
+/// What the equity changed by from each hour to the next. Without the hours between, or with a point late in its hour, a
+/// change is of another length, and its deviation is not to be taken for an hour's.
+fn hourly_changes(points: &[EquityRecord]) -> Vec<Decimal> {
+    let change = |pair: &[EquityRecord]| {
+        let [before, after] = pair else { return None };
+        let follows = last_hour(after.at).duration_since(last_hour(before.at)) == HOUR;
+        let is_an_hour = (after.at.duration_since(before.at) - HOUR).abs() <= NEARLY;
+        (follows && is_an_hour).then(|| after.equity_quote - before.equity_quote)
+    };
+    points.windows(2).filter_map(change).collect()
+}
+
+fn sharpe(changes: &[Decimal]) -> Option<Decimal> {
     if changes.len() < LEAST_CHANGES {
         return None;
     }
-    Some(performance::sharpe(&changes, HOURS_OF_A_YEAR)?.round_dp(4))
+    Some(performance::sharpe(changes, HOURS_OF_A_YEAR)?.round_dp(4))
 }
 
 fn maker_percent(fills: &[&FillRecord]) -> Option<Decimal> {
@@ -270,7 +289,7 @@ impl Slippage {
     }
 }
 
-/// The whole day, or the seven whole days, that ended last at midnight UTC; or the one that runs, if nothing ended.
+/// So many times 24 hours that end at a moment.
 #[must_use]
 pub fn ending(to: Timestamp, days: i64) -> Period {
     let from = to.checked_sub(SignedDuration::from_hours(24 * days)).unwrap_or(to);

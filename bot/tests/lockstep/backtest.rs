@@ -1,8 +1,10 @@
 //! Over one and the same recorded series, a backtest and a bot on paper decide the same, and so do their replays.
 
-use std::collections::BTreeMap;
+mod playback;
+
 use std::fs::{self, File};
 use std::io::BufReader;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,26 +13,22 @@ use arb_bot::backtest::series::{Assumed, Series};
 use arb_bot::backtest::{Backtest, Ran};
 use arb_bot::cli::capture::{Capture, Recording, Transcript};
 use arb_bot::clock::Clock;
-use arb_bot::exchange::venue::market_data::{MarketData, Raw, Source};
-use arb_bot::exchange::venue::{Dial, Transport};
-use arb_bot::exchange::{MarketEvent, Side, VenueEvent};
+use arb_bot::exchange::venue::Transport;
+use arb_bot::exchange::venue::market_data::{MarketData, Source};
 use arb_bot::execution::driver::TICK;
-use arb_bot::ledger::{self, Books};
-use arb_bot::market::book::Level;
+use arb_bot::ledger::{self, Books, Quality};
 use arb_bot::randomness::Randomness;
 use arb_bot::recording::{Decision, Line, Lines};
 use arbbot_crds::ArbBot;
 use arbbot_crds::arbbot::Execution;
 use exchange_simulator::server::Options;
-use futures::SinkExt;
 use k8s_openapi::jiff::Timestamp;
 use rust_decimal::{Decimal, dec};
-use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::time::{Instant, sleep, sleep_until};
-use tokio_tungstenite::tungstenite::Message;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use self::playback::{Said, playback, said_by_table, said_by_transcript};
 use super::bot::{Bot, Machine};
 use super::exchange::{Exchange, FUTURE, SPOT};
 use super::network::Network;
@@ -40,13 +38,19 @@ use super::spec;
 
 /// An hour ends in the middle of it, and its funding is booked.
 const START: &str = "2026-11-16T15:50:00Z";
-const PIPE: usize = 16 << 20;
 const LASTING: Duration = Duration::from_secs(20 * 60);
+/// The exchange is not reached from before the end of the hour until after the end of the next one.
+const OUTAGE: Range<Duration> = Duration::from_secs(9 * 60)..Duration::from_secs(71 * 60);
 /// When something counts that falls on the same instant as the engine's tick is not said; here nothing does.
 const BESIDE_TICKS: Duration = Duration::from_millis(37);
 
-/// A table and a transcript of the simulated market, with two gaps of the price in it.
-fn captured(dir: &Path, seed: u64) -> (PathBuf, PathBuf) {
+/// A table and a transcript of the simulated market, and of what happens meanwhile.
+fn captured(
+    dir: &Path,
+    seed: u64,
+    lasting: Duration,
+    meanwhile: impl AsyncFnOnce(&Exchange, &Network),
+) -> (PathBuf, PathBuf) {
     let (csv, raw) = paused(async {
         let mut options = Options { tick: Duration::from_secs(1), ..Options::default() };
         options.settings.seed = seed;
@@ -72,14 +76,9 @@ fn captured(dir: &Path, seed: u64) -> (PathBuf, PathBuf) {
         for told in data.products().await.unwrap() {
             capture.take(&told).unwrap();
         }
-        let until = Some(Instant::now() + LASTING);
-        let gaps = async {
-            for bps in [120, -90] {
-                sleep(LASTING / 3).await;
-                exchange.fault(json!({"kind": "price_gap", "bps": bps})).await;
-            }
-        };
-        let (recorded, ()) = tokio::join!(capture.run(&data, until, CancellationToken::new()), gaps);
+        let until = Some(Instant::now() + lasting);
+        let run = capture.run(&data, until, CancellationToken::new());
+        let (recorded, ()) = tokio::join!(run, meanwhile(&exchange, &network));
         recorded.unwrap();
         let (csv, _, _) = capture.recording.finish(data.now()).unwrap();
         (csv, capture.transcript.unwrap().into_inner())
@@ -88,119 +87,6 @@ fn captured(dir: &Path, seed: u64) -> (PathBuf, PathBuf) {
     fs::write(&paths.0, csv).unwrap();
     fs::write(&paths.1, raw).unwrap();
     paths
-}
-
-/// What an exchange says, and when.
-type Said = Arc<Vec<(Timestamp, Raw)>>;
-
-/// A transcript's lines with their times.
-fn said_by_transcript(path: &Path) -> Said {
-    let text = fs::read_to_string(path).unwrap();
-    let line = |line: &str| {
-        let value: Value = serde_json::from_str(line).unwrap();
-        (value["at"].as_str().unwrap().parse().unwrap(), serde_json::from_value(value).unwrap())
-    };
-    Arc::new(text.lines().map(line).collect())
-}
-
-/// What an exchange says over REST and WebSocket that has nothing but what a table tells.
-fn said_by_table(path: &Path) -> Said {
-    let text = fs::read_to_string(path).unwrap();
-    let rules = |line: &str| {
-        let (head, rules) = line.strip_prefix('#')?.split_once('{')?;
-        let id = head.split_whitespace().next_back()?.to_owned();
-        Some((id, serde_json::from_str::<Value>(&format!("{{{rules}")).unwrap()))
-    };
-    let rules: BTreeMap<String, Value> = text.lines().filter_map(rules).collect();
-    let mut series = series(path);
-    let mut said = Vec::new();
-    let mut messages = 0_u64;
-    while let Some(moment) = series.advance().unwrap() {
-        let mut say = |channel: &str, event: Value| {
-            let message = json!({"channel": channel, "sequence_num": messages, "events": [event]});
-            messages += 1;
-            (moment.at, Raw::Frame { text: message.to_string() })
-        };
-        for product in &moment.products {
-            let mut shown = rules[&product.id].clone();
-            shown["product_id"] = json!(product.id);
-            if let Some(future) = &product.future {
-                shown["mid_market_price"] = json!(future.mark.unwrap_or_default().to_string());
-                let details = &mut shown["future_product_details"];
-                details["funding_rate"] = json!(future.terms.funding_rate.to_string());
-                details["funding_time"] = json!(future.terms.funding_time);
-            }
-            said.push((moment.at, Raw::Reply { product: product.id.clone(), text: shown.to_string() }));
-        }
-        if moment.events.iter().any(|event| matches!(event, VenueEvent::Link { .. })) {
-            said.push(say("subscriptions", json!({"subscriptions": {"level2": [SPOT, FUTURE]}})));
-        }
-        if moment.market.is_empty() && !moment.events.is_empty() {
-            said.push(say("heartbeats", json!({})));
-        }
-        for event in &moment.market {
-            let MarketEvent::Levels { product, snapshot, levels } = event else { panic!("{event:?}") };
-            let level = |level: &Level| {
-                let side = if level.side == Side::Buy { "bid" } else { "offer" };
-                json!({"side": side, "price_level": level.price.to_string(), "new_quantity": level.quantity.to_string()})
-            };
-            let updates: Vec<_> = levels.iter().map(level).collect();
-            let kind = if *snapshot { "snapshot" } else { "update" };
-            said.push(say("l2_data", json!({"type": kind, "product_id": product, "updates": updates})));
-        }
-    }
-    Arc::new(said)
-}
-
-/// An exchange that says what was said, at the same times; what was before `start` at once. Call it inside a runtime.
-fn playback(lines: Said, start: Timestamp) -> Dial {
-    let origin = Instant::now();
-    Dial::new(move |host| {
-        let (bot, ours) = tokio::io::duplex(PIPE);
-        let lines = Arc::clone(&lines);
-        if host == "stream" {
-            tokio::spawn(stream(ours, lines, start, origin));
-        } else {
-            tokio::spawn(answer(ours, lines, start, origin));
-        }
-        Ok(bot)
-    })
-}
-
-async fn stream(pipe: DuplexStream, lines: Said, start: Timestamp, origin: Instant) {
-    let mut socket = tokio_tungstenite::accept_async(pipe).await.unwrap();
-    for (at, raw) in lines.iter() {
-        let Raw::Frame { text } = raw else {
-            assert!(!matches!(raw, Raw::Lost { .. }), "the series has an interruption");
-            continue;
-        };
-        sleep_until(origin + Duration::try_from(at.duration_since(start)).unwrap_or_default()).await;
-        if socket.send(Message::text(text.clone())).await.is_err() {
-            return;
-        }
-    }
-    std::future::pending().await
-}
-
-async fn answer(mut pipe: DuplexStream, lines: Said, start: Timestamp, origin: Instant) {
-    let mut request = vec![0; 4096];
-    let read = pipe.read(&mut request).await.unwrap();
-    let request = String::from_utf8_lossy(&request[..read]).into_owned();
-    let path = request.split(' ').nth(1).unwrap();
-    let now = start + origin.elapsed();
-    let body = match path.strip_prefix("/api/v3/brokerage/market/products/") {
-        None => json!({"epochMillis": now.as_millisecond().to_string()}).to_string(),
-        Some(id) => {
-            let known = lines.iter().take_while(|(at, _)| *at <= now);
-            let reply = |(_, raw): &(Timestamp, Raw)| match raw {
-                Raw::Reply { product, text } if product == id => Some(text.clone()),
-                _ => None,
-            };
-            known.filter_map(reply).last().unwrap()
-        }
-    };
-    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-    pipe.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
 }
 
 /// A bot on paper, as both runs have it.
@@ -301,12 +187,12 @@ fn assert_same_books(paper: &Books, backtest: &Books, until: Timestamp) {
     assert_same("hour of funding", &paper.funding, &backtest.funding);
     assert_same("point of equity", &equity(paper), &equity(backtest));
     assert_same("flow", &paper.flows, &backtest.flows);
-    assert_eq!(backtest.funding.len(), 1, "the hour that ended");
+    assert!(!backtest.funding.is_empty(), "the hour that ended");
     assert!(!fills(backtest).is_empty() && !equity(backtest).is_empty());
 }
 
 /// Runs one series on paper and as a backtest, and compares everything that was decided and booked.
-fn assert_that_both_decide_the_same(said: Said, data: &Path, start: Timestamp, dir: &Path) -> Decided {
+fn assert_that_both_decide_the_same(said: Said, data: &Path, start: Timestamp, dir: &Path) -> (Decided, Books) {
     fs::create_dir(dir).unwrap();
     let (paper, paper_books) = on_paper(said, start, dir);
     let (ran, tested) = backtest(data, start, dir);
@@ -322,7 +208,7 @@ fn assert_that_both_decide_the_same(said: Said, data: &Path, start: Timestamp, d
         let done = replayed(&recording);
         assert!(done.orders >= of_paper.orders.len() as u64, "{done:?}");
     }
-    of_backtest
+    (of_backtest, ran.books)
 }
 
 /// Fails when a backtest hears anything else than the bot on paper. Tried: the trades of a transcript left out of
@@ -330,15 +216,48 @@ fn assert_that_both_decide_the_same(said: Said, data: &Path, start: Timestamp, d
 #[test]
 fn over_one_series_backtest_and_paper_run_decide_and_book_the_same_and_replays_of_both_decide_it_again() {
     let dir = tempfile::tempdir().unwrap();
-    let (table, transcript) = captured(dir.path(), 31);
+    let (table, transcript) = captured(dir.path(), 31, LASTING, async |exchange, _| {
+        for bps in [120, -90] {
+            sleep(LASTING / 3).await;
+            exchange.fault(json!({"kind": "price_gap", "bps": bps})).await;
+        }
+    });
     let said = said_by_transcript(&transcript);
     let start = said[0].0;
-    let done = assert_that_both_decide_the_same(said, &transcript, start, &dir.path().join("transcript"));
+    let (done, books) = assert_that_both_decide_the_same(said, &transcript, start, &dir.path().join("transcript"));
+    assert_eq!(books.funding.len(), 1, "the hour that ended");
     let is_busy = |done: &Decided| done.orders.len() > 10 && done.cancels.len() > 3 && !done.whys.is_empty();
     assert!(is_busy(&done), "{done:#?}");
     let said = said_by_table(&table);
     // A table's heartbeats are whole seconds after its first line.
     let start = said[0].0 + Duration::from_secs(2) + BESIDE_TICKS;
-    let done = assert_that_both_decide_the_same(said, &table, start, &dir.path().join("table"));
+    let (done, _) = assert_that_both_decide_the_same(said, &table, start, &dir.path().join("table"));
     assert!(is_busy(&done), "{done:#?}");
+}
+
+fn hours(books: &Books) -> Vec<(String, Quality)> {
+    books.funding.iter().map(|hour| (hour.hour.to_string(), hour.quality)).collect()
+}
+
+/// Fails when a table's last rate goes on in a gap: its backtest is then paid an hour that nobody saw. Tried: `unchanged_until`
+/// of `series::table` without a look at the connection.
+#[test]
+fn over_a_gap_backtest_and_paper_run_decide_the_same_and_no_hour_is_paid_that_nobody_saw() {
+    let dir = tempfile::tempdir().unwrap();
+    let lasting = OUTAGE.end + Duration::from_secs(3 * 60);
+    let (table, transcript) = captured(dir.path(), 31, lasting, async |_, network| {
+        sleep(OUTAGE.start).await;
+        network.block(Some("simulator"));
+        sleep(OUTAGE.end - OUTAGE.start).await;
+        network.block(None);
+    });
+    let said = said_by_transcript(&transcript);
+    let start = said[0].0;
+    let (done, books) = assert_that_both_decide_the_same(said, &transcript, start, &dir.path().join("transcript"));
+    assert!(!done.orders.is_empty(), "{done:#?}");
+    let cut_off = [("2026-11-16T16:00:00Z", Quality::Missing), ("2026-11-16T17:00:00Z", Quality::Observed)];
+    let cut_off = cut_off.map(|(hour, quality)| (hour.to_owned(), quality));
+    assert_eq!(hours(&books), cut_off);
+    let (ran, _) = backtest(&table, start, dir.path());
+    assert_eq!(hours(&ran.books), cut_off, "the table says no more than the transcript");
 }

@@ -45,6 +45,15 @@ pub fn is_heading(line: &str) -> Result<bool, String> {
     }
 }
 
+/// Reads a time: RFC 3339, or Unix seconds.
+///
+/// # Errors
+/// It is neither.
+pub fn time(text: &str) -> Result<Timestamp, String> {
+    let seconds = text.parse::<i64>().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+    seconds.or_else(|| text.parse().ok()).ok_or_else(|| format!("\"{text}\" is not a time"))
+}
+
 /// Highest price, as for orders.
 const MAX_PRICE: u64 = 100_000_000;
 
@@ -121,7 +130,7 @@ impl std::str::FromStr for Row {
 
     fn from_str(line: &str) -> Result<Self, String> {
         let mut fields = line.split(',').map(str::trim);
-        let (Some(time), Some(product), Some(price)) = (fields.next(), fields.next(), fields.next()) else {
+        let (Some(at), Some(product), Some(price)) = (fields.next(), fields.next(), fields.next()) else {
             return Err("it needs time,product,price".into());
         };
         let mut further = || fields.next().filter(|text| !text.is_empty()).map(decimal).transpose();
@@ -130,8 +139,7 @@ impl std::str::FromStr for Row {
         if fields.next().is_some() {
             return Err(format!("it has more than {HEADER}"));
         }
-        let seconds = time.parse::<i64>().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
-        let time = seconds.or_else(|| time.parse().ok()).ok_or_else(|| format!("\"{time}\" is not a time"))?;
+        let time = time(at)?;
         if product.is_empty() {
             return Err("it names no product".into());
         }

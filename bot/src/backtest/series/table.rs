@@ -4,27 +4,27 @@
 //! exchange's `GET /products/{id}`. Between two lines what was told still holds: once a second the prices are told again,
 //! as a live connection's heartbeat does.
 
-use std::collections::BTreeMap;
+mod track;
+
+use std::collections::{BTreeMap, VecDeque};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use market_recording::{Price, Quote, Row, is_heading};
 use rust_decimal::{Decimal, dec};
 use serde_json::{Value, json};
 
+use self::track::Track;
 use super::{Lines, Moment, SeriesError};
 use crate::exchange::venue::market_data::read_product;
-use crate::exchange::{FutureDetails, Link, MarketEvent, Product, Side, Touch, VenueEvent};
-use crate::market::book::Level;
+use crate::exchange::{Link, MarketEvent, Product, Touch, VenueEvent};
 
 const SECOND: SignedDuration = SignedDuration::from_secs(1);
 const HOUR_SECONDS: i64 = 3600;
 /// How far before its line a funding rate may have been fixed.
 const LATE: SignedDuration = SignedDuration::from_hours(2);
-/// How long after the end of an hour its rate may be written; after that the last one counts for it, too, as tables write
-/// changes only. A rate is kept as it was first shown for an hour, so the one before is not to be shown too early.
+/// How long after the end of an hour, or of a gap, its rate may be written; after that the last one counts for it, too, as
+/// tables write changes only. A rate is kept as it was first shown for an hour, so the one before is not to be shown too early.
 const RATE_WITHIN: SignedDuration = SignedDuration::from_secs(60);
-/// How often a product is told again for its price alone.
-const MARK_EVERY: SignedDuration = SignedDuration::from_secs(5);
 const GAP: &str = "the recording has a gap";
 const BPS: Decimal = dec!(10_000);
 
@@ -44,45 +44,48 @@ pub struct Table {
     tracks: BTreeMap<String, Track>,
     /// The line that was read last, when it counts, as long as something is to be told before it.
     pending: Option<(Row, Timestamp)>,
+    /// Rules that were read, in the order of the times from which they hold.
+    rules: VecDeque<(Timestamp, Product)>,
     /// Of the last line.
     now: Option<Timestamp>,
     heartbeat: Timestamp,
-    /// Whether the connection is up; None before the first line.
-    up: Option<bool>,
+    connection: Connection,
 }
 
-/// One product.
-#[derive(Default)]
-struct Track {
-    /// As the remark says.
-    product: Option<Product>,
-    /// With the end of the hour that it is of.
-    rate: Option<(Decimal, Timestamp)>,
-    /// What is shown: price and size of the best bid and of the best offer.
-    shown: Option<[(Decimal, Decimal); 2]>,
-    /// Whether the book was lost since the last price.
-    lost: bool,
-    last_mid: Option<Decimal>,
-    /// What was last told of the product, and when.
-    told: Option<(Timestamp, Product)>,
+/// The recorder's connection, as its prices show it.
+enum Connection {
+    NotYet,
+    UpSince(Timestamp),
+    Down,
 }
 
 impl Table {
     pub fn new(lines: Lines, products: &[String; 2], assumed: Assumed) -> Self {
-        let tracks =
-            products.iter().map(|product| (product.clone(), Track { lost: true, ..Track::default() })).collect();
-        Self { lines, assumed, tracks, pending: None, now: None, heartbeat: Timestamp::MIN, up: None }
+        let tracks = products.iter().map(|product| (product.clone(), Track::new())).collect();
+        Self {
+            lines,
+            assumed,
+            tracks,
+            pending: None,
+            rules: VecDeque::new(),
+            now: None,
+            heartbeat: Timestamp::MIN,
+            connection: Connection::NotYet,
+        }
     }
 
     /// The next moment at which something is told.
     pub fn next(&mut self) -> Result<Option<Moment>, SeriesError> {
         loop {
-            let moment = match self.pending.take() {
-                Some((row, at)) => self.until(row, at)?,
-                None => match self.lines.next()? {
-                    Some(text) => self.line(text.trim())?,
-                    None => return Ok(None),
-                },
+            let moment = if let Some((row, at)) = self.pending.take() {
+                self.until(row, at)?
+            } else if let Some(text) = self.lines.next()? {
+                self.line(text.trim())?;
+                None
+            } else if let Some((from, _)) = self.rules.front().filter(|_| self.now.is_some()) {
+                self.before(*from)?
+            } else {
+                return Ok(None);
             };
             if let Some(moment) = moment.filter(|moment| !moment.is_empty()) {
                 return Ok(Some(moment));
@@ -90,10 +93,10 @@ impl Table {
         }
     }
 
-    fn line(&mut self, line: &str) -> Result<Option<Moment>, SeriesError> {
+    fn line(&mut self, line: &str) -> Result<(), SeriesError> {
         let heading = self.lines.number == 1 && is_heading(line).map_err(|cause| self.lines.wrong(cause))?;
         if line.is_empty() || heading {
-            return Ok(None);
+            return Ok(());
         }
         if let Some(remark) = line.strip_prefix('#') {
             return self.remark(remark);
@@ -103,50 +106,82 @@ impl Table {
             let at = self.time_of(&row)?;
             self.pending = Some((row, at));
         }
-        Ok(None)
+        Ok(())
     }
 
-    /// What comes first: the next heartbeat, or the line.
+    /// What comes first: a heartbeat, rules, or the line.
     fn until(&mut self, row: Row, at: Timestamp) -> Result<Option<Moment>, SeriesError> {
         if self.now.is_none() {
-            self.heartbeat = at;
+            self.begin(at);
         }
-        let next = self.heartbeat.checked_add(SECOND).unwrap_or(Timestamp::MAX);
-        if next < at {
-            self.heartbeat = next;
+        if let Some(moment) = self.before(at)? {
             self.pending = Some((row, at));
-            return Ok(Some(self.beat(next)));
+            return Ok(Some(moment));
         }
         self.now = Some(at);
         self.row(&row, at).map(Some)
     }
 
-    /// Takes in the rules of a product; other remarks are for people. What changes in the middle of a recording counts from
-    /// the line before it.
-    fn remark(&mut self, remark: &str) -> Result<Option<Moment>, SeriesError> {
-        let Some((head, rules)) = remark.split_once('{') else { return Ok(None) };
-        let id = head.split_whitespace().next_back().unwrap_or_default().to_owned();
-        if !self.tracks.contains_key(&id) {
-            return Ok(None);
+    /// Nothing is told before the first line: the last rules from before it hold.
+    fn begin(&mut self, at: Timestamp) {
+        self.heartbeat = at;
+        while let Some((_, product)) = self.rules_by(at).and_then(|_| self.rules.pop_front()) {
+            self.hold(product);
         }
-        let rules = serde_json::from_str(&format!("{{{rules}")).map_err(|error| self.lines.wrong(error.to_string()))?;
-        let at = self.now.unwrap_or(Timestamp::UNIX_EPOCH);
-        let product = read_product(&with_currencies(rules, &id).to_string(), at);
-        let product = product.map_err(|error| self.lines.wrong(error.to_string()))?;
-        if let Some(track) = self.tracks.get_mut(&id) {
-            track.product = Some(product);
+    }
+
+    /// The next heartbeat before a moment, or the next rules that hold by then.
+    fn before(&mut self, at: Timestamp) -> Result<Option<Moment>, SeriesError> {
+        let rules = self.rules_by(at);
+        let beat = self.heartbeat.checked_add(SECOND).unwrap_or(Timestamp::MAX);
+        if beat < rules.unwrap_or(at) {
+            self.heartbeat = beat;
+            return Ok(Some(self.beat(beat)));
         }
-        let Some(now) = self.now else { return Ok(None) };
-        let mut moment = Moment::new(now);
+        let Some((from, product)) = rules.and_then(|_| self.rules.pop_front()) else { return Ok(None) };
+        let (id, mut moment) = (product.id.clone(), Moment::new(from));
+        self.hold(product);
         self.show(&id, &mut moment)?;
         Ok(Some(moment))
+    }
+
+    /// From when the next rules hold, if that is not after a moment.
+    fn rules_by(&self, at: Timestamp) -> Option<Timestamp> {
+        self.rules.front().map(|(from, _)| *from).filter(|from| *from <= at)
+    }
+
+    fn hold(&mut self, product: Product) {
+        if let Some(track) = self.tracks.get_mut(&product.id) {
+            track.product = Some(product);
+        }
+    }
+
+    /// Reads the rules of a product; other remarks are for people. They hold from the remark's own time on: the line before
+    /// it may be of hours ago. A line after it may be older, as a gap is dated by the last thing that was heard.
+    fn remark(&mut self, remark: &str) -> Result<(), SeriesError> {
+        let Some((head, rules)) = remark.split_once('{') else { return Ok(()) };
+        let (mut words, wrong) = (head.split_whitespace(), |cause| self.lines.wrong(cause));
+        let (time, id) = (words.clone().next().unwrap_or_default(), words.next_back().unwrap_or_default());
+        let Some(track) = self.tracks.get(id) else { return Ok(()) };
+        let rules = serde_json::from_str(&format!("{{{rules}")).map_err(|error| wrong(error.to_string()))?;
+        let time = market_recording::time(time.trim_end_matches(':')).map_err(wrong)?;
+        let from = self.rules.back().map(|(from, _)| *from).max(self.now).max(Some(time)).unwrap_or(time);
+        let product = read_product(&with_currencies(rules, id).to_string(), from);
+        let product = product.map_err(|error| wrong(error.to_string()))?;
+        // Without any rules a product cannot be shown: the first ones hold from the beginning.
+        if self.now.is_none() && track.product.is_none() {
+            self.hold(product);
+        } else {
+            self.rules.push_back((from, product));
+        }
+        Ok(())
     }
 
     fn row(&mut self, row: &Row, at: Timestamp) -> Result<Moment, SeriesError> {
         let mut moment = Moment::new(at);
         let id = &row.product;
         if let (Some(rate), Some(track)) = (row.funding_rate, self.tracks.get_mut(id)) {
-            track.rate = Some((rate, hour_of(row.time)));
+            track.see_rate(rate, hour_of(row.time));
         }
         match row.price {
             Price::Unchanged => {}
@@ -171,19 +206,27 @@ impl Table {
         Err(self.lines.wrong(format!("{} is before the line before it", row.time)))
     }
 
-    /// What is told between two lines: the prices again, and the products when an hour has ended and no
-    /// rate of it was written.
+    /// What is told between two lines: the prices again, and a future when an hour has ended and no rate of it was written.
     fn beat(&mut self, at: Timestamp) -> Moment {
         let mut moment = Moment::new(at);
-        if self.up == Some(true) {
+        if matches!(self.connection, Connection::UpSince(_)) {
             let known = self.tracks.iter().filter_map(|(id, track)| Some((id, track.touch()?)));
             let touch = |(id, touch): (&String, Touch)| VenueEvent::Touch { product: id.clone(), touch: Some(touch) };
             moment.events.extend(known.map(touch));
         }
-        if at.as_second().rem_euclid(HOUR_SECONDS) == RATE_WITHIN.as_secs() {
-            moment.products.extend(self.tracks.values_mut().filter_map(|track| track.tell(at)));
+        if let Some(hour) = self.unchanged_until(at) {
+            let kept = |track: &mut Track| track.keep_rate(hour).then(|| track.tell(at)).flatten();
+            moment.products.extend(self.tracks.values_mut().filter_map(kept));
         }
         moment
+    }
+
+    /// The end of the last hour of which a new rate would have been written by now. In a gap nobody knows that there was
+    /// none, and after it the recorder has to look again.
+    fn unchanged_until(&self, at: Timestamp) -> Option<Timestamp> {
+        let Connection::UpSince(since) = self.connection else { return None };
+        let written_by = at.checked_sub(RATE_WITHIN).ok().filter(|written_by| since <= *written_by)?;
+        Some(hour_of(written_by))
     }
 
     fn price(&mut self, id: &str, quote: Quote, moment: &mut Moment) -> Result<(), SeriesError> {
@@ -206,8 +249,8 @@ impl Table {
         if bid >= ask || bid_size <= Decimal::ZERO || ask_size <= Decimal::ZERO {
             return Err(self.lines.wrong("there is nothing between its best prices or nothing at them".to_owned()));
         }
-        if self.up != Some(true) {
-            self.up = Some(true);
+        if !matches!(self.connection, Connection::UpSince(_)) {
+            self.connection = Connection::UpSince(moment.at);
             for link in [Link::MarketWebSocket, Link::UserWebSocket] {
                 moment.events.push(VenueEvent::Link { link, down: None });
             }
@@ -228,20 +271,24 @@ impl Table {
             track.lost |= gap;
         }
         moment.events.push(VenueEvent::Touch { product: id.to_owned(), touch: None });
-        if gap && self.up != Some(false) {
-            self.up = Some(false);
+        if gap && !matches!(self.connection, Connection::Down) {
+            self.connection = Connection::Down;
             let down = Some(GAP.to_owned());
             moment.events.push(VenueEvent::Link { link: Link::MarketWebSocket, down });
         }
     }
 
     fn show(&mut self, id: &str, moment: &mut Moment) -> Result<(), SeriesError> {
+        let unchanged_until = self.unchanged_until(moment.at);
         let Some(track) = self.tracks.get_mut(id) else { return Ok(()) };
         if track.product.is_none() {
             let cause = format!(
                 "the rules of {id} are not said before it: `arb-bot capture` writes them as a remark `# TIME: {id} {{…}}`"
             );
             return Err(self.lines.wrong(cause));
+        }
+        if let Some(hour) = unchanged_until {
+            track.keep_rate(hour);
         }
         moment.products.extend(track.tell(moment.at));
         Ok(())
@@ -265,70 +312,4 @@ fn with_currencies(mut rules: Value, id: &str) -> Value {
         }
     }
     rules
-}
-
-impl Track {
-    fn touch(&self) -> Option<Touch> {
-        let [(best_bid, _), (best_ask, _)] = self.shown?;
-        Some(Touch { best_bid, best_ask })
-    }
-
-    /// Base currency in one unit of size.
-    fn unit_base(&self) -> Decimal {
-        self.product.as_ref().map_or(Decimal::ONE, |product| product.unit_base)
-    }
-
-    /// The product with its price and with the funding of the last hour whose rate is known, where that is new.
-    fn tell(&mut self, at: Timestamp) -> Option<Product> {
-        let mut product = self.product.clone()?;
-        if let Some(future) = &mut product.future {
-            future.mark = self.last_mid;
-            if let Some((rate, hour)) = self.rate {
-                let unchanged_until = hour_of(at.checked_sub(RATE_WITHIN).unwrap_or(at));
-                future.terms.funding_rate = rate;
-                future.terms.funding_time = Some(hour.max(unchanged_until));
-            }
-        }
-        if let Some((told_at, told)) = &self.told {
-            let only_the_mark = told.future.is_some() && {
-                let mut as_told = product.clone();
-                as_told.future = as_told
-                    .future
-                    .map(|future| FutureDetails { mark: told.future.as_ref().and_then(|told| told.mark), ..future });
-                as_told == *told
-            };
-            if *told == product || (only_the_mark && at.duration_since(*told_at) < MARK_EVERY) {
-                return None;
-            }
-        }
-        self.told = Some((at, product.clone()));
-        Some(product)
-    }
-
-    /// The levels that change: a price that is no longer the best is not known to have anything.
-    fn show(&mut self, id: &str, shown: [(Decimal, Decimal); 2]) -> Option<MarketEvent> {
-        let snapshot = std::mem::take(&mut self.lost);
-        let before = self.shown.replace(shown).filter(|_| !snapshot);
-        let mut levels = Vec::new();
-        for (index, side) in [Side::Buy, Side::Sell].into_iter().enumerate() {
-            let (price, quantity) = shown[index];
-            let was = before.map(|before| before[index]);
-            if was == Some((price, quantity)) {
-                continue;
-            }
-            if let Some((old, _)) = was.filter(|(old, _)| *old != price) {
-                levels.push(Level { side, price: old, quantity: Decimal::ZERO });
-            }
-            levels.push(Level { side, price, quantity });
-        }
-        (!levels.is_empty()).then(|| MarketEvent::Levels { product: id.to_owned(), snapshot, levels })
-    }
-
-    fn hide(&mut self, id: &str) -> Option<MarketEvent> {
-        let shown = self.shown.take()?;
-        let gone = |(side, (price, _)): (Side, (Decimal, Decimal))| Level { side, price, quantity: Decimal::ZERO };
-        let levels = [Side::Buy, Side::Sell].into_iter().zip(shown).map(gone).collect();
-        // The next prices are added to what is left: nothing.
-        Some(MarketEvent::Levels { product: id.to_owned(), snapshot: false, levels })
-    }
 }

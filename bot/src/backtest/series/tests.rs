@@ -138,7 +138,9 @@ fn what_cannot_be_is_refused_with_its_line() {
         ("0,BTC-USD,60000,,3,1\n", "line 4: best_bid 3 is not below"),
         ("0,BTC-USD,60000,,1,3,0,1\n", "line 4: bid_size 0"),
         ("# x: BTC-USD {\n", "line 4: EOF"),
-        ("# x: BTC-USD {\"price_increment\":\"-1\",\"base_increment\":\"1\"}\n", "line 4: "),
+        ("# 7: BTC-USD {\"price_increment\":\"-1\",\"base_increment\":\"1\"}\n", "price_increment of BTC-USD is -1"),
+        ("# then: BTC-USD {}\n", "line 4: \"then\" is not a time"),
+        ("# BTC-USD {}\n", "line 4: \"BTC-USD\" is not a time"),
     ] {
         let error = with_rules(lines).unwrap_err();
         assert!(error.contains(named), "{lines}: {error}");
@@ -167,4 +169,100 @@ fn files_of_a_directory_are_played_together_and_one_without_any_is_refused() {
         times.push(moment.at.as_second());
     }
     assert_eq!(times, [0, 1, 1, 2]);
+}
+
+/// What is shown of the future, each time that it is something else: rate, hour of it, and whether the session is open.
+fn shown_of_the_future(moments: &[Moment]) -> Vec<(String, Option<String>, bool)> {
+    let mut shown: Vec<(String, Option<String>, bool)> = Vec::new();
+    let products = moments.iter().flat_map(|moment| moment.products.iter().map(move |product| (moment.at, product)));
+    for (at, future) in products.filter_map(|(at, product)| Some((at, product.future.as_ref()?))) {
+        let hour = future.terms.funding_time.map(|hour| format!("{} of {hour:.0}", future.terms.funding_rate));
+        if shown.last().is_none_or(|(_, last, open)| (last, *open) != (&hour, future.session_open)) {
+            shown.push((at.to_string(), hour, future.session_open));
+        }
+    }
+    shown
+}
+
+fn shown(lines: &[(&str, Option<&str>, bool)]) -> Vec<(String, Option<String>, bool)> {
+    lines.iter().map(|(at, hour, open)| ((*at).to_owned(), hour.map(str::to_owned), *open)).collect()
+}
+
+/// The remark of `capture` about a session.
+fn session(time: &str, is_open: bool) -> String {
+    let rules = RULES.lines().last().unwrap().split_once('{').unwrap().1;
+    let rules = rules.replace("\"is_session_open\":true", &format!("\"is_session_open\":{is_open}"));
+    format!("# {time}: {FUTURE} {{{rules}\n")
+}
+
+/// A file of one product has no line in the closed hour. Fails when a remark holds from the line before it, or, as it stands
+/// before a gap that began earlier, makes that one an error. Tried: `from` of the line before.
+#[test]
+fn rules_hold_from_the_time_of_their_remark_and_not_from_the_line_before_it() {
+    let lines = format!(
+        "2026-11-20T22:00:01Z,{FUTURE},60000,,59995,60005\n{}{}2026-11-20T23:00:09Z,{FUTURE},60000,,59990,60005\n",
+        session("2026-11-20T22:00:05.5Z", false),
+        session("2026-11-20T23:00:05Z", true),
+    );
+    let moments = with_rules(&lines).unwrap();
+    let expected = shown(&[
+        ("2026-11-20T22:00:01Z", None, true),
+        ("2026-11-20T22:00:05.5Z", None, false),
+        ("2026-11-20T23:00:05Z", None, true),
+    ]);
+    assert_eq!(shown_of_the_future(&moments), expected);
+    assert!(moments.is_sorted_by_key(|moment| moment.at), "heartbeats go on between them");
+    assert!(moments.len() > 3600);
+
+    // A gap that is noticed after the session closed began before it; and nothing may follow.
+    let lines = format!(
+        "2026-11-20T22:00:01Z,{FUTURE},60000,,59995,60005\n{}2026-11-20T22:00:03Z,{FUTURE},gap\n",
+        session("2026-11-20T22:00:05Z", false),
+    );
+    let moments = with_rules(&lines).unwrap();
+    let expected = [("2026-11-20T22:00:01Z", None, true), ("2026-11-20T22:00:05Z", None, false)];
+    assert_eq!(shown_of_the_future(&moments), shown(&expected));
+    assert!(moments.is_sorted_by_key(|moment| moment.at));
+}
+
+#[test]
+fn of_the_rules_before_the_first_line_the_last_ones_hold_there() {
+    let lines = format!(
+        "{}{}2026-11-20T22:30:00Z,{FUTURE},60000,,59995,60005\n",
+        session("2026-11-20T22:00:05Z", false),
+        session("2026-11-20T23:00:05Z", true),
+    );
+    let moments = with_rules(&lines).unwrap();
+    let expected = [("2026-11-20T22:30:00Z", None, false), ("2026-11-20T23:00:05Z", None, true)];
+    assert_eq!(shown_of_the_future(&moments), shown(&expected));
+}
+
+/// Fails when a rate goes on in a gap: the books would pay hours that nobody recorded. Tried: `unchanged_until` without a look
+/// at the connection; a gap's end at once, which is then told the old rate before the new one is written.
+#[test]
+fn in_a_gap_no_hour_has_the_last_rate_but_one_that_is_written() {
+    let prices = |from: &str, rate: &str| format!("2026-11-16T{from}Z,{FUTURE},60000,{rate},59995,60005\n");
+    let gap = format!("2026-11-16T16:30:00Z,{FUTURE},gap\n");
+    let end = prices("22:00:00", "");
+    let kept = with_rules(&(prices("15:59:58", "0.00003") + &gap + &prices("20:10:00", "") + &end)).unwrap();
+    let until = [
+        ("2026-11-16T15:59:58Z", Some("0.00003 of 2026-11-16T15:00:00Z"), true),
+        ("2026-11-16T16:01:00Z", Some("0.00003 of 2026-11-16T16:00:00Z"), true),
+    ];
+    let after = [
+        ("2026-11-16T20:11:00Z", Some("0.00003 of 2026-11-16T20:00:00Z"), true),
+        ("2026-11-16T21:01:00Z", Some("0.00003 of 2026-11-16T21:00:00Z"), true),
+    ];
+    assert_eq!(shown_of_the_future(&kept), shown(&[until, after].concat()), "three hours were not recorded");
+
+    // REST answered in the gap, and again after it.
+    let in_the_gap = format!("2026-11-16T18:00:00Z,{FUTURE},,0.00004\n");
+    let late = format!("2026-11-16T20:00:00Z,{FUTURE},,0.00005\n");
+    let written =
+        with_rules(&(prices("15:59:58", "0.00003") + &gap + &in_the_gap + &prices("20:00:20", "") + &late)).unwrap();
+    let after = [
+        ("2026-11-16T18:00:00Z", Some("0.00004 of 2026-11-16T18:00:00Z"), true),
+        ("2026-11-16T20:00:20Z", Some("0.00005 of 2026-11-16T20:00:00Z"), true),
+    ];
+    assert_eq!(shown_of_the_future(&written), shown(&[until, after].concat()));
 }

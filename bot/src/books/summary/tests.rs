@@ -173,14 +173,42 @@ fn what_is_paid_beyond_the_estimate_is_funding_and_days_add_up() {
     assert_eq!((before.profit_quote, before.measured), (None, None), "there was no bot");
 }
 
+/// Shown by mutation: with the contract size of the period's own fills this fails: the leg counts as nothing.
 #[test]
-fn a_drawdown_is_from_a_peak_and_a_short_curve_has_no_sharpe() {
+fn a_leg_that_is_held_through_a_period_without_a_fill_has_its_value() {
+    let held = Summary::of(&books(), FUTURE, Period { from: at(3), to: at(24) });
+    assert_eq!((held.fills, held.deployed_quote), (0, dec!(7000)));
+}
+
+/// Shown by mutation: without `follows` the tail counts, without `is_an_hour` a late point does, without both the night.
+#[test]
+fn a_sharpe_is_of_changes_that_are_an_hours() {
+    let late = |minutes: i64, point: EquityRecord| {
+        let at = point.at.checked_add(SignedDuration::from_mins(minutes)).unwrap();
+        EquityRecord { at, ..point }
+    };
+    let mut points: Vec<_> = (0..20).map(|hour| point(hour, Decimal::from(hour % 3))).collect();
+    let mut changes: Vec<_> = (1..20).map(|hour| Decimal::from(hour % 3 - (hour - 1) % 3)).collect();
+    assert_eq!(hourly_changes(&points), changes);
+    // Sixty hours without the bot; an hour whose prices came late; and where a backtest ends.
+    points.extend([point(79, dec!(500)), point(80, dec!(501)), late(40, point(81, dec!(900)))]);
+    points.extend([point(82, dec!(1000)), late(1, point(83, dec!(1002))), late(58, point(83, dec!(4000)))]);
+    changes.extend([dec!(1), dec!(2)]);
+    assert_eq!(hourly_changes(&points), changes);
+    // The profit is of all of it.
+    let books = Books { equity: points, ..Books::default() };
+    let summary = Summary::of(&books, FUTURE, Period { from: at(0), to: at(84) });
+    assert_eq!((summary.profit_quote, summary.sharpe), (Some(dec!(4000)), None), "21 changes are too few");
+}
+
+#[test]
+fn a_drawdown_is_from_a_peak_and_few_changes_have_no_sharpe() {
     assert_eq!(performance::max_drawdown(&[dec!(0), dec!(5), dec!(3), dec!(9), dec!(2), dec!(8)]), dec!(7));
     assert_eq!(performance::max_drawdown(&[]), dec!(0));
     assert_eq!(sharpe(&[dec!(1), dec!(2), dec!(3)]), None);
     assert_eq!(sharpe(&[dec!(1); 30]), None, "nothing moved: there is no deviation to measure by");
-    let rising: Vec<_> = (0..30).map(|n| Decimal::from(n * 2 + n % 2)).collect();
+    let rising: Vec<_> = (0..30).map(|n| Decimal::from(2 + n % 2)).collect();
     assert!(sharpe(&rising).unwrap() > Decimal::ONE);
-    let falling: Vec<_> = rising.iter().map(|equity| -equity).collect();
+    let falling: Vec<_> = rising.iter().map(|change| -change).collect();
     assert_eq!(sharpe(&falling), sharpe(&rising).map(|sharpe| -sharpe));
 }
