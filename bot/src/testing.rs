@@ -1,5 +1,7 @@
 //! Fixtures for unit tests.
 
+use std::time::Duration;
+
 use rust_decimal::{Decimal, dec};
 
 use crate::exchange::{CarryTerms, FeeRates, FutureDetails, Product, Touch};
@@ -101,6 +103,7 @@ pub fn carry_terms() -> Terms {
         horizon_hours: dec!(1080),
         min_samples: 1,
         max_negative_hours: 12,
+        min_hold: Duration::from_secs(24 * 3600),
         min_collateral_ratio: dec!(0.60),
     }
 }

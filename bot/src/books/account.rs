@@ -12,7 +12,7 @@ use rust_decimal::{Decimal, dec};
 use crate::ledger::{Books, FillRecord, FundingRecord, VariationRecord, fill_order};
 
 /// Spot worth less than this counts as flat: no product takes an order of less.
-const DUST_QUOTE: Decimal = dec!(2);
+pub const DUST_QUOTE: Decimal = dec!(2);
 
 /// One leg.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

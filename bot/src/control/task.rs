@@ -341,6 +341,7 @@ pub fn params(bot: &ArbBot) -> Params {
             horizon_hours: hours(carry.entry.horizon.0),
             min_samples: carry.entry.min_samples.max(1).into(),
             max_negative_hours: hours(carry.exit.max_negative_funding.0).ceil().to_usize().unwrap_or(usize::MAX).max(1),
+            min_hold: carry.exit.min_hold.0,
             min_collateral_ratio: carry.collateral.min_ratio.0,
         },
         drain: Terms { timeout: bot.spec.drain_timeout.0, on_timeout: bot.spec.on_drain_timeout },

@@ -182,7 +182,14 @@ impl Engine {
     /// The engine, knowing the funding rates of the hours that its ledger remembers.
     #[must_use]
     pub fn remembering(mut self, rates: impl IntoIterator<Item = (Timestamp, Decimal)>) -> Self {
-        self.carry = Carry::recovered(rates);
+        self.carry.remember(rates);
+        self
+    }
+
+    /// The engine, with a position that was opened then; None: it has none.
+    #[must_use]
+    pub fn holding_since(mut self, entered_at: Option<Timestamp>) -> Self {
+        self.carry.holding_since(entered_at);
         self
     }
 

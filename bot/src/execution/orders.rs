@@ -1,5 +1,6 @@
 //! The bot's own orders: what is known of each, and what each may still do.
 
+mod entered;
 mod id;
 mod order;
 mod settled;
@@ -21,6 +22,7 @@ use crate::execution::kill::STUCK_AFTER;
 use crate::ledger::{OrderRecord, RecordStatus};
 use crate::risk::Class;
 
+pub use self::entered::entered_at;
 pub use self::id::{ClientOrderId, mint_id, of_a_bot, parse_id};
 pub use self::order::{Order, State};
 

@@ -42,6 +42,8 @@ pub struct FundingCarry {
     #[serde(default)]
     #[x_kube(validation = Rule::new("duration(self.maxNegativeFunding) >= duration('1h') && duration(self.maxNegativeFunding) <= duration('168h')")
         .message("strategy.fundingCarry.exit.maxNegativeFunding must be between 1h and 168h (the week of funding that the bot looks back on)"))]
+    #[x_kube(validation = Rule::new("duration(self.minHold) >= duration('0s') && duration(self.minHold) <= duration('720h')")
+        .message("strategy.fundingCarry.exit.minHold must be between 0s and 720h (30 days)"))]
     pub exit: ExitTerms,
     /// The futures collateral that it needs. Hot.
     #[serde(default)]
@@ -81,14 +83,18 @@ impl Default for EntryTerms {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ExitTerms {
-    /// So many hours in a row must have had negative funding, and the loss expected over `entry.horizon` at their mean
-    /// must exceed the cost of closing both legs. Default 12h.
+    /// So many hours in a row must have had negative funding, and the loss expected at their mean over a week (or
+    /// `entry.horizon`, where that is shorter) must exceed the cost of closing both legs. Default 12h.
     pub max_negative_funding: DurationString,
+    /// A position that was opened, from flat, less than this ago is not closed for negative funding. Nothing else waits
+    /// for it: no kill, drain, mode, guard or limit. Default 24h.
+    pub min_hold: DurationString,
 }
 
 impl Default for ExitTerms {
     fn default() -> Self {
-        Self { max_negative_funding: DurationString(std::time::Duration::from_secs(12 * 3600)) }
+        let hours = |h: u64| DurationString(std::time::Duration::from_secs(h * 3600));
+        Self { max_negative_funding: hours(12), min_hold: hours(24) }
     }
 }
 

@@ -25,6 +25,8 @@ const FEES_AGAIN: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Carry {
     history: FundingHistory,
+    /// When the position was opened, from flat; None: there is none, or it was not yet looked at.
+    entered_at: Option<Timestamp>,
     basis: Basis,
     fees: Option<FeeRates>,
     fees_due: Duration,
@@ -49,8 +51,12 @@ pub struct CarryView {
 }
 
 impl Carry {
-    pub(super) fn recovered(rates: impl IntoIterator<Item = (Timestamp, Decimal)>) -> Self {
-        Self { history: FundingHistory::recovered(rates), ..Self::default() }
+    pub(super) fn remember(&mut self, rates: impl IntoIterator<Item = (Timestamp, Decimal)>) {
+        self.history = FundingHistory::recovered(rates);
+    }
+
+    pub(super) fn holding_since(&mut self, entered_at: Option<Timestamp>) {
+        self.entered_at = entered_at;
     }
 
     pub(super) fn stance(&self) -> Stance {
@@ -88,6 +94,11 @@ impl Carry {
         self.history.outlook(terms.max_negative_hours)
     }
 
+    #[cfg(test)]
+    pub(super) fn entered_at(&self) -> Option<Timestamp> {
+        self.entered_at
+    }
+
     fn outlook(&mut self, terms: Terms) -> Option<Outlook> {
         let history = &self.history;
         let known = self.outlook.filter(|(_, of)| *of == terms);
@@ -96,8 +107,19 @@ impl Carry {
         outlook
     }
 
-    fn judge(&mut self, terms: Terms, market: &Market<'_>, now: Now) {
+    /// Notes when the position began. `owned_since`: the bot's first order.
+    fn note_entry(&mut self, is_flat: bool, owned_since: Option<Timestamp>, wall: Timestamp) {
+        let at_first_sight = self.said_of.is_none();
+        // A position that is there at once and that no order of the ledger explains began nobody knows when.
+        let began = owned_since.filter(|_| at_first_sight).unwrap_or(wall);
+        // One that began while the clock was ahead is not held for longer than any other.
+        self.entered_at = (!is_flat).then(|| self.entered_at.unwrap_or(began).min(wall));
+    }
+
+    fn judge(&mut self, terms: Terms, market: &Market<'_>, owned_since: Option<Timestamp>, now: Now) {
         let outlook = self.outlook(terms);
+        let is_flat = is_flat(market.spot) && is_flat(market.future);
+        self.note_entry(is_flat, owned_since, now.wall);
         let inputs = Inputs {
             outlook,
             is_stale: self.history.is_stale(now.boot, now.wall),
@@ -105,7 +127,9 @@ impl Carry {
             spot_touch: market.spot_touch,
             future_touch: market.future_touch,
             basis: self.basis.observe(market.spot_touch, market.future_touch, now.boot),
-            is_flat: is_flat(market.spot) && is_flat(market.future),
+            is_flat,
+            entered_at: self.entered_at,
+            now: now.wall,
         };
         self.judgement = judge(self.judgement.stance, &terms, &inputs);
         let Judgement { stance, cause, .. } = self.judgement;
@@ -159,7 +183,7 @@ impl Engine {
             commands.push(Command::Fees);
         }
         match exposure.and_then(|exposure| self.market(exposure, control, now)) {
-            Some(market) => self.carry.judge(self.params.carry, &market, now),
+            Some(market) => self.carry.judge(self.params.carry, &market, self.owned_since, now),
             None => self.carry.shortage = None,
         }
     }

@@ -6,7 +6,7 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use super::{Engine, Identity, Now, Params};
-use crate::execution::orders::Orders;
+use crate::execution::orders::{Orders, entered_at};
 use crate::ledger::OrderRecord;
 
 /// What an engine begins with: two that begin with the same decide the same.
@@ -39,6 +39,7 @@ impl Start {
         let orders = Orders::recovered(&self.orders, self.at.boot, self.at.wall);
         Engine::new(self.identity.clone(), self.params.clone(), orders, self.owned_since)
             .remembering(self.funding_rates.iter().copied())
+            .holding_since(entered_at(&self.orders, &self.identity.future_product))
             .resuming(self.drain.clone())
     }
 }

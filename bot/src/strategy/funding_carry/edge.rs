@@ -9,11 +9,14 @@
 //! (the same place). A future that is sold for less than that is a cost of entering; one that is bought back for more is
 //! a cost of leaving. What would be earned so is not counted on.
 
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
 use rust_decimal::{Decimal, dec};
 use serde::{Deserialize, Serialize};
 
 use crate::exchange::{FeeRates, Touch};
-use crate::market::funding::Outlook;
+use crate::market::funding::{Outlook, WINDOW_HOURS};
 
 /// What an order that takes eats of the book beyond the best price, over the whole round trip.
 const SLIPPAGE_BPS: Decimal = dec!(2);
@@ -28,6 +31,8 @@ pub struct Terms {
     pub horizon_hours: Decimal,
     pub min_samples: usize,
     pub max_negative_hours: usize,
+    /// A younger position is not closed for negative funding.
+    pub min_hold: Duration,
     /// Free collateral, as a fraction of the futures notional.
     pub min_collateral_ratio: Decimal,
 }
@@ -55,6 +60,10 @@ pub enum Cause {
     TooLittle,
     Enough,
     Negative,
+    /// Negative, but the position is young.
+    MinHold {
+        until: Timestamp,
+    },
 }
 
 /// A decision, and the figures that it follows from.
@@ -66,6 +75,8 @@ pub struct Judgement {
     pub cost_bps: Decimal,
     /// Expected over the horizon, in basis points of notional.
     pub funding_bps: Decimal,
+    /// What going on under negative funding is expected to cost, in basis points of notional.
+    pub loss_bps: Decimal,
     /// How much dearer the future is than its funding explains, in basis points of the spot price; negative: cheaper.
     pub dear_bps: Decimal,
 }
@@ -83,6 +94,9 @@ pub struct Inputs {
     pub basis: Decimal,
     /// Whether there is no position to close.
     pub is_flat: bool,
+    /// When the position was opened, from flat; None: there is none.
+    pub entered_at: Option<Timestamp>,
+    pub now: Timestamp,
 }
 
 /// Cost of opening and closing both legs, in basis points of the notional of one.
@@ -101,7 +115,8 @@ fn spread_bps(touch: Touch) -> Decimal {
 /// The stance under these inputs, after `before`.
 ///
 /// Entry and exit are far apart. To enter, the edge must reach the minimum (while it builds, half of it will do); to leave,
-/// funding must have been negative for long *and* promise to cost more than leaving does.
+/// funding must have been negative for long *and* promise to cost more than leaving does, and the position must have been
+/// there for the minimum hold: each round trip costs its fees for certain.
 #[must_use]
 pub fn judge(before: Stance, terms: &Terms, inputs: &Inputs) -> Judgement {
     // Half-way out is no place to turn round: an exit ends with an edge, or when nothing is left to close.
@@ -114,12 +129,12 @@ pub fn judge(before: Stance, terms: &Terms, inputs: &Inputs) -> Judgement {
     }
     let Some(fees) = inputs.fees else { return blind(Cause::FeesUnknown) };
     let cost_bps = round_trip_bps(&fees, inputs.spot_touch, inputs.future_touch);
-    let over_horizon = |rate: Decimal| rate * terms.horizon_hours * BPS;
-    let funding_bps = over_horizon(outlook.rate);
+    let funding_bps = outlook.rate * terms.horizon_hours * BPS;
+    let loss_bps = -outlook.negative_rate * terms.loss_hours() * BPS;
     // A horizon of less than a day does not see the whole of it come back.
     let fair_basis = outlook.rate * terms.horizon_hours.min(FAIR_BASIS_HOURS);
     let dear_bps = (inputs.basis - fair_basis) * BPS;
-    let decided = |stance, cause| Judgement { stance, cause, cost_bps, funding_bps, dear_bps };
+    let decided = |stance, cause| Judgement { stance, cause, cost_bps, funding_bps, loss_bps, dear_bps };
 
     let edge = decided(Stance::Wait, Cause::TooLittle).edge_bps();
     let least = if before == Stance::Enter { terms.min_edge_bps / Decimal::TWO } else { terms.min_edge_bps };
@@ -127,10 +142,13 @@ pub fn judge(before: Stance, terms: &Terms, inputs: &Inputs) -> Judgement {
         return decided(Stance::Enter, Cause::Enough);
     }
     let long_negative = outlook.negative_hours >= terms.max_negative_hours;
-    let leaving_bps = cost_bps / Decimal::TWO + dear_bps.max(Decimal::ZERO);
-    let loses = -over_horizon(outlook.negative_rate) > leaving_bps;
-    if leaving || (!inputs.is_flat && long_negative && loses) {
-        return decided(Stance::Exit, Cause::Negative);
+    let leave = decided(Stance::Exit, Cause::Negative);
+    if leaving {
+        return leave;
+    }
+    if !inputs.is_flat && long_negative && loss_bps > leave.leaving_bps() {
+        let young = inputs.held_until(terms).map(|until| decided(Stance::Wait, Cause::MinHold { until }));
+        return young.unwrap_or(leave);
     }
     if outlook.samples < terms.min_samples {
         return decided(Stance::Wait, Cause::FewSamples);
@@ -138,7 +156,28 @@ pub fn judge(before: Stance, terms: &Terms, inputs: &Inputs) -> Judgement {
     decided(Stance::Wait, Cause::TooLittle)
 }
 
+impl Terms {
+    /// How far negative funding is taken to go on: a few hours of it say nothing of a time longer than what is looked
+    /// back on.
+    fn loss_hours(&self) -> Decimal {
+        self.horizon_hours.min(WINDOW_HOURS.into())
+    }
+}
+
+impl Inputs {
+    /// The end of the minimum hold; None where it is over.
+    fn held_until(&self, terms: &Terms) -> Option<Timestamp> {
+        let until = self.entered_at?.checked_add(terms.min_hold).ok()?;
+        (self.now < until).then_some(until)
+    }
+}
+
 impl Judgement {
+    /// What closing both legs costs, in basis points of notional.
+    fn leaving_bps(&self) -> Decimal {
+        self.cost_bps / Decimal::TWO + self.dear_bps.max(Decimal::ZERO)
+    }
+
     /// What entering is expected to bring, in basis points of notional.
     fn edge_bps(&self) -> Decimal {
         self.funding_bps - self.cost_bps + self.dear_bps.min(Decimal::ZERO)
@@ -165,11 +204,19 @@ impl Judgement {
             Cause::Enough => {
                 format!("building or holding the target: edge {edge} bps: {}", self.figures(terms, outlook))
             }
-            Cause::Negative => {
-                let figures = self.figures(terms, outlook);
-                format!("closing both legs: negative funding is expected to cost more than that: {figures}")
+            Cause::Negative => format!("closing both legs: {}", self.loss(terms, outlook)),
+            Cause::MinHold { until } => {
+                let until = until.strftime("%Y-%m-%dT%H:%M:%SZ");
+                let loss = self.loss(terms, outlook);
+                format!("holding: nothing is closed for negative funding until {until} (exit.minHold): {loss}")
             }
         }
+    }
+
+    fn loss(&self, terms: &Terms, outlook: Option<Outlook>) -> String {
+        let (loss, hours) = (shown(self.loss_bps), terms.loss_hours().normalize());
+        let (leaving, figures) = (shown(self.leaving_bps()), self.figures(terms, outlook));
+        format!("negative funding is expected to cost {loss} bps over {hours} h, leaving {leaving} bps: {figures}")
     }
 
     fn figures(&self, terms: &Terms, outlook: Option<Outlook>) -> String {

@@ -4,7 +4,9 @@ use arbbot_crds::arbbot::Mode;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rust_decimal::Decimal;
 
+use super::world::AtVenue;
 use super::*;
+use crate::ledger::OrderRecord;
 use crate::strategy::funding_carry::edge::Stance;
 use crate::testing::{carry_terms, future_terms};
 
@@ -77,6 +79,7 @@ fn too_little_funding_waits_with_what_is_there_and_says_why() {
 #[test]
 fn long_and_dear_negative_funding_closes_both_legs_and_does_not_come_back_by_itself() {
     let mut world = World::with_position();
+    terms(&mut world, |terms| terms.min_hold = Duration::ZERO);
     hours(&mut world, 11, dec!(-0.0001));
     assert_ne!(legs(&world), (dec!(0), dec!(0)), "eleven hours are not twelve");
     hours(&mut world, 1, dec!(-0.0001));
@@ -86,6 +89,62 @@ fn long_and_dear_negative_funding_closes_both_legs_and_does_not_come_back_by_its
     hours(&mut world, 1, dec!(0.00003));
     trade(&mut world);
     assert_eq!((world.view().carry.stance, legs(&world)), (Stance::Wait, (dec!(0), dec!(0))));
+}
+
+/// Fails if the time of entry is not noted, or not forgotten once the bot is flat.
+#[test]
+fn a_young_position_is_not_closed_for_negative_funding_until_the_minimum_hold_is_over() {
+    let mut world = World::with_position();
+    let entered_at = world.engine.carry.entered_at().unwrap();
+    assert!(entered_at < world.now().wall);
+    hours(&mut world, 12, dec!(-0.0001));
+    assert_eq!((world.view().carry.stance, legs(&world) == (dec!(0), dec!(0))), (Stance::Wait, false));
+    assert!(world.view().carry.why.starts_with("holding: "), "{}", world.view().carry.why);
+    // A spec that is patched counts at once.
+    terms(&mut world, |terms| terms.min_hold = Duration::from_secs(60));
+    world.pass(Duration::from_secs(1));
+    assert_eq!((world.view().carry.stance, world.engine.carry.entered_at()), (Stance::Exit, Some(entered_at)));
+    trade(&mut world);
+    assert_eq!((legs(&world), world.engine.carry.entered_at()), ((dec!(0), dec!(0)), None));
+}
+
+/// Fails if a guard, a mode or a kill asks for the age of the position.
+#[test]
+fn nothing_but_the_strategy_waits_for_the_minimum_hold() {
+    for close in [|world: &mut World| world.mode(Mode::Stopped), |world: &mut World| world.kill(KillAction::Flatten)] {
+        let mut world = World::with_position();
+        hours(&mut world, 12, dec!(-0.0001));
+        assert!(world.view().carry.why.starts_with("holding: "), "{}", world.view().carry.why);
+        close(&mut world);
+        trade(&mut world);
+        assert_eq!(legs(&world), (dec!(0), dec!(0)));
+    }
+}
+
+/// Fails if a process takes its own beginning for the entry.
+#[test]
+fn the_time_of_entry_survives_a_restart() {
+    let mut world = World::with_position();
+    let created_at = world.now().wall.checked_sub(Duration::from_secs(20 * 3600)).unwrap();
+    let record = |at: &AtVenue| OrderRecord::imported(&at.state, 1, created_at);
+    world.restart_with(world.venue.values().map(record).collect(), None);
+    assert_eq!(world.engine.carry.entered_at(), Some(created_at));
+    world.pass(Duration::from_secs(15));
+    assert!(!world.view().carry.why.is_empty(), "it has not decided");
+    assert_eq!(world.engine.carry.entered_at(), Some(created_at));
+}
+
+/// Fails if it counts from the restart.
+#[test]
+fn a_position_that_no_ledger_explains_is_as_old_as_the_first_order_of_the_bot() {
+    let mut carry = Carry::default();
+    let at = |second| Timestamp::from_second(second).unwrap();
+    carry.note_entry(false, Some(at(5)), at(1000));
+    assert_eq!(carry.entered_at(), Some(at(5)));
+    carry.note_entry(false, Some(at(5)), at(1001));
+    assert_eq!(carry.entered_at(), Some(at(5)));
+    carry.note_entry(false, Some(at(5)), at(3));
+    assert_eq!(carry.entered_at(), Some(at(3)), "the clock was ahead");
 }
 
 #[test]

@@ -18,6 +18,7 @@ use crate::exchange::{CarryTerms, FeeRates, Link, NewOrder, OrderState, Touch, V
 use crate::execution::drain::{Demand, Terms};
 use crate::execution::engine::{ControlChange, Engine, Event, Identity, Now, Params, Start, View};
 use crate::execution::orders::Orders;
+use crate::ledger::OrderRecord;
 use crate::recording::{Recorder, WhenFull};
 use crate::risk::Gate;
 use crate::risk::gate::Slot;
@@ -162,7 +163,13 @@ impl World {
 
     /// Another process takes over: it knows nothing but what the exchange and status remember.
     pub fn restart(&mut self, drain: Option<DrainStatus>) {
-        self.engine = Engine::new(identity(), self.params.clone(), Orders::default(), None).resuming(drain);
+        self.restart_with(Vec::new(), drain);
+    }
+
+    /// The same with the orders of a ledger.
+    pub fn restart_with(&mut self, orders: Vec<OrderRecord>, drain: Option<DrainStatus>) {
+        let start = Start { orders, drain, ..Start::anew(identity(), self.params.clone(), self.now()) };
+        self.engine = start.engine();
         self.give(Event::Lease { epoch: 2 });
         for link in [Link::MarketWebSocket, Link::UserWebSocket] {
             self.give(Event::Venue(VenueEvent::Link { link, down: None }));

@@ -30,7 +30,13 @@ fn inputs(rates: &[Decimal]) -> Inputs {
         spot_touch: touch(dec!(6)),
         future_touch: touch(dec!(6)),
         is_flat: false,
+        entered_at: Some(Timestamp::UNIX_EPOCH),
+        now: after_entry(1000),
     }
+}
+
+fn after_entry(hours: u64) -> Timestamp {
+    Timestamp::UNIX_EPOCH.checked_add(Duration::from_secs(hours * 3600)).unwrap()
 }
 
 fn stance(before: Stance, rates: &[Decimal]) -> Stance {
@@ -83,10 +89,10 @@ fn a_future_that_is_cheaper_than_its_funding_explains_costs_the_entry_and_a_dear
 #[test]
 fn a_future_that_is_dear_to_buy_back_is_no_time_to_leave() {
     let rates = [vec![dec!(0.00002); 100], vec![dec!(-0.00005); 12]].concat();
-    // 12 hours at −0.5 bps cost 540 bps over 1080 h; leaving costs 21.5.
+    // At −0.5 bps an hour a week costs 84 bps; leaving costs 21.5.
     let dear = |bps: Decimal| Inputs { basis: inputs(&rates).basis + bps / BPS, ..inputs(&rates) };
-    assert_eq!(judge(Stance::Wait, &carry_terms(), &dear(dec!(500))).stance, Stance::Exit);
-    assert_eq!(judge(Stance::Wait, &carry_terms(), &dear(dec!(520))).stance, Stance::Wait);
+    assert_eq!(judge(Stance::Wait, &carry_terms(), &dear(dec!(62))).stance, Stance::Exit);
+    assert_eq!(judge(Stance::Wait, &carry_terms(), &dear(dec!(63))).stance, Stance::Wait);
 }
 
 #[test]
@@ -115,6 +121,40 @@ fn it_leaves_for_long_and_dear_negative_funding_only() {
     assert_eq!(stance(Stance::Wait, &after(12, dec!(-0.00005))), Stance::Exit);
     let flat = Inputs { is_flat: true, ..inputs(&after(12, dec!(-0.00005))) };
     assert_eq!(judge(Stance::Exit, &carry_terms(), &flat).stance, Stance::Wait, "there is nothing to leave");
+}
+
+/// The round trip costs 42.9 bps, leaving 21.45: a week at −0.1277 bps. Fails if the loss is reckoned over the horizon.
+#[test]
+fn a_few_bad_hours_are_taken_to_go_on_for_a_week_at_most() {
+    let after = |rate: Decimal| inputs(&[vec![dec!(0.00002); 100], vec![rate; 12]].concat());
+    let stance =
+        |horizon_hours, rate| judge(Stance::Wait, &Terms { horizon_hours, ..carry_terms() }, &after(rate)).stance;
+    assert_eq!(stance(dec!(1080), dec!(-0.0000021)), Stance::Wait, "0.25 bps are no reason to pay 21");
+    assert_eq!(stance(dec!(1080), dec!(-0.0000127)), Stance::Wait);
+    assert_eq!(stance(dec!(1080), dec!(-0.0000128)), Stance::Exit);
+    assert_eq!(stance(dec!(24), dec!(-0.0000128)), Stance::Wait, "a shorter horizon is the shorter time");
+    assert_eq!(stance(dec!(24), dec!(-0.00009)), Stance::Exit);
+}
+
+/// Fails if the time of entry is not looked at.
+#[test]
+fn a_position_that_is_younger_than_the_minimum_hold_is_not_closed_for_negative_funding() {
+    let rates = [vec![dec!(0.00002); 100], vec![dec!(-0.00005); 12]].concat();
+    let aged = |hours| Inputs { now: after_entry(hours), ..inputs(&rates) };
+    let judged = |before, inputs: &Inputs| judge(before, &carry_terms(), inputs);
+    for before in [Stance::Wait, Stance::Enter] {
+        assert_eq!(judged(before, &aged(23)).stance, Stance::Wait);
+        assert_eq!(judged(before, &aged(24)).stance, Stance::Exit);
+    }
+    assert_eq!(judged(Stance::Exit, &aged(1)).stance, Stance::Exit, "half-way out is no place to turn round");
+    let at_once = Terms { min_hold: Duration::ZERO, ..carry_terms() };
+    assert_eq!(judge(Stance::Wait, &at_once, &aged(0)).stance, Stance::Exit);
+    let why = judged(Stance::Wait, &aged(23)).why(&carry_terms(), outlook(&rates));
+    let says = "holding: nothing is closed for negative funding until 1970-01-02T00:00:00Z (exit.minHold): negative \
+                funding is expected to cost 84 bps over 168 h, leaving 21.4 bps: ";
+    assert!(why.starts_with(says), "{why}");
+    let why = judged(Stance::Wait, &aged(24)).why(&carry_terms(), outlook(&rates));
+    assert!(why.starts_with("closing both legs: negative funding is expected to cost 84 bps over 168 h"), "{why}");
 }
 
 #[test]
