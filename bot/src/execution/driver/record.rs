@@ -194,7 +194,7 @@ mod tests {
             let record = imported(&states);
             assert_eq!(record.created_at, at("2026-01-01T00:00:00Z"));
             let boot = Duration::from_secs(30 * 24 * 3600);
-            let again = Orders::recovered(&[record.clone()], boot, at("2026-01-09T00:00:30Z"));
+            let again = Orders::recovered(std::slice::from_ref(&record), boot, at("2026-01-09T00:00:30Z"));
             assert_eq!(again.minted_since(boot - Duration::from_secs(60)), 0, "it is none of the last minute's");
             assert_eq!(again.get(ID).unwrap().created_at, Some(record.created_at));
             // What was minted after the ledger was lost has the earlier row.

@@ -108,7 +108,7 @@ impl Carry {
     }
 
     /// Notes when the position began. `owned_since`: the bot's first order.
-    fn note_entry(&mut self, is_flat: bool, owned_since: Option<Timestamp>, wall: Timestamp) {
+    pub(super) fn note_entry(&mut self, is_flat: bool, owned_since: Option<Timestamp>, wall: Timestamp) {
         let at_first_sight = self.said_of.is_none();
         // A position that is there at once and that no order of the ledger explains began nobody knows when.
         let began = owned_since.filter(|_| at_first_sight).unwrap_or(wall);
