@@ -155,7 +155,8 @@ fn enter(market: &Market<'_>, short: Decimal, long: Decimal, ceiling: Decimal, c
     let level = if even { (short + clip).min(ceiling) } else { long.ceil().max(short) };
     let spot_behind = long < short;
     let future_behind = long >= short + Decimal::ONE;
-    let spot_size = spot_units(market, level - long);
+    // Where spot is ahead already, no more of it before the future has followed.
+    let spot_size = spot_units(market, level.min(short + clip) - long);
     let class = |behind| if behind { Class::Hedge } else { Class::Enter };
     // Completing an entry is a hedge even above the ceiling; starting one is not.
     let wanted = [
