@@ -239,8 +239,7 @@ fn hours(books: &Books) -> Vec<(String, Quality)> {
     books.funding.iter().map(|hour| (hour.hour.to_string(), hour.quality)).collect()
 }
 
-/// Fails when a table's last rate goes on in a gap: its backtest is then paid an hour that nobody saw. Tried: `unchanged_until`
-/// of `series::table` without a look at the connection.
+/// Fails when a table's last rate goes on in a gap: its backtest is then paid an hour that nobody saw.
 #[test]
 fn over_a_gap_backtest_and_paper_run_decide_the_same_and_no_hour_is_paid_that_nobody_saw() {
     let dir = tempfile::tempdir().unwrap();

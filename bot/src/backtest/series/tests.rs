@@ -196,7 +196,7 @@ fn session(time: &str, is_open: bool) -> String {
 }
 
 /// A file of one product has no line in the closed hour. Fails when a remark holds from the line before it, or, as it stands
-/// before a gap that began earlier, makes that one an error. Tried: `from` of the line before.
+/// before a gap that began earlier, makes that one an error.
 #[test]
 fn rules_hold_from_the_time_of_their_remark_and_not_from_the_line_before_it() {
     let lines = format!(
@@ -237,8 +237,8 @@ fn of_the_rules_before_the_first_line_the_last_ones_hold_there() {
     assert_eq!(shown_of_the_future(&moments), shown(&expected));
 }
 
-/// Fails when a rate goes on in a gap: the books would pay hours that nobody recorded. Tried: `unchanged_until` without a look
-/// at the connection; a gap's end at once, which is then told the old rate before the new one is written.
+/// Fails when a rate goes on in a gap: the books would pay hours that nobody recorded; and when it goes on at once after one,
+/// before the new rate is written.
 #[test]
 fn in_a_gap_no_hour_has_the_last_rate_but_one_that_is_written() {
     let prices = |from: &str, rate: &str| format!("2026-11-16T{from}Z,{FUTURE},60000,{rate},59995,60005\n");

@@ -173,14 +173,14 @@ fn what_is_paid_beyond_the_estimate_is_funding_and_days_add_up() {
     assert_eq!((before.profit_quote, before.measured), (None, None), "there was no bot");
 }
 
-/// Shown by mutation: with the contract size of the period's own fills this fails: the leg counts as nothing.
+/// Fails with the contract size of the period's own fills: the leg counts as nothing.
 #[test]
 fn a_leg_that_is_held_through_a_period_without_a_fill_has_its_value() {
     let held = Summary::of(&books(), FUTURE, Period { from: at(3), to: at(24) });
     assert_eq!((held.fills, held.deployed_quote), (0, dec!(7000)));
 }
 
-/// Shown by mutation: without `follows` the tail counts, without `is_an_hour` a late point does, without both the night.
+/// Fails without `follows`, as the tail counts then, and without `is_an_hour`, as a late point does.
 #[test]
 fn a_sharpe_is_of_changes_that_are_an_hours() {
     let late = |minutes: i64, point: EquityRecord| {
