@@ -14,7 +14,7 @@ use arbbot_crds::arbbot::{KillAction, Mode};
 use arbbot_crds::control::{Control, Restriction, effective, spec_restrictions};
 use arbbot_crds::incident::uid8;
 use arbbot_crds::limits::RiskLimits;
-use arbbot_crds::status::IncidentPhase;
+use arbbot_crds::status::{IncidentPhase, IncidentStatus};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -105,12 +105,20 @@ impl ApiServer {
         self.acknowledged(bot).await;
     }
 
-    /// Waits until the bot has acknowledged what the ArbBot says, and every incident that nobody has released, and no other.
+    /// Waits until the bot has acknowledged what the ArbBot says, and every incident that nobody has released, and no other but
+    /// one whose release waits until its kill has ended (SAFETY §3).
     pub async fn acknowledged(&self, bot: &Bot) {
         let mut shown = bot.control_facts.clone();
+        let released = self.asked.lock().unwrap().released.clone();
+        let is_right = |incident: &IncidentStatus| {
+            let waits = released.contains(&incident.id) && incident.phase != IncidentPhase::Finished;
+            self.open.contains(&incident.id) || waits
+        };
         let has_all = |facts: &ControlFacts| {
-            let ids: BTreeSet<_> = facts.incidents.iter().map(|incident| incident.id.clone()).collect();
-            facts.generation == self.bot.metadata.generation && ids == self.open
+            let is_shown = |id: &String| facts.incidents.iter().any(|incident| incident.id == *id);
+            facts.generation == self.bot.metadata.generation
+                && self.open.iter().all(is_shown)
+                && facts.incidents.iter().all(is_right)
         };
         let acknowledged = timeout(ACKNOWLEDGED_WITHIN, shown.wait_for(has_all)).await.is_ok();
         let facts = bot.control_facts.borrow();
