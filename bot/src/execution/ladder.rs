@@ -85,7 +85,7 @@ pub fn taking(
 mod tests {
     use super::*;
 
-    /// Mutations that must fail it: a step of zero; attempts of any age counted.
+    /// Proven by mutation: a step of zero; attempts of any age counted.
     #[test]
     fn every_attempt_that_fills_nothing_widens_the_next_and_an_old_one_does_not() {
         let (zero, now) = (Ladder { first_bps: dec!(0), step_bps: dec!(0) }, Duration::from_secs(100));

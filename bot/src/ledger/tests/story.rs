@@ -42,7 +42,7 @@ async fn an_incident_is_told_from_the_gate_to_its_release_and_nothing_else_with_
 }
 
 // Fails when the deadline of a kill would count from its engagement although it was raised later, or anew with a restart
-// (mutations, not yet run: `*at` for `new.engaged_at` of a fresh one, and the other way round for all).
+// (mutations: `*at` for `new.engaged_at` of a fresh one, and the other way round for all).
 on_both!(a_restart_in_the_middle_of_a_kill_knows_since_when_it_closes);
 async fn a_restart_in_the_middle_of_a_kill_knows_since_when_it_closes(kind: Kind) {
     let dir = kind.dir();

@@ -46,7 +46,7 @@ fn a_gate_that_closes_after_the_admission_wins() {
 }
 
 /// SAFETY §10: an order that a limit of then allowed is not sent under a lower one of now. Proven by mutation: `Gate::clear`
-/// without its look at the limits; the limits of the spec instead of those in force; `admit` that gives none along.
+/// without its look at the limits.
 #[test]
 fn a_limit_that_is_lowered_after_the_admission_wins() {
     let (gate, _) = gate();

@@ -65,7 +65,7 @@ fn each_limit_denies_an_entry_beyond_it() {
 }
 
 /// Spot is bought out of the cash that stands behind the future. Proven by mutation: the collateral as last read; this
-/// order's own cost left out; a spot leg in another currency paid for from it, too.
+/// order's own cost left out.
 #[test]
 fn leverage_is_measured_with_every_spot_buy_paid_for() {
     let held = Exposure {
@@ -91,8 +91,7 @@ fn leverage_is_measured_with_every_spot_buy_paid_for() {
     assert!(enter(&other, dec!(0.01)).is_ok(), "it is paid for in another currency");
 }
 
-/// SAFETY §2: × max(mid, index, limit price), for both legs. Proven by mutation: `Leg::highest_price` without the index; the
-/// leverage at the mid price.
+/// SAFETY §2: × max(mid, index, limit price), for both legs. Proven by mutation: `Leg::highest_price` without the index.
 #[test]
 fn notionals_are_measured_at_the_index_where_it_is_above_the_book() {
     let at = |index| {

@@ -94,7 +94,7 @@ proptest! {
     }
 
     /// One leg is not begun where `maxLeverage` has no room for the other. Proven by mutation: `decide` without
-    /// `leveraged`; `leveraged` without the spot that is still to be bought.
+    /// `leveraged`.
     #[test]
     fn both_legs_of_what_is_entered_fit_behind_the_collateral(
         contracts in 0u32..20, filled_spot in 0u32..=200, filled_future in 0u32..=2, collateral in 0u32..20_000,

@@ -26,7 +26,7 @@ fn bounds(orders: &[AtVenue]) -> Vec<Decimal> {
     takes.map(|at| bound(at).unwrap().round()).collect()
 }
 
-/// Mutations that must fail it: `exit_bps` without the attempts; no attempt noted for a trim.
+/// Proven by mutation: a bound that no attempt widens.
 #[test]
 fn a_trim_fills_whatever_the_slippage_limit_and_the_spread() {
     for (max_slippage_bps, half_spread, expected) in [
@@ -54,7 +54,7 @@ fn a_trim_fills_whatever_the_slippage_limit_and_the_spread() {
     }
 }
 
-/// Mutations that must fail it: the limit for the bound in `wanted`.
+/// Proven by mutation: a bound that no attempt widens.
 #[test]
 fn in_a_drain_the_leg_that_is_behind_takes_whatever_the_slippage_limit() {
     let mut world = World::with_position();

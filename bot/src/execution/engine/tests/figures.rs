@@ -61,7 +61,7 @@ fn the_collateral_loses_what_spot_buys_cost_until_it_is_read_again() {
     assert_eq!(cost(&world), outstanding(&world));
 }
 
-/// Proven by mutation: an index that never grows old; the index of the future's leg alone.
+/// Fails when the index never grows old, and when it is that of the future's leg alone.
 #[test]
 fn both_legs_are_measured_at_the_index_while_it_is_fresh() {
     let mut world = World::new();
