@@ -17,3 +17,7 @@ use std::time::Duration;
 
 /// Long enough for a bot to start, enter and rest orders on a machine that compiles at the same time.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long an order that had passed the gate may still be on its way to the exchange, in nanoseconds: six scenarios and
+/// what they started share two cores, and no test of order is one of speed (`make bench-kill` is).
+pub const ON_THE_WAY_NS: u64 = 500_000_000;

@@ -10,7 +10,7 @@ use arbbot_crds::status::{BotStatus, DrainPhase, EffectiveMode};
 use arbbot_crds::{ArbBot, names};
 use arbbot_tests::clock::monotonic_ns;
 use arbbot_tests::exchange::FUTURE;
-use arbbot_tests::harness::{Bot, Desk, condition_is, run};
+use arbbot_tests::harness::{Bot, Desk, ON_THE_WAY_NS, condition_is, run};
 use arbbot_tests::measure::Journal;
 use arbbot_tests::{objects, scenarios};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -74,10 +74,10 @@ async fn stopped_closes_both_legs_maker_first_and_ends_flat(desk: Arc<Desk>) -> 
     let finished = wait_phase(&bot, DrainPhase::Finished).await?;
     ensure!(condition_is(&finished, ConditionType::Flat, "True"), "{:?}", said(&finished, ConditionType::Flat));
     ensure!(bot.portfolio().await?.is_flat(), "{:?}", bot.portfolio().await?);
-    // An order that had passed the gate may reach the exchange a moment later.
-    only_classes_since(&bot, patched.accepted_ns + 100_000_000, &["Reduce"]).await?;
+    let drained = patched.accepted_ns + ON_THE_WAY_NS;
+    only_classes_since(&bot, drained, &["Reduce"]).await?;
     let raising = bot.journal().await?;
-    ensure!(Journal(&raising).raising(patched.accepted_ns + 100_000_000, u64::MAX).is_empty(), "a leg was raised");
+    ensure!(Journal(&raising).raising(drained, u64::MAX).is_empty(), "a leg was raised");
     // Set back, it trades again.
     bot.patch(json!({"spec": {"mode": "Active"}})).await?;
     bot.wait("no drain is under way", |bot| phase(bot).is_none()).await?;
@@ -121,7 +121,7 @@ async fn a_drain_that_takes_too_long_holds_what_is_left_and_a_person_is_called(d
     let bot = room.trading_bot("bot").await?;
     let pod = bot.container()?.pod;
     let portfolio = &bot.account.portfolio;
-    let refusal = json!({"kind": "reject_orders", "reason": "INSUFFICIENT_FUND", "for": "15s", "portfolio": portfolio});
+    let refusal = json!({"kind": "reject_orders", "reason": "INSUFFICIENT_FUND", "for": "30s", "portfolio": portfolio});
     desk.exchange.admin.fault(refusal).await?;
     bot.patch(json!({"spec": {"mode": "Stopped", "drainTimeout": "1s"}})).await?;
     wait_phase(&bot, DrainPhase::TimedOut).await?;

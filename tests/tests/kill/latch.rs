@@ -97,7 +97,7 @@ pub async fn a_kill_is_resumed_after_kill_9(desk: Arc<Desk>) -> Result<()> {
     let incident = bot.wait_kill_finished().await?;
     still_latched(&bot, &incident.id).await?;
     ensure!(bot.portfolio().await?.is_flat(), "{:?}", bot.portfolio().await?);
-    nothing_raised_since(&bot, patched.accepted_ns + 100_000_000).await
+    nothing_raised_after_stop(&bot, patched.accepted_ns).await
 }
 
 pub async fn only_the_incidents_own_id_releases_it(desk: Arc<Desk>) -> Result<()> {

@@ -7,14 +7,17 @@ mod latch;
 mod modes;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use arbbot_crds::ArbBot;
 use arbbot_crds::conditions::ConditionType;
 use arbbot_crds::status::EffectiveMode;
-use arbbot_tests::harness::{Bot, Room, condition_is, incidents, run};
+use arbbot_tests::clock::monotonic_ns;
+use arbbot_tests::harness::{Bot, ON_THE_WAY_NS, Room, condition_is, incidents, run};
 use arbbot_tests::measure::Journal;
 use arbbot_tests::scenarios;
+use tokio::time::sleep;
 
 use contact::{
     a_bot_without_contact_closes_entry_and_then_cancels, a_watch_that_is_silently_dropped_does_not_blind_the_bot,
@@ -33,6 +36,9 @@ use modes::{
     deletion_with_orphan_cancels_and_keeps_the_position, halted_cancels_every_order_and_keeps_the_position,
     one_patch_stops_acknowledges_cancels_and_flattens, reduce_only_never_raises_a_leg,
 };
+
+/// A bot that enters sends several orders in this time.
+const OBSERVED_NS: u64 = 1_000_000_000;
 
 fn main() -> ExitCode {
     run(
@@ -59,6 +65,14 @@ fn main() -> ExitCode {
             bots_that_were_frozen_while_they_were_killed_wake_up_without_a_wrong_order,
         ],
     )
+}
+
+/// The gate closed at `stopped`: from then on the exchange accepted no order that raises a leg, but what was on its way.
+async fn nothing_raised_after_stop(bot: &Bot<'_>, stopped: u64) -> Result<()> {
+    let from = stopped + ON_THE_WAY_NS;
+    // An observation, not a synchronisation: a bot that went on would have sent an order by then.
+    sleep(Duration::from_nanos((from + OBSERVED_NS).saturating_sub(monotonic_ns()))).await;
+    nothing_raised_since(bot, from).await
 }
 
 /// The exchange accepted no order that raises a leg from `from` on.
