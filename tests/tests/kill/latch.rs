@@ -12,7 +12,7 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::{killed_bot, nothing_raised_since, still_latched, wait_applied};
+use super::{killed_bot, nothing_raised_after_stop, nothing_raised_since, still_latched, wait_applied};
 
 pub async fn the_latch_survives_a_bot_restart(desk: Arc<Desk>) -> Result<()> {
     let room = desk.room("bot-restart").await?;
