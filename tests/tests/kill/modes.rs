@@ -23,7 +23,7 @@ const PUSHED_MS: f64 = 2000.0;
 pub async fn a_bot_becomes_ready_and_every_printer_column_shows(desk: Arc<Desk>) -> Result<()> {
     let room = desk.room("ready").await?;
     let bot = room.trading_bot("bot").await?;
-    room.kubectl(&["wait", "--for=condition=Ready", "arbbot/bot", "--timeout=30s"]).await?;
+    room.kubectl(&["wait", "--for=condition=Ready", "arbbot/bot", "--timeout=60s"]).await?;
     let priced = |bot: &ArbBot| {
         let bot = bot.status.as_ref().and_then(|status| status.bot.as_ref());
         bot.is_some_and(|bot| bot.pnl.is_some() && bot.position.as_ref().is_some_and(|p| !p.leverage.is_empty()))
@@ -50,8 +50,8 @@ pub async fn one_patch_stops_acknowledges_cancels_and_flattens(desk: Arc<Desk>) 
     let room = desk.room("kill").await?;
     let bot = room.trading_bot("bot").await?;
     let patched = bot.kill().await?;
-    room.kubectl(&["wait", "--for=condition=Halted", "arbbot/bot", "--timeout=30s"]).await?;
-    room.kubectl(&["wait", "--for=condition=Flat", "arbbot/bot", "--timeout=30s"]).await?;
+    room.kubectl(&["wait", "--for=condition=Halted", "arbbot/bot", "--timeout=60s"]).await?;
+    room.kubectl(&["wait", "--for=condition=Flat", "arbbot/bot", "--timeout=60s"]).await?;
     wait_applied(&bot, patched.generation).await?;
     let incident = bot.wait_kill_finished().await?;
     ensure!(incident.source == "ArbBot/bot" && incident.reason == "test", "{incident:?}");
