@@ -131,7 +131,11 @@ impl Guard {
         let margin = threshold * HYSTERESIS;
         match self.metric.worse() {
             Worse::Higher => (threshold - margin).normalize(),
-            Worse::Lower => (threshold + margin).normalize(),
+            Worse::Lower => {
+                // A tenth more than 95 % is never reached.
+                let room = self.metric.best_percent().map(|best| (best - threshold).max(Decimal::ZERO) / dec!(2));
+                (threshold + room.map_or(margin, |room| margin.min(room))).normalize()
+            }
         }
     }
 

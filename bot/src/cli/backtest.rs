@@ -91,6 +91,9 @@ impl BacktestArgs {
         let assumed = Assumed { depth_quote: self.depth_quote, spread_bps: self.spread_bps };
         let series = Series::open(&self.data, &bot.spec.products(), assumed)?;
         let form = self.plot.as_deref().map(plot::Form::of).transpose()?;
+        if let Some(path) = self.plot.as_deref().filter(|path| path.exists()) {
+            bail!("{} is there already: a picture is drawn into a new file; name another one", path.display());
+        }
         let (dir, _kept_until_the_end) = self.ledger_dir()?;
         let backtest = Backtest {
             bot: bot.clone(),

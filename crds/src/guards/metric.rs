@@ -1,5 +1,6 @@
 //! The metrics that a guard can watch, and what each means: docs/guards.md is made of it.
 
+use rust_decimal::Decimal;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::{Display, EnumIter, EnumString};
@@ -81,6 +82,17 @@ impl GuardMetric {
     #[must_use]
     pub const fn worse(self) -> Worse {
         self.meaning().worse
+    }
+
+    /// The best value of a share that gets worse downwards, in percent; None where there is no best.
+    #[must_use]
+    pub const fn best_percent(self) -> Option<Decimal> {
+        match self {
+            Self::WinRatePercent | Self::OrderSuccessRatePercent | Self::FillRatePercent | Self::MakerRatioPercent => {
+                Some(Decimal::ONE_HUNDRED)
+            }
+            _ => None,
+        }
     }
 
     /// Whether it is about lost money or liquidation: a person looks at it before the bot goes on.

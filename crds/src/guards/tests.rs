@@ -84,6 +84,19 @@ fn shape_of_strategy_metrics_ship_as_warn() {
     }
 }
 
+/// Proven by mutation: a tenth of the threshold without a bound, which was so until 2026-11-22.
+#[test]
+fn a_shipped_guard_that_warns_can_stop_warning() {
+    for guard in defaults() {
+        let Some(best) = guard.metric.best_percent() else { continue };
+        for threshold in [guard.warn_at, guard.trip_at].into_iter().flatten() {
+            assert!(guard.ends_at(threshold.0) <= best, "{} at {threshold}", guard.name);
+        }
+    }
+    let order_success = defaults().into_iter().find(|guard| guard.metric == GuardMetric::OrderSuccessRatePercent);
+    assert_eq!(order_success.map(|guard| guard.ends_at(dec!(95))), Some(dec!(97.5)));
+}
+
 #[test]
 fn what_ends_a_trip_is_better_than_what_began_it() {
     for metric in GuardMetric::iter() {
