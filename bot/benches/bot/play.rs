@@ -16,8 +16,8 @@ const SECONDS: i64 = 3600;
 /// Lines of each product in a second.
 const A_SECOND: i64 = 10;
 const HEAD: &str = r##"time,product,price,funding_rate,best_bid,best_ask,bid_size,ask_size,trade_price,trade_size
-# x: BTC-USD {"price_increment":"0.01","base_increment":"0.00000001","base_min_size":"0.00001","quote_min_size":"1"}
-# x: BIP-20DEC30-CDE {"price_increment":"5","base_increment":"1","base_min_size":"1","fcm_trading_session_details":{"is_session_open":true},"future_product_details":{"contract_size":"0.01","contract_root_unit":"BTC","intraday_margin_rate":{"long_margin_rate":"0.25","short_margin_rate":"0.3"}}}
+# 2026-11-16T15:00:00Z: BTC-USD {"price_increment":"0.01","base_increment":"0.00000001","base_min_size":"0.00001","quote_min_size":"1"}
+# 2026-11-16T15:00:00Z: BIP-20DEC30-CDE {"price_increment":"5","base_increment":"1","base_min_size":"1","fcm_trading_session_details":{"is_session_open":true},"future_product_details":{"contract_size":"0.01","contract_root_unit":"BTC","intraday_margin_rate":{"long_margin_rate":"0.25","short_margin_rate":"0.3"}}}
 "##;
 
 pub struct Played {
