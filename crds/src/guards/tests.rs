@@ -84,7 +84,7 @@ fn shape_of_strategy_metrics_ship_as_warn() {
     }
 }
 
-/// Proven by mutation: a tenth of the threshold without a bound, which was so until 2026-11-22.
+/// Proven by mutation: a tenth of the threshold without a bound.
 #[test]
 fn a_shipped_guard_that_warns_can_stop_warning() {
     for guard in defaults() {

@@ -17,8 +17,8 @@ use tokio::time::sleep;
 
 use super::{effective_mode, nothing_raised_after_stop, nothing_raised_since, wait_applied};
 
-/// A bot whose watch is dead reads its ArbBot again with the next renewal of the Lease, so long apart. How fast a kill is,
-/// `make bench-kill` measures.
+/// A bot whose watch is dead reads its ArbBot again with the next renewal of the Lease, so long apart: within this bound a
+/// dead watch is not noticed. How fast a kill is, `make bench-kill` measures.
 const RENEWED_MS: f64 = 2000.0;
 
 pub async fn a_bot_becomes_ready_and_every_printer_column_shows(desk: Arc<Desk>) -> Result<()> {
