@@ -121,7 +121,7 @@ impl Guard {
     pub fn is_beyond(&self, value: Decimal, threshold: Decimal) -> bool {
         match self.metric.worse() {
             Worse::Higher => value >= threshold,
-            Worse::Lower => value <= threshold,
+            Worse::Lower { .. } => value <= threshold,
         }
     }
 
@@ -131,10 +131,11 @@ impl Guard {
         let margin = threshold * HYSTERESIS;
         match self.metric.worse() {
             Worse::Higher => (threshold - margin).normalize(),
-            Worse::Lower => {
+            Worse::Lower { best: None } => (threshold + margin).normalize(),
+            Worse::Lower { best: Some(best) } => {
                 // A tenth more than 95 % is never reached.
-                let room = self.metric.best_percent().map(|best| (best - threshold).max(Decimal::ZERO) / dec!(2));
-                (threshold + room.map_or(margin, |room| margin.min(room))).normalize()
+                let room = (best - threshold).max(Decimal::ZERO) / dec!(2);
+                (threshold + margin.min(room)).normalize()
             }
         }
     }

@@ -59,7 +59,10 @@ pub enum GuardMetric {
 #[strum(serialize_all = "lowercase")]
 pub enum Worse {
     Higher,
-    Lower,
+    Lower {
+        /// The best value that there can be, in the metric's unit; None where there is no bound.
+        best: Option<Decimal>,
+    },
 }
 
 /// What a metric is, for docs/guards.md.
@@ -82,17 +85,6 @@ impl GuardMetric {
     #[must_use]
     pub const fn worse(self) -> Worse {
         self.meaning().worse
-    }
-
-    /// The best value of a share that gets worse downwards, in percent; None where there is no best.
-    #[must_use]
-    pub const fn best_percent(self) -> Option<Decimal> {
-        match self {
-            Self::WinRatePercent | Self::OrderSuccessRatePercent | Self::FillRatePercent | Self::MakerRatioPercent => {
-                Some(Decimal::ONE_HUNDRED)
-            }
-            _ => None,
-        }
     }
 
     /// Whether it is about lost money or liquidation: a person looks at it before the bot goes on.
@@ -142,7 +134,7 @@ impl GuardMetric {
                 window: "the last 50 round trips, since the process began",
                 sample: "10 round trips",
                 without_data: "counts as good",
-                worse: Worse::Lower,
+                worse: Worse::Lower { best: Some(Decimal::ONE_HUNDRED) },
             },
             Self::TransactionCostQuote => Meaning {
                 formula: "Fees paid",
@@ -174,7 +166,7 @@ impl GuardMetric {
                 window: "now",
                 sample: "—",
                 without_data: "keeps its state: without prices; counts as good: without a futures position",
-                worse: Worse::Lower,
+                worse: Worse::Lower { best: None },
             },
             Self::PositionLimitPercent => Meaning {
                 formula: "Notional of the larger leg ÷ `maxPositionNotional` in force × 100",
@@ -270,7 +262,7 @@ impl GuardMetric {
                 window: "60 min",
                 sample: "20 orders",
                 without_data: "counts as good",
-                worse: Worse::Lower,
+                worse: Worse::Lower { best: Some(Decimal::ONE_HUNDRED) },
             },
             Self::UnknownOrderAgeSeconds => Meaning {
                 formula: "Age of the oldest order that is neither proven placed nor proven not placed",
@@ -294,7 +286,7 @@ impl GuardMetric {
                 window: "24 h, since the process began",
                 sample: "10 orders",
                 without_data: "counts as good",
-                worse: Worse::Lower,
+                worse: Worse::Lower { best: Some(Decimal::ONE_HUNDRED) },
             },
             Self::MakerRatioPercent => Meaning {
                 formula: "Share of the filled notional that rested in the book, kills aside",
@@ -302,7 +294,7 @@ impl GuardMetric {
                 window: "24 h, since the process began",
                 sample: "20 filled orders",
                 without_data: "counts as good",
-                worse: Worse::Lower,
+                worse: Worse::Lower { best: Some(Decimal::ONE_HUNDRED) },
             },
             Self::ExecutionsPerDay => Meaning {
                 formula: "Times that the futures leg was opened or closed",
@@ -318,7 +310,7 @@ impl GuardMetric {
                 window: "60 s",
                 sample: "60 s",
                 without_data: "counts as good",
-                worse: Worse::Lower,
+                worse: Worse::Lower { best: None },
             },
             Self::LoopLatencyP95Milliseconds => Meaning {
                 formula: "95th percentile of the slowest turn of the engine in each second",

@@ -88,7 +88,7 @@ fn shape_of_strategy_metrics_ship_as_warn() {
 #[test]
 fn a_shipped_guard_that_warns_can_stop_warning() {
     for guard in defaults() {
-        let Some(best) = guard.metric.best_percent() else { continue };
+        let Worse::Lower { best: Some(best) } = guard.metric.worse() else { continue };
         for threshold in [guard.warn_at, guard.trip_at].into_iter().flatten() {
             assert!(guard.ends_at(threshold.0) <= best, "{} at {threshold}", guard.name);
         }

@@ -63,7 +63,7 @@ fn worse_of(metric: GuardMetric, one: Reading, other: Reading) -> Reading {
     match (one, other) {
         (Reading::Value(one), Reading::Value(other)) => Reading::Value(match metric.worse() {
             arbbot_crds::guards::Worse::Higher => one.max(other),
-            arbbot_crds::guards::Worse::Lower => one.min(other),
+            arbbot_crds::guards::Worse::Lower { .. } => one.min(other),
         }),
         (Reading::Nothing, other) => other,
         (one, _) => one,
