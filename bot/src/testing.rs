@@ -41,7 +41,7 @@ pub fn future_product() -> Product {
 
 pub fn spot_leg(owned: Decimal) -> Leg {
     Leg {
-        product: spot_product(),
+        product: spot_product().into(),
         owned,
         deficit: dec!(0),
         buys: dec!(0),
@@ -52,7 +52,7 @@ pub fn spot_leg(owned: Decimal) -> Leg {
 }
 
 pub fn future_leg(owned: Decimal) -> Leg {
-    Leg { product: future_product(), ..spot_leg(owned) }
+    Leg { product: future_product().into(), ..spot_leg(owned) }
 }
 
 /// What the strategy looks at while nothing but its target of 6000 holds it back.

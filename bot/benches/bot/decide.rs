@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use arb_bot::clock::Clock;
 use arb_bot::control::task::params;
-use arb_bot::exchange::{Link, NewOrder, OrderKind, OrderStatus, Placed, Side, VenueEvent, venue};
+use arb_bot::exchange::{Link, NewOrder, OrderKind, OrderStatus, Placed, Product, Side, VenueEvent, venue};
 use arb_bot::execution::engine::{Command, Engine, Event, Identity, Now, Start};
 use arb_bot::risk::exposure::Leg;
 use arb_bot::risk::{Class, Exposure, Gate, admit};
@@ -51,8 +51,8 @@ pub fn risk_gate() -> Vec<Duration> {
 }
 
 fn exposure() -> Exposure {
-    let leg = |product, owned: Decimal| Leg {
-        product,
+    let leg = |product: Product, owned: Decimal| Leg {
+        product: product.into(),
         owned,
         deficit: Decimal::ZERO,
         buys: Decimal::ZERO,

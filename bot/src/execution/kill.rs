@@ -103,6 +103,8 @@ pub fn is_flat(leg: &Leg) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use rust_decimal::dec;
 
     use super::*;
@@ -145,7 +147,7 @@ mod tests {
     #[test]
     fn a_closed_session_keeps_both_legs_and_trims_spot_only_down_to_the_hedge() {
         let mut future = future_leg(dec!(-20));
-        future.product.future.as_mut().unwrap().session_open = false;
+        Arc::make_mut(&mut future.product).future.as_mut().unwrap().session_open = false;
         assert_eq!(close_future(kill_leg(&future), terms(0), NOW), None);
         assert_eq!(close_spot(kill_leg(&spot_leg(dec!(0.2))), &future, terms(200), NOW), None);
         let ahead = close_spot(kill_leg(&spot_leg(dec!(0.21))), &future, terms(0), NOW).unwrap();

@@ -1,5 +1,7 @@
 //! Exposure of the two legs: what is owned, and the worst that working and unknown orders can make of it.
 
+use std::sync::Arc;
+
 use rust_decimal::Decimal;
 
 use crate::exchange::{Product, Side};
@@ -7,7 +9,7 @@ use crate::exchange::{Product, Side};
 /// One leg, in units of its product.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leg {
-    pub product: Product,
+    pub product: Arc<Product>,
     /// Signed sum of the fills of the bot's own orders.
     pub owned: Decimal,
     /// How much of it the venue does not show; it is never sold or bought back.

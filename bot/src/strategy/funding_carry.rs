@@ -245,6 +245,8 @@ pub fn still_good(limit_price: Decimal, touch_price: Decimal, price_increment: D
 mod admitted;
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
     use rust_decimal::dec;
 
@@ -262,7 +264,7 @@ mod tests {
     /// Future and spot: wanted size, and how much of it is behind.
     fn drained(spot: Decimal, contracts: Decimal, max_order: Decimal, open: bool) -> [(Decimal, Decimal); 2] {
         let (spot, mut future) = (spot_leg(spot), future_leg(contracts));
-        future.product.future.as_mut().unwrap().session_open = open;
+        Arc::make_mut(&mut future.product).future.as_mut().unwrap().session_open = open;
         let quotes = drain(&Market { max_order_notional: max_order, ..market(&spot, &future) });
         [LegName::Future, LegName::Spot].map(|leg| {
             let quote = quotes.iter().find(|quote| quote.leg == leg);

@@ -296,7 +296,7 @@ async fn leg(client: &Client, product: Product, holdings: &Holdings) -> anyhow::
         sells: outstanding(Side::Sell, &orders),
         mid,
         index: product.future.as_ref().and_then(|future| future.index),
-        product,
+        product: product.into(),
     })
 }
 

@@ -1,5 +1,6 @@
 //! What the engine keeps of one leg.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rust_decimal::Decimal;
@@ -11,7 +12,7 @@ use super::TOUCH_FRESH;
 
 #[derive(Clone, Debug)]
 pub(super) struct LegState {
-    pub(super) product: Option<Product>,
+    pub(super) product: Option<Arc<Product>>,
     pub(super) touch: Option<(Touch, Duration)>,
     /// The last mid price that was ever known: for what people read, and for the size of orders at market.
     pub(super) last_mid: Option<Decimal>,

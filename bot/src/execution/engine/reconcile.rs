@@ -145,7 +145,7 @@ impl Engine {
     /// The smallest amount of spot that anybody can trade: less is no sign of a trade.
     fn smallest_spot(&self) -> Decimal {
         let smallest = |product| smallest(product, self.spot.last_mid.unwrap_or_default());
-        self.spot.product.as_ref().map_or(Decimal::ZERO, smallest)
+        self.spot.product.as_deref().map_or(Decimal::ZERO, smallest)
     }
 
     /// Takes the orders of a listing that are not this bot's.

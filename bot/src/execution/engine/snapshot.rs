@@ -1,5 +1,6 @@
 //! What the engine makes of a full listing of orders, holdings and products.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
@@ -44,14 +45,14 @@ impl Engine {
             commands.push(Command::Record(id));
         }
         self.meet_strangers(&snapshot.orders, snapshot.started.wall, now.boot);
-        self.spot.product = Some(snapshot.spot);
+        self.spot.product = Some(Arc::new(snapshot.spot));
         if snapshot.future.future.as_ref().is_some_and(|details| !details.session_open) {
             self.session_closed_at = Some(now.boot);
         }
         self.carry.observe(&snapshot.future, now.boot, commands);
         let index = snapshot.future.future.as_ref().and_then(|details| details.index);
         self.index = index.map(|index| (index, snapshot.started.boot));
-        self.future.product = Some(snapshot.future);
+        self.future.product = Some(Arc::new(snapshot.future));
         let confirming = self.reconcile(&snapshot.holdings, snapshot.started.boot, now.boot);
         self.spending.collateral_read(snapshot.started.boot);
         let before = self.holdings.replace(snapshot.holdings);

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use arbbot_crds::control::{Control, Duty, Entry};
 use arbbot_crds::limits::RiskLimits;
 use proptest::prelude::*;
@@ -87,7 +89,7 @@ fn leverage_is_measured_with_every_spot_buy_paid_for() {
     let late = Exposure { spot_cost_quote: dec!(600), ..held.clone() };
     assert!(!["BTC-USD", "BIP-20DEC30-CDE"].iter().any(|product| still_fits(product, &late, &limits)));
     let mut other = held;
-    other.spot.product.quote_currency = "USDC".into();
+    Arc::make_mut(&mut other.spot.product).quote_currency = "USDC".into();
     assert!(enter(&other, dec!(0.01)).is_ok(), "it is paid for in another currency");
 }
 
