@@ -67,11 +67,17 @@ fn main() -> ExitCode {
     )
 }
 
-/// The gate closed at `stopped`: from then on the exchange accepted no order that raises a leg, but what was on its way.
+/// The gate closed at `stopped`: from then on the exchange accepted no order that raises a leg, but what was on its way,
+/// which is one order of each product at most.
 async fn nothing_raised_after_stop(bot: &Bot<'_>, stopped: u64) -> Result<()> {
     let from = stopped + ON_THE_WAY_NS;
     // An observation, not a synchronisation: a bot that went on would have sent an order by then.
     sleep(Duration::from_nanos((from + OBSERVED_NS).saturating_sub(monotonic_ns()))).await;
+    let events = bot.journal().await?;
+    let mut late = Journal(&events).raising(stopped, from);
+    late.sort_by_key(|order| &order.product_id);
+    let again = late.windows(2).find(|pair| pair[0].product_id == pair[1].product_id);
+    ensure!(again.is_none(), "{} went on after its gate had closed at {stopped}: {late:?}", bot.name);
     nothing_raised_since(bot, from).await
 }
 
