@@ -38,17 +38,14 @@ const QUERY_AFTER: Duration = Duration::from_millis(300);
 const RATED: Duration = Duration::from_secs(120);
 /// How long an order that has ended is kept by itself: far longer than any news of it is late.
 const KEPT: Duration = Duration::from_secs(3600);
-/// How often those are looked for that were kept for so long: they are many, and this is done at every tick.
-const SWEPT_EVERY: Duration = Duration::from_secs(60);
 
 /// All orders of the bot, by client order id. What is asked at every tick looks at few of them.
 #[derive(Clone, Debug, Default)]
 pub struct Orders {
     /// Those that may still do something, and those that ended since [`settle`](Self::settle) was called last.
     open: BTreeMap<String, Order>,
-    /// Those that ended less than [`KEPT`] and [`SWEPT_EVERY`] ago, for late news.
+    /// Those that ended less than [`KEPT`] ago, for late news.
     ended: BTreeMap<String, Order>,
-    swept_at: Duration,
     /// When each order was minted that is younger than [`RATED`].
     minted: Vec<Duration>,
     /// Over all that are not open.
@@ -102,7 +99,7 @@ impl Orders {
     /// Puts what has ended aside, and keeps only the totals of the orders that ended long ago. One that never was at the venue leaves nothing: should
     /// the venue show it after all, it is news.
     pub fn settle(&mut self, now: Duration) {
-        let Self { open, ended, swept_at, minted, totals, settled } = self;
+        let Self { open, ended, minted, totals, settled } = self;
         minted.retain(|at| now < *at + RATED);
         open.retain(|id, order| {
             if !order.state.is_terminal() {
@@ -113,10 +110,6 @@ impl Orders {
             ended.insert(id.clone(), order.clone());
             false
         });
-        if now < *swept_at + SWEPT_EVERY {
-            return;
-        }
-        *swept_at = now;
         ended.retain(|id, order| {
             if now < *order.ended_at.get_or_insert(now) + KEPT {
                 return true;
