@@ -55,8 +55,7 @@ pub enum GuardMetric {
 }
 
 /// Which way a metric gets worse.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Display)]
-#[strum(serialize_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Worse {
     Higher,
     Lower {

@@ -87,6 +87,16 @@ fn shape_of_strategy_metrics_ship_as_warn() {
 /// Proven by mutation: a tenth of the threshold without a bound.
 #[test]
 fn a_shipped_guard_that_warns_can_stop_warning() {
+    let shares = GuardMetric::iter().filter(|metric| metric.worse() == Worse::Lower { best: Some(dec!(100)) });
+    assert_eq!(
+        shares.collect::<Vec<_>>(),
+        [
+            GuardMetric::WinRatePercent,
+            GuardMetric::OrderSuccessRatePercent,
+            GuardMetric::FillRatePercent,
+            GuardMetric::MakerRatioPercent
+        ]
+    );
     for guard in defaults() {
         let Worse::Lower { best: Some(best) } = guard.metric.worse() else { continue };
         for threshold in [guard.warn_at, guard.trip_at].into_iter().flatten() {
