@@ -14,12 +14,10 @@ use crate::desk::{
     SPOT, START, bot, fees, future_product, later, no_touch, put_in_force, shown, snapshot, spot_product, touch,
 };
 
-const GATE_SAMPLES: usize = 200_000;
-const ORDERS: usize = 20_000;
-const WARM_UP: usize = 2_000;
+const WARM_UP: u32 = 2_000;
 
 /// Times of `admit` with all limits and of the gate's second look, of an order that raises a leg.
-pub fn risk_gate() -> Vec<Duration> {
+pub fn risk_gate(samples: u32) -> Vec<Duration> {
     let bot = bot();
     let (clock, exposure) = (Clock::system(), exposure());
     let gate = Gate::new(clock.clone());
@@ -32,8 +30,8 @@ pub fn risk_gate() -> Vec<Duration> {
         size: dec!(0.02),
         kind: OrderKind::PostOnly { limit_price: dec!(60000), expires_at: START.parse().unwrap() },
     };
-    let mut times = Vec::with_capacity(GATE_SAMPLES);
-    for n in 0..GATE_SAMPLES + WARM_UP {
+    let mut times = Vec::new();
+    for n in 0..samples + WARM_UP {
         gate.in_contact(clock.boottime());
         let (control, contact) = gate.current();
         let order = order.clone();
@@ -71,11 +69,11 @@ fn exposure() -> Exposure {
 }
 
 /// Times from new best prices in hand to the encoded order that is to be made durable.
-pub fn tick_to_order() -> Vec<Duration> {
+pub fn tick_to_order(orders: u32) -> Vec<Duration> {
     let mut desk = Desk::open();
-    let mut times = Vec::with_capacity(ORDERS);
-    for n in 0..ORDERS + WARM_UP {
-        let took = desk.round(n as u64);
+    let mut times = Vec::new();
+    for n in 0..orders + WARM_UP {
+        let took = desk.round(n.into());
         if n >= WARM_UP {
             times.push(took);
         }

@@ -12,11 +12,15 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+/// What `cargo test` runs of it, without the `--bench` that `cargo bench` passes.
+const PART_IN_TESTS: u32 = 20;
+
 fn main() {
-    let gate = decide::risk_gate();
-    let tick_to_order = decide::tick_to_order();
-    let tick_to_sent = send::tick_to_sent();
-    let played = play::play();
+    let part = if std::env::args().any(|argument| argument == "--bench") { 1 } else { PART_IN_TESTS };
+    let gate = decide::risk_gate(200_000 / part);
+    let tick_to_order = decide::tick_to_order(20_000 / part);
+    let tick_to_sent = send::tick_to_sent(500 / part);
+    let played = play::play(3600 / part);
     let us = |time: Duration| rounded(time.as_secs_f64() * 1e6);
     println!(
         "{}",

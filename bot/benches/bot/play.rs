@@ -12,7 +12,6 @@ use rust_decimal::dec;
 
 use crate::desk::{FUTURE, SPOT, START, bot};
 
-const SECONDS: i64 = 3600;
 /// Lines of each product in a second.
 const A_SECOND: i64 = 10;
 const HEAD: &str = r##"time,product,price,funding_rate,best_bid,best_ask,bid_size,ask_size,trade_price,trade_size
@@ -26,11 +25,11 @@ pub struct Played {
     pub turns_per_second: f64,
 }
 
-/// Plays an hour of two products whose prices walk at random, with trades.
-pub fn play() -> Played {
+/// Plays so many seconds of two products whose prices walk at random, with trades.
+pub fn play(seconds: u32) -> Played {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("market.csv");
-    std::fs::write(&path, table()).unwrap();
+    std::fs::write(&path, table(seconds)).unwrap();
     let assumed = Assumed { depth_quote: dec!(100000), spread_bps: None };
     let series = Series::open(&path, &[SPOT.to_owned(), FUTURE.to_owned()], assumed).unwrap();
     // In memory, as the command has it.
@@ -43,16 +42,16 @@ pub fn play() -> Played {
         "the bot did not trade: {:#?}",
         ran.view
     );
-    let seconds = ran.took.as_secs_f64();
-    let ticks = (SECONDS * 1000) as f64 / TICK.as_millis() as f64;
-    Played { events_per_second: ran.events as f64 / seconds, turns_per_second: (ran.events as f64 + ticks) / seconds }
+    let (events, took) = (ran.events as f64, ran.took.as_secs_f64());
+    let ticks = f64::from(seconds) / TICK.as_secs_f64();
+    Played { events_per_second: events / took, turns_per_second: (events + ticks) / took }
 }
 
-fn table() -> String {
+fn table(seconds: u32) -> String {
     let mut rng = StdRng::seed_from_u64(1);
     let (mut text, start) = (HEAD.to_owned(), START.parse::<Timestamp>().unwrap());
     let (mut steps, mut basis) = (12_000_i64, 0_i64);
-    for n in 0..SECONDS * A_SECOND {
+    for n in 0..i64::from(seconds) * A_SECOND {
         let at = start + SignedDuration::from_millis(n * 1000 / A_SECOND + 37);
         steps += rng.random_range(-1..=1);
         basis = (basis + rng.random_range(-1..=1)).clamp(-3, 3);

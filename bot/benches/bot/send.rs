@@ -25,8 +25,7 @@ use crate::desk::{
     FUTURE, SPOT, bot, fees, future_product, holdings, no_touch, put_in_force, shown, spot_product, touch,
 };
 
-const ORDERS: u64 = 500;
-const WARM_UP: u64 = 20;
+const WARM_UP: u32 = 20;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An exchange that takes every order and says when it came.
@@ -79,12 +78,12 @@ impl Exchange for Venue {
 }
 
 /// Times from new best prices in the driver's queue to the order at the exchange's door, durable before.
-pub fn tick_to_sent() -> Vec<Duration> {
+pub fn tick_to_sent(orders: u32) -> Vec<Duration> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(measure())
+    runtime.block_on(measure(orders))
 }
 
-async fn measure() -> Vec<Duration> {
+async fn measure(orders: u32) -> Vec<Duration> {
     // On the disk that the build is on: a file system in memory has nothing to wait for.
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let (bot, clock) = (bot(), Clock::system());
@@ -123,14 +122,14 @@ async fn measure() -> Vec<Duration> {
     }
     tokio::time::timeout(PATIENCE, view.wait_for(|view| view.seen_exchange)).await.unwrap().unwrap();
     let mut times = Vec::new();
-    for n in 0..ORDERS + WARM_UP {
+    for n in 0..orders + WARM_UP {
         gate.in_contact(clock.boottime());
         events.send(no_touch()).await.unwrap();
         tokio::time::timeout(PATIENCE, cancel_all(&venue, &events, &view)).await.expect("nothing works");
         while came.try_recv().is_ok() {}
-        events.send(touch(FUTURE, n)).await.unwrap();
+        events.send(touch(FUTURE, n.into())).await.unwrap();
         let began = Instant::now();
-        events.send(touch(SPOT, n)).await.unwrap();
+        events.send(touch(SPOT, n.into())).await.unwrap();
         let (at, _) = tokio::time::timeout(PATIENCE, came.recv()).await.expect("an order was sent").unwrap();
         if n >= WARM_UP {
             times.push(at.duration_since(began));
