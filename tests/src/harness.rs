@@ -19,5 +19,5 @@ use std::time::Duration;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long an order that had passed the gate may still be on its way to the exchange, in nanoseconds: six scenarios and
-/// what they started share two cores, and no test of order is one of speed (`make bench-kill` is).
+/// what they started share two cores, and no test of order is one of speed (`make bench-kill` measures that).
 pub const ON_THE_WAY_NS: u64 = 500_000_000;

@@ -25,9 +25,10 @@ pub async fn a_watch_that_is_silently_dropped_does_not_blind_the_bot(desk: Arc<D
     let patched = bot.kill().await?;
     bot.wait_kill_finished().await?;
     let stopped = bot.stopped_ns(patched.generation).await?;
-    // It reads its ArbBot again with every renewal of the Lease, a third of 6 s apart.
+    // It reads its ArbBot again with every renewal of the Lease, a third of 6 s apart; the watch itself ends after 290 s. On a
+    // core that six scenarios share, 8 s were seen.
     let stopped_ms = milliseconds(patched.sent_ns, stopped);
-    ensure!(stopped_ms < 3500.0, "stopped {stopped_ms} ms after the patch was sent");
+    ensure!(stopped_ms < 20_000.0, "stopped {stopped_ms} ms after the patch was sent");
     ensure!(stopped_ms > 20.0, "the watch was not silent, so nothing was proven: {stopped_ms} ms");
     nothing_raised_after_stop(&bot, stopped).await
 }

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use arbbot_tests::clock::monotonic_ns;
-use arbbot_tests::harness::{Bot, Desk, incidents};
+use arbbot_tests::harness::{Bot, Desk, ON_THE_WAY_NS, incidents};
 use arbbot_tests::objects;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::{killed_bot, nothing_raised_after_stop, nothing_raised_since, still_latched, wait_applied};
+use super::{killed_bot, nothing_raised_since, still_latched, wait_applied};
 
 pub async fn the_latch_survives_a_bot_restart(desk: Arc<Desk>) -> Result<()> {
     let room = desk.room("bot-restart").await?;
@@ -97,7 +97,7 @@ pub async fn a_kill_is_resumed_after_kill_9(desk: Arc<Desk>) -> Result<()> {
     let incident = bot.wait_kill_finished().await?;
     still_latched(&bot, &incident.id).await?;
     ensure!(bot.portfolio().await?.is_flat(), "{:?}", bot.portfolio().await?);
-    nothing_raised_after_stop(&bot, patched.accepted_ns).await
+    nothing_raised_since(&bot, patched.accepted_ns + ON_THE_WAY_NS).await
 }
 
 pub async fn only_the_incidents_own_id_releases_it(desk: Arc<Desk>) -> Result<()> {
