@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use arbbot_crds::ArbBot;
 use arbbot_crds::arbbot::Execution;
+use arbbot_crds::control::{Duty, Entry, Restriction};
+use arbbot_crds::guards::GuardProblem;
 use k8s_openapi::jiff::Timestamp;
 use rust_decimal::Decimal;
 use tokio::runtime::Builder;
@@ -74,6 +76,8 @@ pub struct Ran {
     pub orders: Vec<OrderRecord>,
     /// The engine at the end.
     pub view: View,
+    /// What closed entry at the end, or demanded that something be done.
+    pub restrictions: Vec<Restriction>,
     /// Time that the machine took.
     pub took: Duration,
 }
@@ -83,12 +87,17 @@ pub struct Ran {
 pub enum BacktestError {
     #[error(transparent)]
     Series(#[from] SeriesError),
-    #[error("the series has nothing between {} and {}", or(*.from, "its beginning"), or(*.to, "its end"))]
-    Nothing { from: Option<Timestamp>, to: Option<Timestamp> },
+    #[error(
+        "the series has no line of {} or {} between {} and {}",
+        .products[0], .products[1], or(*.from, "its beginning"), or(*.to, "its end")
+    )]
+    Nothing { products: [String; 2], from: Option<Timestamp>, to: Option<Timestamp> },
     #[error(
         "spec.killSwitch is engaged: a bot under it trades nothing; take it out of the file to test what it would do"
     )]
     Killed,
+    #[error("{0}; without it the bot would be tested under other guards than those of the file")]
+    Guard(GuardProblem),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     #[error("{0}")]
@@ -110,6 +119,9 @@ impl Backtest {
         if self.bot.spec.kill_switch.engaged {
             return Err(BacktestError::Killed);
         }
+        if let Some(problem) = self.bot.spec.risk.guards.unreadable.pop() {
+            return Err(BacktestError::Guard(problem));
+        }
         // What a live bot would do is tested on paper, too.
         self.bot.spec.execution = Execution::Paper;
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
@@ -120,7 +132,7 @@ impl Backtest {
     }
 
     async fn play(self, mut series: Series) -> Result<Ran, BacktestError> {
-        let nothing = || BacktestError::Nothing { from: self.from, to: self.to };
+        let nothing = || BacktestError::Nothing { products: self.bot.spec.products(), from: self.from, to: self.to };
         let first = series.starts_at().ok_or_else(nothing)?;
         let from = self.from.map_or(first, |from| from.max(first));
         let (mut bot, market) = Bot::start(&self, from).await?;
@@ -149,6 +161,8 @@ impl Backtest {
         }
         curve.point(&bot, player.now);
         let (view, books) = (bot.view.borrow().clone(), bot.books.borrow().clone());
+        let mut restrictions = bot.gate.restrictions();
+        restrictions.retain(|by| by.entry != Entry::Active || by.duty != Duty::Hold);
         let last = last(&view, &books, player.now);
         let (mut books, orders) = bot.stop().await?;
         books.equity.extend(last);
@@ -161,6 +175,7 @@ impl Backtest {
             books,
             orders,
             view,
+            restrictions,
             took: Duration::ZERO,
         })
     }

@@ -36,6 +36,7 @@ const END_WITHIN: Duration = Duration::from_secs(60);
 /// A bot that runs.
 pub struct Bot {
     pub clock: Clock,
+    pub gate: Arc<Gate>,
     pub view: watch::Receiver<View>,
     pub books: watch::Receiver<BooksView>,
     ledger: Ledger,
@@ -110,7 +111,7 @@ impl Bot {
         // The engine cannot have ended: nothing of it has run.
         events.send(Event::Lease { epoch: 1 }).await.ok();
         events.send(Event::Control(put_in_force(bot, &gate))).await.ok();
-        let this = Self { clock, view, books, ledger, tasks, stop, _kills: kills, _spec: spec };
+        let this = Self { clock, gate, view, books, ledger, tasks, stop, _kills: kills, _spec: spec };
         Ok((this, Market { paper, recorded: Arc::default(), exchange, hears }))
     }
 

@@ -142,7 +142,7 @@ impl Summary {
             fees_quote,
             deployed_quote: deployed(&points, contract_base(books, future)),
             sharpe: sharpe(&hourly_changes(curve.points)),
-            max_drawdown_quote: (!equity.is_empty()).then(|| performance::max_drawdown(&equity)),
+            max_drawdown_quote: ends.map(|_| performance::max_drawdown(&equity)),
             trips: trips.trips().iter().filter(|trip| period.contains(trip.closed_at)).cloned().collect(),
             orders_filled: orders.len(),
             fills: fills.len(),

@@ -173,9 +173,15 @@ fn at_the_end(ran: &Ran) -> Section {
             ("orders_open_at_the_end", Some(view.open_orders.to_string())),
             ("spot_at_the_end_base", text(view.spot_owned_base)),
             ("contracts_at_the_end", text(view.future_owned_contracts)),
-            ("why_at_the_end", Some(view.carry.why.clone()).filter(|why| !why.is_empty())),
+            ("why_at_the_end", Some(why_at_the_end(ran)).filter(|why| !why.is_empty())),
         ],
     }
+}
+
+/// What closes entry, as the condition `Trading` says it; otherwise what the strategy makes of the market.
+fn why_at_the_end(ran: &Ran) -> String {
+    let closed: Vec<_> = ran.restrictions.iter().map(|by| format!("{}: {}", by.source, by.why)).collect();
+    if closed.is_empty() { ran.view.carry.why.clone() } else { closed.join("; ") }
 }
 
 fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
@@ -187,8 +193,63 @@ fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
     use super::*;
     use crate::execution::driver::TICK;
+
+    const CLOSED: &str = r##"# 2026-11-16T15:00:00Z: BTC-USD {"price_increment":"0.01","base_increment":"0.00000001","base_min_size":"0.00001","quote_min_size":"1"}
+# 2026-11-16T15:00:00Z: BIP-20DEC30-CDE {"price_increment":"5","base_increment":"1","base_min_size":"1","fcm_trading_session_details":{"is_session_open":false},"future_product_details":{"contract_size":"0.01","contract_root_unit":"BTC","intraday_margin_rate":{"long_margin_rate":"0.25","short_margin_rate":"0.3"}}}
+2026-11-16T15:00:00Z,BTC-USD,60000,,59995,60005
+2026-11-16T15:00:00Z,BIP-20DEC30-CDE,60000,0.00003,59995,60005
+2026-11-16T15:00:20Z,BTC-USD,60010,,60005,60015
+"##;
+
+    #[test]
+    fn a_backtest_that_may_not_trade_says_what_closes_entry_not_what_it_would_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("closed.csv");
+        std::fs::write(&data, CLOSED).unwrap();
+        let bot: ArbBot = serde_json::from_value(json!({
+            "apiVersion": "arbbot.io/v1alpha1", "kind": "ArbBot", "metadata": {"name": "closed"},
+            "spec": {
+                "execution": "Paper", "venue": {"coinbase": {}},
+                "strategy": {"fundingCarry": {
+                    "spotProduct": "BTC-USD", "futureProduct": "BIP-20DEC30-CDE", "targetNotional": "3000",
+                    "entry": {"minSamples": 1},
+                }},
+            },
+        }))
+        .unwrap();
+        let series = |products: [String; 2]| {
+            Series::open(&data, &products, Assumed { depth_quote: Decimal::ONE_THOUSAND, spread_bps: None }).unwrap()
+        };
+        let backtest = |name: &str, bot: ArbBot| Backtest {
+            bot,
+            dir: dir.path().join(name),
+            tick: Duration::from_secs(1),
+            from: None,
+            to: None,
+            record: None,
+        };
+        let ran = backtest("one", bot.clone()).run(series(bot.spec.products())).unwrap();
+        assert!(why_at_the_end(&ran).contains("session: the futures session is closed"), "{}", why_at_the_end(&ran));
+        assert_eq!(ran.orders.len(), 0);
+
+        let mut misspelt = bot.clone();
+        misspelt.spec.risk.guards =
+            serde_json::from_value(json!([{"name": "cost", "metric": "TransactionCost"}])).unwrap();
+        let error = backtest("three", misspelt).run(series(bot.spec.products())).unwrap_err().to_string();
+        assert!(error.contains("spec.risk.guards[cost]") && error.contains("other guards"), "{error}");
+
+        let mut other = bot;
+        other.spec.strategy.funding_carry.spot_product = "ETH-USD".to_owned();
+        other.spec.strategy.funding_carry.future_product = "ETP-20DEC30-CDE".to_owned();
+        let error = backtest("two", other.clone()).run(series(other.spec.products())).unwrap_err().to_string();
+        assert!(error.contains("no line of ETH-USD or ETP-20DEC30-CDE"), "{error}");
+    }
 
     #[test]
     fn a_tick_is_a_time_and_sizes_are_more_than_nothing() {

@@ -118,7 +118,7 @@ fn markdown(story: &IncidentStory) -> String {
     for order in &story.orders {
         let _ = writeln!(text, "| {} |", cells(order).map(|(_, value)| one_line(&value)).join(" | "));
     }
-    text += "\n## Timeline\n\n| after | event | detail |\n|---|---|---|\n";
+    text += "\n## Timeline, as the ledger took it in\n\n| after | event | detail |\n|---|---|---|\n";
     for moment in &story.timeline {
         let _ = writeln!(text, "| {} | {} | {} |", after(story, moment.at), moment.event, one_line(&moment.detail));
     }

@@ -84,20 +84,23 @@ const LAST_ANSWERS: SignedDuration = SignedDuration::from_secs(5);
 
 fn story(id: &IncidentId, entries: &[(Timestamp, Entry)]) -> Option<IncidentStory> {
     let mut incident: Option<IncidentRecord> = None;
-    let (mut released_at, mut finished_at) = (None, None);
+    let (mut released_at, mut finished_at, mut release_written_at) = (None, None, None);
     for (at, entry) in entries {
         match entry {
             Entry::Incident(new) if new.id == *id => {
-                finished_at = (new.phase == IncidentPhase::Finished).then_some(*at);
+                // Words about it that come later prove nothing anew.
+                finished_at = (new.phase == IncidentPhase::Finished).then(|| finished_at.unwrap_or(*at));
                 incident = Some(incident.map_or_else(|| new.clone(), |old| old.updated(new)));
             }
-            Entry::Released { id: released, at } if released == id => released_at = Some(*at),
+            Entry::Released { id: released, at: freed_at } if released == id => {
+                (released_at, release_written_at) = (Some(*freed_at), Some(*at));
+            }
             _ => {}
         }
     }
     let incident = incident?;
     // After the release the bot trades again.
-    let end = released_at.or(finished_at.and_then(|at| at.checked_add(LAST_ANSWERS).ok()));
+    let end = release_written_at.or(finished_at.and_then(|at| at.checked_add(LAST_ANSWERS).ok()));
     let is_inside = |at: Timestamp| at >= incident.engaged_at && end.is_none_or(|end| at <= end);
     let mut orders: HashMap<&str, OrderRecord> = HashMap::new();
     let mut timeline = Vec::new();

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use self::track::Track;
 use super::{Lines, Moment, SeriesError};
 use crate::exchange::venue::market_data::read_product;
-use crate::exchange::{Link, MarketEvent, Product, Touch, VenueEvent};
+use crate::exchange::{ExchangeError, Link, MarketEvent, Product, Touch, VenueEvent};
 
 const SECOND: SignedDuration = SignedDuration::from_secs(1);
 const HOUR_SECONDS: i64 = 3600;
@@ -94,7 +94,8 @@ impl Table {
     }
 
     fn line(&mut self, line: &str) -> Result<(), SeriesError> {
-        let heading = self.lines.number == 1 && is_heading(line).map_err(|cause| self.lines.wrong(cause))?;
+        let begins = self.now.is_none() && self.pending.is_none();
+        let heading = begins && is_heading(line).map_err(|cause| self.lines.wrong(cause))?;
         if line.is_empty() || heading {
             return Ok(());
         }
@@ -163,11 +164,21 @@ impl Table {
         let (mut words, wrong) = (head.split_whitespace(), |cause| self.lines.wrong(cause));
         let (time, id) = (words.clone().next().unwrap_or_default(), words.next_back().unwrap_or_default());
         let Some(track) = self.tracks.get(id) else { return Ok(()) };
-        let rules = serde_json::from_str(&format!("{{{rules}")).map_err(|error| wrong(error.to_string()))?;
+        let rules: Value = serde_json::from_str(&format!("{{{rules}")).map_err(|error| wrong(error.to_string()))?;
         let time = market_recording::time(time.trim_end_matches(':')).map_err(wrong)?;
         let from = self.rules.back().map(|(from, _)| *from).max(self.now).max(Some(time)).unwrap_or(time);
-        let product = read_product(&with_currencies(rules, id).to_string(), from);
-        let product = product.map_err(|error| wrong(error.to_string()))?;
+        let unreadable = |cause: &dyn std::fmt::Display| wrong(format!("the rules of {id} cannot be read: {cause}"));
+        let is_session_open = &rules["fcm_trading_session_details"]["is_session_open"];
+        if rules["future_product_details"].is_object() && !is_session_open.is_boolean() {
+            return Err(wrong(format!(
+                "the rules of {id} have no fcm_trading_session_details.is_session_open: its session would count as closed, \
+                 and nothing would be traded"
+            )));
+        }
+        let product = match read_product(&with_currencies(rules, id).to_string(), from) {
+            Err(ExchangeError::Unreadable { cause, .. }) => return Err(unreadable(&cause)),
+            product => product.map_err(|error| unreadable(&error))?,
+        };
         // Without any rules a product cannot be shown: the first ones hold from the beginning.
         if self.now.is_none() && track.product.is_none() {
             self.hold(product);

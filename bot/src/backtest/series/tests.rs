@@ -266,3 +266,24 @@ fn in_a_gap_no_hour_has_the_last_rate_but_one_that_is_written() {
     ];
     assert_eq!(shown_of_the_future(&written), shown(&[until, after].concat()));
 }
+
+#[test]
+fn the_heading_may_stand_below_the_rules() {
+    let (heading, rules) = RULES.split_once('\n').unwrap();
+    let line = "2026-11-16T15:00:00Z,BTC-USD,60000,,59999,60001,2,3\n";
+    assert_eq!(read(&format!("{rules}{heading}\n{line}"), None), with_rules(line));
+    let error = with_rules(&format!("{line}{heading}\n")).unwrap_err();
+    assert!(error.contains("line 5"), "below a line it is none: {error}");
+}
+
+#[test]
+fn rules_that_lack_something_are_refused_with_its_name() {
+    let without = |what: &str| with_rules("").and(read(&RULES.replacen(what, "", 1), None)).unwrap_err();
+    let error = without(r#""price_increment":"5","#);
+    assert!(
+        error.contains("line 3: the rules of BIP-20DEC30-CDE cannot be read: missing field `price_increment`"),
+        "{error}"
+    );
+    let error = without(r#""fcm_trading_session_details":{"is_session_open":true},"#);
+    assert!(error.contains("fcm_trading_session_details.is_session_open"), "{error}");
+}

@@ -25,15 +25,22 @@ async fn an_incident_is_told_from_the_gate_to_its_release_and_nothing_else_with_
     record.phase = IncidentPhase::Finished;
     record.flat_at = Some(clock.now());
     ledger.update_incident(&record).await.unwrap();
+    // Said again, which proves nothing anew; and a release is written a moment after it.
+    tick();
+    ledger.update_incident(&IncidentRecord { orders_cancelled_at: record.flat_at, ..record.clone() }).await.unwrap();
     clock.advance(Duration::from_secs(60));
-    ledger.release_incident(&id, clock.now()).await.unwrap();
+    let released_at = clock.now();
+    tick();
+    ledger.release_incident(&id, released_at).await.unwrap();
     tick();
     ledger.intent(&new_order("b-1-3"), Class::Enter, 1).await.unwrap();
 
     let story = super::super::incident(dir.path(), &id).await.unwrap().unwrap();
     let told: Vec<_> = story.timeline.iter().map(|m| (story.after(m.at).as_secs(), m.event)).collect();
-    let expected = [(0, "gate closed"), (1, "order"), (1, "order sent"), (2, "order"), (2, "phase"), (62, "released")];
+    let expected = [(0, "gate closed"), (1, "order"), (1, "order sent"), (2, "order"), (2, "phase"), (64, "released")];
     assert_eq!(told, expected);
+    let after = |at: Option<Timestamp>| at.map(|at| story.after(at).as_secs());
+    assert_eq!((after(story.finished_at), after(story.released_at)), (Some(2), Some(63)));
     assert_eq!(story.orders.len(), 1, "those of the kill alone");
     assert_eq!((story.orders[0].status, story.orders[0].filled), (RecordStatus::Filled, Decimal::new(5, 2)));
     assert_eq!(story.incident.flat_at, record.flat_at);
