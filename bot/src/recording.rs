@@ -10,6 +10,6 @@ mod line;
 mod recorder;
 mod replay;
 
-pub use self::line::{Decision, End, Header, Line, Seen, Turn};
+pub use self::line::{Decision, End, FORMAT, Header, Line, Seen, Turn};
 pub use self::recorder::{MOST_BYTES, Recorder, WhenFull};
 pub use self::replay::{Difference, Ending, Lines, ReplayError, Replayed, replay};

@@ -94,6 +94,10 @@ impl BacktestArgs {
         if let Some(path) = self.plot.as_deref().filter(|path| path.exists()) {
             bail!("{} is there already: a picture is drawn into a new file; name another one", path.display());
         }
+        let directory = self.plot.as_deref().and_then(Path::parent).filter(|dir| !dir.as_os_str().is_empty());
+        if let Some(dir) = directory.filter(|dir| !dir.is_dir()) {
+            bail!("there is no directory {} for the picture; make it, or name another one", dir.display());
+        }
         let (dir, _kept_until_the_end) = self.ledger_dir()?;
         let backtest = Backtest {
             bot: bot.clone(),

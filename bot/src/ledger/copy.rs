@@ -28,6 +28,10 @@ pub async fn backup(place: impl Into<Place>, target: &Path) -> Result<LedgerHead
     if target.exists() {
         return Err(LedgerError::Exists { path: target.to_owned() });
     }
+    if let Some(dir) = target.parent().filter(|dir| !dir.as_os_str().is_empty() && !dir.is_dir()) {
+        let advice = "make it, or write the backup into another one";
+        return Err(LedgerError::NoPath { path: dir.to_owned(), what: "directory", advice });
+    }
     put(&place.into().source()?, target).await
 }
 
@@ -39,7 +43,8 @@ pub async fn restore(place: impl Into<Place>, backup: &Path, now: Timestamp) -> 
     let place = place.into();
     let source = place.source()?;
     if !backup.exists() {
-        return Err(LedgerError::Missing { ledger: backup.display().to_string() });
+        let advice = "give the file that `ledger backup` has written";
+        return Err(LedgerError::NoPath { path: backup.to_owned(), what: "backup", advice });
     }
     match (&place, &source) {
         (_, Source::File(path)) => restore_file(path, &source, backup, now).await,

@@ -28,6 +28,13 @@ pub enum LedgerError {
     Secret { dir: PathBuf, problem: String },
     #[error("{} exists and is not overwritten; give another name", .path.display())]
     Exists { path: PathBuf },
+    #[error("there is no {what} {}; {advice}", .path.display())]
+    NoPath { path: PathBuf, what: &'static str, advice: &'static str },
+    #[error(
+        "{} is a file; give the directory of a ledger. A backup is verified when it is restored into a directory",
+        .path.display()
+    )]
+    NotADirectory { path: PathBuf },
     #[error(
         "the ledger {ledger} has schema {version}, which is newer than this bot; run the bot version that wrote it"
     )]
@@ -101,6 +108,8 @@ impl LedgerError {
             Self::OtherKind { .. } => "LedgerKindChanged",
             Self::Secret { .. } => "LedgerSecretInvalid",
             Self::Exists { .. } => "FileExists",
+            Self::NoPath { .. } => "PathMissing",
+            Self::NotADirectory { .. } => "NotADirectory",
             Self::NewerSchema { .. } => "LedgerSchemaNewer",
             Self::Fenced { .. } => "LedgerFenced",
             Self::TakenOver { .. } => "LedgerTakenOver",

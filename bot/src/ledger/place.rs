@@ -60,6 +60,7 @@ impl Place {
     pub(super) fn source(&self) -> Result<Source, LedgerError> {
         match self {
             Self::Server(server) => Ok(Source::Server(server.clone())),
+            Self::Directory(path) if path.is_file() => Err(LedgerError::NotADirectory { path: path.clone() }),
             Self::Directory(dir) => Ok(match pointer(dir)? {
                 Some(server) => Source::Server(server),
                 None => Source::File(dir.join(FILE)),

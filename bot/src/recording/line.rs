@@ -12,7 +12,8 @@ use crate::execution::engine::{Command, Event, Now, Start};
 use crate::risk::{Class, Contact};
 
 /// What the file is, and its version: it rises with every change of a line's meaning.
-const FORMAT: &str = "arbbot.io/session-recording";
+/// What the first line of a recording names.
+pub const FORMAT: &str = "arbbot.io/session-recording";
 const VERSION: u32 = 1;
 
 /// One line of the file.

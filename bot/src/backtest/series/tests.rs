@@ -287,3 +287,14 @@ fn rules_that_lack_something_are_refused_with_its_name() {
     let error = without(r#""fcm_trading_session_details":{"is_session_open":true},"#);
     assert!(error.contains("fcm_trading_session_details.is_session_open"), "{error}");
 }
+
+#[test]
+fn a_session_is_no_market_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("session.jsonl");
+    fs::write(&path, "{\"header\":{\"format\":\"arbbot.io/session-recording\",\"version\":1}}\n").unwrap();
+    let assumed = Assumed { depth_quote: dec!(120000), spread_bps: None };
+    let opened = Series::open(&path, &[SPOT.to_owned(), FUTURE.to_owned()], assumed);
+    let error = opened.and_then(|mut series| series.advance()).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("`arb-bot replay` plays it"), "{error}");
+}

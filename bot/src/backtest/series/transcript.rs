@@ -40,7 +40,8 @@ impl Transcript {
             if !text.ends_with('\n') {
                 return Ok(None);
             }
-            let line: Line = serde_json::from_str(&text).map_err(|error| self.lines.wrong(error.to_string()))?;
+            let line: Line =
+                serde_json::from_str(&text).map_err(|error| self.lines.wrong(unreadable(&text, &error)))?;
             if line.at < self.last {
                 return Err(self.lines.wrong(format!("{} is before the line before it", line.at)));
             }
@@ -85,4 +86,11 @@ impl Transcript {
             moment.events.extend(channels.down(cause));
         }
     }
+}
+
+fn unreadable(line: &str, error: &serde_json::Error) -> String {
+    if line.contains(crate::recording::FORMAT) {
+        return "it is the recording of a session, not of a market: `arb-bot replay` plays it".to_owned();
+    }
+    error.to_string()
 }

@@ -51,4 +51,9 @@ async fn no_file_is_overwritten_and_what_is_not_whole_is_neither_kept_nor_restor
     assert_eq!(backup(elsewhere.path(), &dir.path().join("b2")).await.unwrap_err().reason(), "LedgerTampered");
     assert!(!dir.path().join("b2").exists());
     assert_eq!(backup(&dir.path().join("none"), &dir.path().join("b3")).await.unwrap_err().reason(), "LedgerMissing");
+    // What is named wrong is named, not the disk.
+    assert_eq!(backup(dir.path(), &dir.path().join("none/b4")).await.unwrap_err().reason(), "PathMissing");
+    let now = Timestamp::UNIX_EPOCH;
+    assert_eq!(restore(dir.path(), &dir.path().join("none"), now).await.unwrap_err().reason(), "PathMissing");
+    assert_eq!(verify(&to).await.unwrap_err().reason(), "NotADirectory");
 }
