@@ -182,7 +182,8 @@ fn at_the_end(ran: &Ran) -> Section {
     }
 }
 
-/// What closes entry, as the condition `Trading` says it; otherwise what the strategy makes of the market.
+/// Everything that closes entry, where the condition `Trading` names the strongest; otherwise what the strategy makes of the
+/// market.
 fn why_at_the_end(ran: &Ran) -> String {
     let closed: Vec<_> = ran.restrictions.iter().map(|by| format!("{}: {}", by.source, by.why)).collect();
     if closed.is_empty() { ran.view.carry.why.clone() } else { closed.join("; ") }
