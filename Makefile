@@ -1,7 +1,7 @@
 # The commands of the project; `make` lists them.
 #
 # First runs are long because everything is compiled from source once: Kubernetes (about 8 minutes on 2 cores, less
-# without a node; kept in ~/.cache/arbbot for every clone) and this workspace (about 3 minutes).
+# without a node; kept in ~/.cache/arbbot for every clone) and this workspace (about 6 minutes).
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -65,7 +65,7 @@ soak: ## Simulate DAYS=30 of bot and exchange under the faults of SEED=1: one li
 
 .PHONY: build
 build: ## Compile the programs
-	@echo "Compiling the workspace (about 3 minutes the first time, then seconds)" >&2
+	@echo "Compiling the workspace (about 6 minutes the first time, then seconds)" >&2
 	@$(CARGO) build --workspace --bins
 
 .PHONY: images
