@@ -86,6 +86,8 @@ impl World {
 
     /// Invariant 9: what reaches the exchange is on the product's grid, as Coinbase's page of the product has it and
     /// whatever the bot made of it, and an order that is to rest does not cross.
+    /// Proven by mutation: prices neither rounded nor checked at the gate; sizes neither rounded nor checked at the gate; quotes
+    /// at the other side's price.
     fn judge(&self, order: &NewOrder) {
         let (tick, increment, min_size, min_notional, unit) = match order.product.as_str() {
             SPOT => (dec!(0.01), dec!(0.00000001), dec!(0.00001), dec!(1), dec!(1)),
