@@ -1,7 +1,8 @@
 //! What a patch costs, and that nothing is written when nothing happens: a frozen market, 20 bots with positions and
 //! resting orders, six minutes, and the API server's own count of writes.
 //!
-//! Leases are heartbeats and do not count. `make test` runs this file beside the others: it mostly waits.
+//! Leases are heartbeats and do not count, and no stage is measured across the turn of an hour: the calendar does not
+//! freeze, and funding then accrues to every position. `make test` runs this file beside the others: it mostly waits.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use arbbot_tests::harness::{Bot, Desk, OPERATOR, OPERATOR_NAMESPACE, Room, Setup
 use arbbot_tests::objects;
 use arbbot_tests::programs::Programs;
 use arbbot_tests::waiting::wait_for;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -24,6 +25,10 @@ const SIX_MINUTES: Duration = Duration::from_secs(360);
 const FIGURES: Duration = Duration::from_secs(65);
 const PATIENCE: Duration = Duration::from_secs(300);
 const POLL: Duration = Duration::from_secs(1);
+/// A stage begins at least this long before the turn of an hour.
+const STAGE: SignedDuration = SignedDuration::from_mins(7);
+/// Lines of a log that a failure shows.
+const LAST_WORDS: usize = 30;
 const POLICY: &str = "desk-ceiling";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,7 +83,31 @@ async fn trading_bots<'a>(room: &Room<'a>) -> Result<Vec<Bot<'a>>> {
     Ok(bots)
 }
 
-/// Waits until what the market moved before it froze is written.
+/// What was counted as a stage began, and when.
+struct Stage {
+    before: Requests,
+    at: Timestamp,
+}
+
+impl Stage {
+    /// Begins in an hour that lasts until its end, with everything written that is to be written.
+    async fn begin(desk: &Desk) -> Result<Self> {
+        if let Some(turn) = turn_of_the_hour(Timestamp::now()) {
+            sleep(turn).await;
+            wait_until_quiet(desk).await?;
+        }
+        Ok(Self { before: Requests::now(&desk.client).await?, at: Timestamp::now() })
+    }
+}
+
+/// How long until the next hour, if a stage that began now might see it begin.
+fn turn_of_the_hour(now: Timestamp) -> Option<Duration> {
+    let hour = SignedDuration::from_hours(1);
+    let left = hour - SignedDuration::from_millis(now.as_millisecond().rem_euclid(hour.as_millis() as i64));
+    (left < STAGE).then(|| left.unsigned_abs())
+}
+
+/// Waits until what the market moved, or an hour that turned, is written.
 async fn wait_until_quiet(desk: &Desk) -> Result<()> {
     let limit = Instant::now() + PATIENCE;
     let mut last = Requests::now(&desk.client).await?;
@@ -97,7 +126,7 @@ async fn wait_until_quiet(desk: &Desk) -> Result<()> {
 }
 
 async fn six_minutes_without_a_write(desk: &Desk, bots: &[Bot<'_>]) -> Result<()> {
-    let (before, at) = (Requests::now(&desk.client).await?, Timestamp::now());
+    let Stage { before, at } = Stage::begin(desk).await?;
     sleep(SIX_MINUTES).await;
     let writes = (&Requests::now(&desk.client).await? - &before).writes();
     ensure!(writes.total() == 0, "writes while nothing happened:\n{writes}by:\n{}", writers(desk, at)?);
@@ -118,7 +147,7 @@ async fn six_minutes_without_a_write(desk: &Desk, bots: &[Bot<'_>]) -> Result<()
 }
 
 async fn a_spec_patch_costs_two_writes(desk: &Desk, bots: &[Bot<'_>]) -> Result<()> {
-    let (before, at) = (Requests::now(&desk.client).await?, Timestamp::now());
+    let stage = Stage::begin(desk).await?;
     for bot in bots {
         let patched = bot.patch(json!({"spec": {"risk": {"limits": {"maxOrdersPerMinute": 4000}}}})).await?;
         bot.wait("reported", |bot| is_reported(bot, patched.generation)).await?;
@@ -126,11 +155,11 @@ async fn a_spec_patch_costs_two_writes(desk: &Desk, bots: &[Bot<'_>]) -> Result<
     wait_until_quiet(desk).await?;
     let mut expected = two_for_each(bots);
     expected.extend(bots.iter().map(|bot| (format!("admin patch arbbots {}", bot.name), 1)));
-    check(desk, bots, at, &before, &expected).await
+    check(desk, bots, &stage, &expected).await
 }
 
 async fn a_policy_patch_costs_two_writes_for_each_bot(desk: &Desk, room: &Room<'_>, bots: &[Bot<'_>]) -> Result<()> {
-    let (before, at) = (Requests::now(&desk.client).await?, Timestamp::now());
+    let stage = Stage::begin(desk).await?;
     let patch = r#"{"spec":{"risk":{"limits":{"maxOrdersPerMinute":3000}}}}"#;
     room.kubectl(&["patch", &format!("arbpolicy/{POLICY}"), "--type=merge", "-p", patch]).await?;
     for bot in bots {
@@ -140,7 +169,7 @@ async fn a_policy_patch_costs_two_writes_for_each_bot(desk: &Desk, room: &Room<'
     let mut expected = two_for_each(bots);
     expected.insert(format!("admin patch arbpolicies {POLICY}"), 1);
     // How many writes the counts of the policy's own status take depends on when the bots answer.
-    check(desk, bots, at, &before, &expected).await
+    check(desk, bots, &stage, &expected).await
 }
 
 /// One status write by the operator and one by each bot.
@@ -149,17 +178,13 @@ fn two_for_each(bots: &[Bot<'_>]) -> BTreeMap<String, u64> {
     bots.iter().flat_map(|bot| [by("operator", bot), by("bot", bot)]).collect()
 }
 
-/// Compares what was written since `at` with what was expected; the API server's count must agree with its audit log.
-async fn check(
-    desk: &Desk,
-    bots: &[Bot<'_>],
-    at: Timestamp,
-    before: &Requests,
-    expected: &BTreeMap<String, u64>,
-) -> Result<()> {
+/// Compares what was written since the stage began with what was expected; the API server's count must agree with its
+/// audit log.
+async fn check(desk: &Desk, bots: &[Bot<'_>], stage: &Stage, expected: &BTreeMap<String, u64>) -> Result<()> {
+    let Stage { before, at } = stage;
     let counted = (&Requests::now(&desk.client).await? - before).writes();
     let mut found: BTreeMap<String, u64> = BTreeMap::new();
-    for request in written(desk, at)? {
+    for request in written(desk, *at)? {
         *found.entry(short(&request)).or_default() += 1;
     }
     let logged: u64 = found.values().sum();
@@ -173,18 +198,15 @@ async fn check(
     }
     let of_them = |bot: &&Bot<'_>| unexpected.iter().any(|(write, _)| write.ends_with(&bot.name));
     let logs: Vec<_> =
-        bots.iter().filter(of_them).map(|bot| format!("{}:\n{}", bot.name, conditions_of(bot, at))).collect();
-    bail!("more or less often: {unexpected:#?}, not at all: {missing:#?}\n{}", logs.join("\n"))
+        bots.iter().filter(of_them).map(|bot| format!("{}:\n{}", bot.name, last_words_of(bot))).collect();
+    bail!("since {at} more or less often: {unexpected:#?}, not at all: {missing:#?}\n{}", logs.join("\n"))
 }
 
-/// What a bot has logged of its conditions since.
-fn conditions_of(bot: &Bot<'_>, since: Timestamp) -> String {
+/// The end of a bot's log: also what it was like before the stage.
+fn last_words_of(bot: &Bot<'_>) -> String {
     let log = bot.log();
-    let recent = log.lines().filter(|line| {
-        let logged: Option<Value> = serde_json::from_str(line).ok();
-        logged.is_some_and(|line| line["timestamp"].as_str() >= Some(since.to_string().as_str()))
-    });
-    recent.collect::<Vec<_>>().join("\n")
+    let lines: Vec<_> = log.lines().collect();
+    lines.iter().skip(lines.len().saturating_sub(LAST_WORDS)).copied().collect::<Vec<_>>().join("\n")
 }
 
 /// What was written since, without leases and without what was refused.
