@@ -121,6 +121,12 @@ impl ApiProxy {
         self.upstream.setting.send_replace(Setting { fault, percent, pod: None });
     }
 
+    /// How often a call was made since the tally was last taken, for example `get arbbots`.
+    pub fn asked(&self, call: &str) -> u64 {
+        let tally = lock(&self.upstream.tally);
+        tally.requests.iter().filter(|(asked, _)| asked.to_string() == call).map(|(_, count)| count).sum()
+    }
+
     /// What was asked since the last call.
     pub fn take_tally(&self) -> Tally {
         std::mem::take(&mut lock(&self.upstream.tally))

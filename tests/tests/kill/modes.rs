@@ -18,8 +18,8 @@ use tokio::time::sleep;
 use super::{effective_mode, nothing_raised_after_stop, wait_applied};
 
 /// A patch that came in so many milliseconds came by the watch: a bot whose watch is dead reads its ArbBot again with the next
-/// renewal of the Lease only, which with these timeouts is 100 s away at most. How fast a kill is, `make bench-kill` measures:
-/// six scenarios on a core that they share were seen to take 1.9 s.
+/// renewal of the Lease only, which with these timeouts is a quarter of an hour away. How fast a kill is, `make bench-kill`
+/// measures: six scenarios on a core that they share were seen to take 1.9 s.
 const BY_WATCH_MS: f64 = 10_000.0;
 
 pub async fn a_bot_becomes_ready_and_every_printer_column_shows(desk: Arc<Desk>) -> Result<()> {
@@ -50,7 +50,7 @@ pub async fn a_bot_becomes_ready_and_every_printer_column_shows(desk: Arc<Desk>)
 
 pub async fn one_patch_stops_acknowledges_cancels_and_flattens(desk: Arc<Desk>) -> Result<()> {
     let room = desk.room("kill").await?;
-    let timeouts = json!({"lease": "5m", "stale": "10m", "lost": "15m"});
+    let timeouts = json!({"lease": "1h", "stale": "2h", "lost": "3h"});
     let bot = room.bot("bot", json!({"spec": {"controlTimeouts": timeouts}})).await?;
     bot.wait_until_trading().await?;
     let patched = bot.kill().await?;
