@@ -28,6 +28,8 @@ use crate::exchange::{Link, VenueEvent};
 use crate::execution::engine::View;
 use crate::ledger::{Books, EquityRecord, LedgerError, OrderRecord};
 
+/// uid of a bot that was never created: its orders begin with the first eight characters.
+const UID: &str = "bac47e57-0000-0000-0000-000000000000";
 /// A session with an exchange takes a moment to open: the engine has its first turn before it.
 const OPENS_AFTER: Duration = Duration::from_millis(1);
 /// How long the books are waited for at the end, in virtual time.
@@ -124,6 +126,9 @@ impl Backtest {
         }
         // What a live bot would do is tested on paper, too.
         self.bot.spec.execution = Execution::Paper;
+        // What an API server gives, and the ids of incidents are made of.
+        self.bot.metadata.uid.get_or_insert_with(|| UID.to_owned());
+        self.bot.metadata.generation.get_or_insert(1);
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.map_err(|error| BacktestError::Start(error.to_string()))?;
         let began = std::time::Instant::now();

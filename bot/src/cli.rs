@@ -8,6 +8,7 @@ pub mod ledger;
 pub mod orders;
 pub mod output;
 pub mod preflight;
+mod progress;
 pub mod reconcile;
 pub mod replay;
 pub mod report;

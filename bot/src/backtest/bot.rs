@@ -27,8 +27,6 @@ use crate::recording::{Recorder, WhenFull};
 use crate::risk::{Gate, Slot};
 use crate::telemetry::metrics::Metrics;
 
-/// uid of a bot that was never created: its orders begin with the first eight characters.
-pub const UID: &str = "bac47e57-0000-0000-0000-000000000000";
 const CONTACT_EVERY: Duration = Duration::from_secs(1);
 /// How long the parts of it get to end, in virtual time.
 const END_WITHIN: Duration = Duration::from_secs(60);
@@ -60,7 +58,7 @@ impl Bot {
     pub async fn start(backtest: &Backtest, from: Timestamp) -> Result<(Self, Market), BacktestError> {
         let Backtest { bot, dir, tick, record, .. } = backtest;
         let clock = Clock::driven_by_tokio(from);
-        let uid = bot.metadata.uid.clone().unwrap_or_else(|| UID.to_owned());
+        let uid = bot.metadata.uid.clone().unwrap_or_default();
         let identity = Identity { uid8: uid8(&uid), ..Identity::of(bot) };
         let binding = Binding { bot_uid: uid, portfolio: "backtest".to_owned(), ..Binding::of(bot) };
         let (ledger, recovered) = Ledger::open(dir, &binding, clock.clone()).await?;

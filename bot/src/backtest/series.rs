@@ -6,10 +6,12 @@ mod table;
 mod tests;
 mod transcript;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use indicatif::{ProgressBar, ProgressBarIter, ProgressDrawTarget};
 use k8s_openapi::jiff::Timestamp;
 
 pub use self::table::Assumed;
@@ -56,19 +58,26 @@ pub enum SeriesError {
          spec.strategy.fundingCarry"
     )]
     NoPrice { path: PathBuf, product: String },
+    #[error(
+        "{} and {} both have prices of {product} at {at}: they are of one market, and together they would trade it twice; \
+         leave one of them out", .paths[0].display(), .paths[1].display()
+    )]
+    Twice { paths: [PathBuf; 2], product: String, at: Timestamp },
 }
 
 /// A file's lines, numbered; none is longer than it may be.
 pub(super) struct Lines {
     path: PathBuf,
-    from: BufReader<File>,
+    from: BufReader<ProgressBarIter<File>>,
     number: u64,
 }
 
 impl Lines {
-    fn open(path: &Path) -> Result<Self, SeriesError> {
-        let file = File::open(path).map_err(|source| SeriesError::Read { path: path.to_owned(), source })?;
-        Ok(Self { path: path.to_owned(), from: BufReader::new(file), number: 0 })
+    fn open(path: &Path, progress: &ProgressBar) -> Result<Self, SeriesError> {
+        let unreadable = |source| SeriesError::Read { path: path.to_owned(), source };
+        let file = File::open(path).map_err(unreadable)?;
+        progress.inc_length(file.metadata().map_err(unreadable)?.len());
+        Ok(Self { path: path.to_owned(), from: BufReader::new(progress.wrap_read(file)), number: 0 })
     }
 
     fn next(&mut self) -> Result<Option<String>, SeriesError> {
@@ -87,19 +96,18 @@ impl Lines {
     }
 }
 
-/// Reads one file.
-enum Source {
+/// Reads the lines of one file.
+enum Reader {
     Table(Box<Table>),
     Transcript(Box<Transcript>),
 }
 
-impl Source {
-    fn open(path: &Path, products: &[String; 2], assumed: Assumed) -> Result<Self, SeriesError> {
-        let lines = Lines::open(path)?;
-        Ok(match path.extension().is_some_and(|extension| extension == "jsonl") {
+impl Reader {
+    fn new(path: &Path, lines: Lines, products: &[String; 2], assumed: Assumed) -> Self {
+        match path.extension().is_some_and(|extension| extension == "jsonl") {
             true => Self::Transcript(Box::new(Transcript::new(lines, products))),
             false => Self::Table(Box::new(Table::new(lines, products, assumed))),
-        })
+        }
     }
 
     fn next(&mut self) -> Result<Option<Moment>, SeriesError> {
@@ -110,13 +118,29 @@ impl Source {
     }
 }
 
+/// One file.
+struct Source {
+    path: PathBuf,
+    reader: Reader,
+    next: Option<Moment>,
+    /// Products of which it had a price.
+    priced: BTreeSet<String>,
+}
+
+impl Source {
+    fn next_at(&self) -> Option<Timestamp> {
+        self.next.as_ref().map(|moment| moment.at)
+    }
+}
+
 /// The moments of a file, or of all files of a directory, in time. At the same time the file that is first by name comes
 /// first.
 pub struct Series {
     path: PathBuf,
-    sources: Vec<(Source, Option<Moment>)>,
+    sources: Vec<Source>,
     /// Products of which there was no price yet.
     unpriced: Vec<String>,
+    progress: ProgressBar,
 }
 
 impl Series {
@@ -125,41 +149,68 @@ impl Series {
     /// # Errors
     /// There is no file, it cannot be read, or its first line is wrong.
     pub fn open(path: &Path, products: &[String; 2], assumed: Assumed) -> Result<Self, SeriesError> {
+        let progress = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden());
         let mut sources = Vec::new();
-        for file in files(path)? {
-            let mut source = Source::open(&file, products, assumed)?;
-            let first = source.next()?;
-            sources.push((source, first));
+        for path in files(path)? {
+            let mut reader = Reader::new(&path, Lines::open(&path, &progress)?, products, assumed);
+            let next = reader.next()?;
+            sources.push(Source { path, reader, next, priced: BTreeSet::new() });
         }
         if sources.is_empty() {
             return Err(SeriesError::Empty { path: path.to_owned() });
         }
-        Ok(Self { path: path.to_owned(), sources, unpriced: products.to_vec() })
+        Ok(Self { path: path.to_owned(), sources, unpriced: products.to_vec(), progress })
+    }
+
+    /// How much of the files is read, in bytes; not drawn unless it is given a place.
+    #[must_use]
+    pub fn progress(&self) -> ProgressBar {
+        self.progress.clone()
     }
 
     /// When the next moment is.
     #[must_use]
     pub fn starts_at(&self) -> Option<Timestamp> {
-        self.sources.iter().filter_map(|(_, next)| Some(next.as_ref()?.at)).min()
+        self.sources.iter().filter_map(Source::next_at).min()
     }
 
     /// The next moment; None at the end.
     ///
     /// # Errors
-    /// A line is wrong, or cannot be read.
+    /// A line is wrong or cannot be read, or a product has prices of two files at once.
     pub fn advance(&mut self) -> Result<Option<Moment>, SeriesError> {
-        let earliest = self.sources.iter_mut().filter(|(_, next)| next.is_some());
-        let Some((source, next)) = earliest.min_by_key(|(_, next)| next.as_ref().map(|moment| moment.at)) else {
+        let open = self.sources.iter().enumerate().filter(|(_, source)| source.next.is_some());
+        let Some(earliest) = open.min_by_key(|(_, source)| source.next_at()).map(|(index, _)| index) else {
             return Ok(None);
         };
-        let moment = next.take();
-        *next = source.next()?;
-        for event in moment.iter().flat_map(|moment| &moment.events) {
+        let source = &mut self.sources[earliest];
+        let moment = source.next.take();
+        source.next = source.reader.next()?;
+        for (event, at) in moment.iter().flat_map(|moment| moment.events.iter().map(|event| (event, moment.at))) {
             if let VenueEvent::Touch { product, touch: Some(_) } = event {
-                self.unpriced.retain(|unpriced| unpriced != product);
+                self.see_price(product, earliest, at)?;
             }
         }
         Ok(moment)
+    }
+
+    /// Takes in that a file has a price. Files of one market may follow each other, but not overlap: its trades would be
+    /// told twice, and each file would take the other's book for its own.
+    fn see_price(&mut self, product: &String, by: usize, at: Timestamp) -> Result<(), SeriesError> {
+        self.unpriced.retain(|unpriced| unpriced != product);
+        let source = &mut self.sources[by];
+        if !source.priced.contains(product) {
+            source.priced.insert(product.clone());
+        }
+        let goes_on = |other: &Source| other.next_at().is_some_and(|next| next > at);
+        let mut others = self.sources.iter().enumerate().filter(|(index, _)| *index != by).map(|(_, other)| other);
+        match others.find(|other| other.priced.contains(product) && goes_on(other)) {
+            None => Ok(()),
+            Some(other) => {
+                let paths = [other.path.clone(), self.sources[by].path.clone()];
+                Err(SeriesError::Twice { paths, product: product.clone(), at })
+            }
+        }
     }
 
     /// Whether there was a price of each product by now.

@@ -16,6 +16,7 @@ use self::plot::plot;
 use crate::backtest::series::{Assumed, Series};
 use crate::backtest::{Backtest, Ran};
 use crate::books::summary::{Period, Summary};
+use crate::cli::progress;
 use crate::cli::report::Form;
 use crate::cli::report::period::{Section, of_period};
 use crate::control::file::document;
@@ -90,6 +91,7 @@ impl BacktestArgs {
         let bot = document::load(&self.file)?;
         let assumed = Assumed { depth_quote: self.depth_quote, spread_bps: self.spread_bps };
         let series = Series::open(&self.data, &bot.spec.products(), assumed)?;
+        let progress = series.progress();
         let form = self.plot.as_deref().map(plot::Form::of).transpose()?;
         if let Some(path) = self.plot.as_deref().filter(|path| path.exists()) {
             bail!("{} is there already: a picture is drawn into a new file; name another one", path.display());
@@ -107,7 +109,10 @@ impl BacktestArgs {
             to: self.to,
             record: self.record.clone(),
         };
-        let ran = backtest.run(series).context("the backtest did not come to its end")?;
+        progress::draw(&progress);
+        let ran = backtest.run(series);
+        progress.finish_and_clear();
+        let ran = ran.context("the backtest did not come to its end")?;
         let seconds = ran.took.as_secs_f64();
         eprintln!(
             "{} events in {seconds:.1} s of this machine, {:.0} per second",
@@ -177,9 +182,17 @@ fn at_the_end(ran: &Ran) -> Section {
             ("orders_open_at_the_end", Some(view.open_orders.to_string())),
             ("spot_at_the_end_base", text(view.spot_owned_base)),
             ("contracts_at_the_end", text(view.future_owned_contracts)),
+            ("guards_at_the_end", Some(guards_at_the_end(ran))),
             ("why_at_the_end", Some(why_at_the_end(ran)).filter(|why| !why.is_empty())),
         ],
     }
+}
+
+/// Every guard that warns or has tripped, and since when, in the time of the market.
+fn guards_at_the_end(ran: &Ran) -> String {
+    let shown = ran.view.guards.shown.iter();
+    let said: Vec<_> = shown.map(|guard| format!("since {:.0}: {}", guard.status.since.0, guard.message)).collect();
+    if said.is_empty() { "none".to_owned() } else { said.join("; ") }
 }
 
 /// Everything that closes entry, where the condition `Trading` names the strongest; otherwise what the strategy makes of the

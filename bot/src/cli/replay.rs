@@ -6,8 +6,10 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
+use indicatif::ProgressBar;
 
 use crate::cli::output::{Format, Rows};
+use crate::cli::progress;
 use crate::recording::{Ending, replay};
 
 /// Flags of `arb-bot replay`.
@@ -28,7 +30,11 @@ impl ReplayArgs {
     pub fn run(self) -> anyhow::Result<()> {
         let path = self.file.display();
         let file = File::open(&self.file).with_context(|| format!("{path} cannot be read"))?;
-        let done = replay(BufReader::new(file)).with_context(|| format!("{path} is not replayed"))?;
+        let progress = ProgressBar::new(file.metadata().with_context(|| format!("{path} cannot be read"))?.len());
+        progress::draw(&progress);
+        let done = replay(BufReader::new(progress.wrap_read(file)));
+        progress.finish_and_clear();
+        let done = done.with_context(|| format!("{path} is not replayed"))?;
         let ending = match done.ending {
             Ending::Whole => "complete".to_owned(),
             Ending::Incomplete(why) => format!("incomplete: {why}"),

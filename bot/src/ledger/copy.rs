@@ -98,11 +98,7 @@ async fn restore_on_server(source: &Source, backup: &Path, now: Timestamp) -> Re
 
 /// A whole and verified copy under the target's name, or nothing under it.
 async fn put(source: &Source, target: &Path) -> Result<LedgerHead, LedgerError> {
-    if let Source::File(path) = source
-        && !path.exists()
-    {
-        return Err(LedgerError::Missing { ledger: source.to_string() });
-    }
+    source.look()?;
     let mut name = target.as_os_str().to_owned();
     name.push(".partial");
     let partial = PathBuf::from(name);

@@ -80,6 +80,16 @@ impl Source {
     pub fn is_server(&self) -> bool {
         matches!(self, Self::Server(_))
     }
+
+    /// Looks whether there may be something to read; a server says so itself.
+    pub fn look(&self) -> Result<(), LedgerError> {
+        let Self::File(path) = self else { return Ok(()) };
+        match std::fs::metadata(path) {
+            Ok(file) if file.len() == 0 => Err(LedgerError::Empty { path: path.clone() }),
+            Err(_) if !path.exists() => Err(LedgerError::Missing { ledger: self.to_string() }),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl fmt::Display for Source {

@@ -11,11 +11,7 @@ pub(super) async fn reading<T>(
     source: &Source,
     read: impl AsyncFnOnce(&mut Transaction<'_>) -> Result<T, LedgerError>,
 ) -> Result<T, LedgerError> {
-    if let Source::File(path) = source
-        && !path.exists()
-    {
-        return Err(LedgerError::Missing { ledger: source.to_string() });
-    }
+    source.look()?;
     let mut store = Store::connect(source, Access::Read).await?;
     let result = match store.begin().await {
         Ok(mut tx) => match read(&mut tx).await {

@@ -171,6 +171,28 @@ fn files_of_a_directory_are_played_together_and_one_without_any_is_refused() {
     assert_eq!(times, [0, 1, 1, 2]);
 }
 
+/// Fails when files are played together whatever is in them.
+#[test]
+fn files_of_one_market_may_follow_each_other_but_not_overlap() {
+    let advance_all = |files: [(&str, &str); 2]| {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, lines) in files {
+            fs::write(dir.path().join(name), format!("{RULES}{lines}")).unwrap();
+        }
+        let assumed = Assumed { depth_quote: dec!(1), spread_bps: None };
+        let mut series = Series::open(dir.path(), &[SPOT.to_owned(), FUTURE.to_owned()], assumed).unwrap();
+        while series.advance().map_err(|error| error.to_string())?.is_some() {}
+        Ok::<_, String>(series.progress().position() == series.progress().length().unwrap())
+    };
+    let monday = "0,BTC-USD,2,,1,3\n3,BTC-USD,2,,1,4\n";
+    let after = "3,BTC-USD,2,,1,3\n4,BTC-USD,2,,1,4\n";
+    assert_eq!(advance_all([("monday.csv", monday), ("tuesday.csv", after)]), Ok(true), "all is read");
+    let later = after.replace("3,", "5,").replace("4,", "6,");
+    assert_eq!(advance_all([("2.csv", monday), ("1.csv", &later)]), Ok(true), "whatever their names say");
+    let error = advance_all([("monday.csv", monday), ("the-same.csv", monday)]).unwrap_err();
+    assert!(error.contains("monday.csv and ") && error.contains("the-same.csv both have prices of BTC-USD"), "{error}");
+}
+
 /// What is shown of the future, each time that it is something else: rate, hour of it, and whether the session is open.
 fn shown_of_the_future(moments: &[Moment]) -> Vec<(String, Option<String>, bool)> {
     let mut shown: Vec<(String, Option<String>, bool)> = Vec::new();
@@ -271,7 +293,9 @@ fn in_a_gap_no_hour_has_the_last_rate_but_one_that_is_written() {
 fn the_heading_may_stand_below_the_rules() {
     let (heading, rules) = RULES.split_once('\n').unwrap();
     let line = "2026-11-16T15:00:00Z,BTC-USD,60000,,59999,60001,2,3\n";
-    assert_eq!(read(&format!("{rules}{heading}\n{line}"), None), with_rules(line));
+    let moments = with_rules(line).unwrap();
+    assert_eq!(moments.len(), 1);
+    assert_eq!(read(&format!("{rules}{heading}\n{line}"), None), Ok(moments));
     let error = with_rules(&format!("{line}{heading}\n")).unwrap_err();
     assert!(error.contains("line 5"), "below a line it is none: {error}");
 }

@@ -201,6 +201,18 @@ fn a_sharpe_is_of_changes_that_are_an_hours() {
     assert_eq!((summary.profit_quote, summary.sharpe), (Some(dec!(4000)), None), "21 changes are too few");
 }
 
+/// Fails when a single point is taken for a curve that never fell.
+#[test]
+fn of_a_single_point_neither_profit_nor_drawdown_is_known() {
+    let of = |equity| {
+        let books = Books { equity, ..Books::default() };
+        let summary = Summary::of(&books, FUTURE, Period { from: at(0), to: at(4) });
+        (summary.profit_quote, summary.max_drawdown_quote)
+    };
+    assert_eq!(of(vec![point(1, dec!(7))]), (None, None));
+    assert_eq!(of(vec![point(1, dec!(7)), point(2, dec!(5))]), (Some(dec!(-2)), Some(dec!(2))));
+}
+
 #[test]
 fn a_drawdown_is_from_a_peak_and_few_changes_have_no_sharpe() {
     assert_eq!(performance::max_drawdown(&[dec!(0), dec!(5), dec!(3), dec!(9), dec!(2), dec!(8)]), dec!(7));

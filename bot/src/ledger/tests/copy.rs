@@ -51,7 +51,10 @@ async fn no_file_is_overwritten_and_what_is_not_whole_is_neither_kept_nor_restor
     assert_eq!(backup(elsewhere.path(), &dir.path().join("b2")).await.unwrap_err().reason(), "LedgerTampered");
     assert!(!dir.path().join("b2").exists());
     assert_eq!(backup(&dir.path().join("none"), &dir.path().join("b3")).await.unwrap_err().reason(), "LedgerMissing");
-    // What is named wrong is named, not the disk.
+    // What is named wrong is named, not the disk; so is a file with nothing in it.
+    std::fs::write(elsewhere.path().join(FILE), "").unwrap();
+    let empty = verify(elsewhere.path()).await.unwrap_err();
+    assert!(empty.reason() == "LedgerMissing" && empty.to_string().contains("is empty"), "{empty}");
     assert_eq!(backup(dir.path(), &dir.path().join("none/b4")).await.unwrap_err().reason(), "PathMissing");
     let now = Timestamp::UNIX_EPOCH;
     assert_eq!(restore(dir.path(), &dir.path().join("none"), now).await.unwrap_err().reason(), "PathMissing");

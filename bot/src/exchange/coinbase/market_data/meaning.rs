@@ -80,7 +80,7 @@ impl Facts {
             None | Some("") => None,
             Some(text) => {
                 let rate: Decimal = text.parse().map_err(|_| format!("funding_rate {text:?} is not a decimal"))?;
-                if rate.abs() > Decimal::ONE {
+                if rate.abs() >= Decimal::ONE {
                     return Err(format!("funding_rate {rate} is not a rate per hour"));
                 }
                 Some((rate, future["funding_time"].as_str().and_then(|time| time.parse().ok())))

@@ -1,0 +1,12 @@
+//! How far a long command is.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Draws what is read of files as a bar on standard error; where that is no terminal, nothing.
+pub fn draw(progress: &ProgressBar) {
+    // Without a style it would be numbers of bytes.
+    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {percent:>3} % read, {elapsed}, {eta} left") {
+        progress.set_style(style);
+    }
+    progress.set_draw_target(ProgressDrawTarget::stderr());
+}
