@@ -23,6 +23,8 @@ use crate::limits::LimitCeilings;
 pub use status::ReadableStatus;
 use status::bot_status;
 
+/// What a line without anything behind or below it is told.
+const NULL: &str = "it is null: write what belongs there, or leave the name out where it has a default";
 /// Longest text that is quoted of what cannot be read.
 const WHY: usize = 200;
 /// Longest reason of a kill that is taken over; the schema's own bound.
@@ -342,7 +344,8 @@ fn typed<T: DeserializeOwned>(path: &str, raw: &Value) -> Result<T, Unreadable> 
             "." => path.to_owned(),
             below => format!("{path}.{below}"),
         };
-        Unreadable::of(&field, error.inner().to_string())
+        let why = error.inner().to_string();
+        Unreadable::of(&field, if why.starts_with("invalid type: null") { NULL.to_owned() } else { why })
     })
 }
 

@@ -25,10 +25,13 @@ const SIX_MINUTES: Duration = Duration::from_secs(360);
 const FIGURES: Duration = Duration::from_secs(65);
 const PATIENCE: Duration = Duration::from_secs(300);
 const POLL: Duration = Duration::from_secs(1);
-/// A stage begins at least this long before the turn of an hour.
-const STAGE: SignedDuration = SignedDuration::from_mins(7);
-/// Lines of a log that a failure shows.
-const LAST_WORDS: usize = 30;
+/// No stage takes longer.
+const STAGE: SignedDuration = SignedDuration::from_mins(9);
+/// After this time the funding of an hour that has ended is known, and written.
+const BOOKED: SignedDuration = SignedDuration::from_secs(120);
+const HOUR: SignedDuration = SignedDuration::from_hours(1);
+/// Lines of a log that a failure shows of the time before the stage.
+const LINES_BEFORE: usize = 30;
 const POLICY: &str = "desk-ceiling";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,19 +95,46 @@ struct Stage {
 impl Stage {
     /// Begins in an hour that lasts until its end, with everything written that is to be written.
     async fn begin(desk: &Desk) -> Result<Self> {
-        if let Some(turn) = turn_of_the_hour(Timestamp::now()) {
-            sleep(turn).await;
+        if let Some(wait) = until_clear_of_the_hour(Timestamp::now()) {
+            sleep(wait).await;
             wait_until_quiet(desk).await?;
         }
         Ok(Self { before: Requests::now(&desk.client).await?, at: Timestamp::now() })
     }
+
+    /// # Errors
+    /// Another hour has begun meanwhile, so that what was written says nothing.
+    fn is_of_one_hour(&self) -> Result<()> {
+        let hour = |at: Timestamp| at.as_second().div_euclid(HOUR.as_secs());
+        let (at, now) = (self.at, Timestamp::now());
+        ensure!(hour(at) == hour(now), "the stage of {at} went on until {now}, in another hour: longer than STAGE");
+        Ok(())
+    }
 }
 
-/// How long until the next hour, if a stage that began now might see it begin.
-fn turn_of_the_hour(now: Timestamp) -> Option<Duration> {
-    let hour = SignedDuration::from_hours(1);
-    let left = hour - SignedDuration::from_millis(now.as_millisecond().rem_euclid(hour.as_millis() as i64));
-    (left < STAGE).then(|| left.unsigned_abs())
+/// How long until a stage may begin: not while funding of the hour before is still written, nor so late that the next hour
+/// might begin in it.
+fn until_clear_of_the_hour(now: Timestamp) -> Option<Duration> {
+    let since = SignedDuration::from_secs(now.as_second().rem_euclid(HOUR.as_secs()));
+    let wait = if since < BOOKED {
+        BOOKED - since
+    } else if HOUR - since <= STAGE {
+        HOUR - since + BOOKED
+    } else {
+        return None;
+    };
+    Some(wait.unsigned_abs())
+}
+
+#[test]
+fn no_stage_begins_just_after_an_hour_nor_so_late_that_the_next_may_begin_in_it() {
+    for (minute, second, seconds) in [(0, 0, 120), (1, 59, 1), (51, 0, 540 + 120), (59, 59, 1 + 120)] {
+        let at = Timestamp::from_second(7 * 3600 + minute * 60 + second).unwrap();
+        assert_eq!(until_clear_of_the_hour(at), Some(Duration::from_secs(seconds)), "{minute}:{second}");
+    }
+    for (minute, second) in [(2, 0), (30, 0), (50, 59)] {
+        assert_eq!(until_clear_of_the_hour(Timestamp::from_second(minute * 60 + second).unwrap()), None);
+    }
 }
 
 /// Waits until what the market moved, or an hour that turned, is written.
@@ -126,10 +156,11 @@ async fn wait_until_quiet(desk: &Desk) -> Result<()> {
 }
 
 async fn six_minutes_without_a_write(desk: &Desk, bots: &[Bot<'_>]) -> Result<()> {
-    let Stage { before, at } = Stage::begin(desk).await?;
+    let stage = Stage::begin(desk).await?;
     sleep(SIX_MINUTES).await;
-    let writes = (&Requests::now(&desk.client).await? - &before).writes();
-    ensure!(writes.total() == 0, "writes while nothing happened:\n{writes}by:\n{}", writers(desk, at)?);
+    let writes = (&Requests::now(&desk.client).await? - &stage.before).writes();
+    stage.is_of_one_hour()?;
+    ensure!(writes.total() == 0, "writes while nothing happened:\n{writes}by:\n{}", writers(desk, stage.at)?);
     // Not because nobody was there.
     desk.check()?;
     for bot in bots {
@@ -142,7 +173,7 @@ async fn six_minutes_without_a_write(desk: &Desk, bots: &[Bot<'_>]) -> Result<()
         bot.container()?;
     }
     let leases = desk.audit()?.into_iter().filter(|request| request.is_write() && request.object.resource == "leases");
-    ensure!(leases.filter(|lease| lease.received > at).count() > BOTS, "the bots' heartbeats are missing");
+    ensure!(leases.filter(|lease| lease.received > stage.at).count() > BOTS, "the bots' heartbeats are missing");
     Ok(())
 }
 
@@ -181,6 +212,7 @@ fn two_for_each(bots: &[Bot<'_>]) -> BTreeMap<String, u64> {
 /// Compares what was written since the stage began with what was expected; the API server's count must agree with its
 /// audit log.
 async fn check(desk: &Desk, bots: &[Bot<'_>], stage: &Stage, expected: &BTreeMap<String, u64>) -> Result<()> {
+    stage.is_of_one_hour()?;
     let Stage { before, at } = stage;
     let counted = (&Requests::now(&desk.client).await? - before).writes();
     let mut found: BTreeMap<String, u64> = BTreeMap::new();
@@ -198,15 +230,20 @@ async fn check(desk: &Desk, bots: &[Bot<'_>], stage: &Stage, expected: &BTreeMap
     }
     let of_them = |bot: &&Bot<'_>| unexpected.iter().any(|(write, _)| write.ends_with(&bot.name));
     let logs: Vec<_> =
-        bots.iter().filter(of_them).map(|bot| format!("{}:\n{}", bot.name, last_words_of(bot))).collect();
+        bots.iter().filter(of_them).map(|bot| format!("{}:\n{}", bot.name, log_since(bot, *at))).collect();
     bail!("since {at} more or less often: {unexpected:#?}, not at all: {missing:#?}\n{}", logs.join("\n"))
 }
 
-/// The end of a bot's log: also what it was like before the stage.
-fn last_words_of(bot: &Bot<'_>) -> String {
+/// What a bot has logged since, and a little of what it was like before.
+fn log_since(bot: &Bot<'_>, since: Timestamp) -> String {
     let log = bot.log();
     let lines: Vec<_> = log.lines().collect();
-    lines.iter().skip(lines.len().saturating_sub(LAST_WORDS)).copied().collect::<Vec<_>>().join("\n")
+    let is_later = |line: &&str| {
+        let line: Value = serde_json::from_str(line).unwrap_or_default();
+        line["timestamp"].as_str().and_then(|at| at.parse().ok()).is_some_and(|at: Timestamp| at >= since)
+    };
+    let first = lines.iter().position(is_later).unwrap_or(lines.len());
+    lines[first.saturating_sub(LINES_BEFORE)..].join("\n")
 }
 
 /// What was written since, without leases and without what was refused.

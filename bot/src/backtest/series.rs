@@ -59,10 +59,10 @@ pub enum SeriesError {
     )]
     NoPrice { path: PathBuf, product: String },
     #[error(
-        "{} and {} both have prices of {product} at {at}: they are of one market, and together they would trade it twice; \
-         leave one of them out", .paths[0].display(), .paths[1].display()
+        "{} still goes on when {} has a price of {product}, at {at}: files of one market may follow each other, but not \
+         overlap; leave one of them out, or cut one of them there", .paths[0].display(), .paths[1].display()
     )]
-    Twice { paths: [PathBuf; 2], product: String, at: Timestamp },
+    Overlap { paths: [PathBuf; 2], product: String, at: Timestamp },
 }
 
 /// A file's lines, numbered; none is longer than it may be.
@@ -122,6 +122,7 @@ impl Reader {
 struct Source {
     path: PathBuf,
     reader: Reader,
+    begins_at: Option<Timestamp>,
     next: Option<Moment>,
     /// Products of which it had a price.
     priced: BTreeSet<String>,
@@ -133,8 +134,8 @@ impl Source {
     }
 }
 
-/// The moments of a file, or of all files of a directory, in time. At the same time the file that is first by name comes
-/// first.
+/// The moments of a file, or of all files of a directory, in time. At the same time the file that began first comes first,
+/// and then the one that is first by name.
 pub struct Series {
     path: PathBuf,
     sources: Vec<Source>,
@@ -154,7 +155,8 @@ impl Series {
         for path in files(path)? {
             let mut reader = Reader::new(&path, Lines::open(&path, &progress)?, products, assumed);
             let next = reader.next()?;
-            sources.push(Source { path, reader, next, priced: BTreeSet::new() });
+            let begins_at = next.as_ref().map(|moment| moment.at);
+            sources.push(Source { path, reader, begins_at, next, priced: BTreeSet::new() });
         }
         if sources.is_empty() {
             return Err(SeriesError::Empty { path: path.to_owned() });
@@ -180,7 +182,9 @@ impl Series {
     /// A line is wrong or cannot be read, or a product has prices of two files at once.
     pub fn advance(&mut self) -> Result<Option<Moment>, SeriesError> {
         let open = self.sources.iter().enumerate().filter(|(_, source)| source.next.is_some());
-        let Some(earliest) = open.min_by_key(|(_, source)| source.next_at()).map(|(index, _)| index) else {
+        let Some(earliest) =
+            open.min_by_key(|(_, source)| (source.next_at(), source.begins_at)).map(|(index, _)| index)
+        else {
             return Ok(None);
         };
         let source = &mut self.sources[earliest];
@@ -208,7 +212,7 @@ impl Series {
             None => Ok(()),
             Some(other) => {
                 let paths = [other.path.clone(), self.sources[by].path.clone()];
-                Err(SeriesError::Twice { paths, product: product.clone(), at })
+                Err(SeriesError::Overlap { paths, product: product.clone(), at })
             }
         }
     }

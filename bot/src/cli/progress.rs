@@ -1,5 +1,7 @@
 //! How far a long command is.
 
+use std::time::Duration;
+
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Draws what is read of files as a bar on standard error; where that is no terminal, nothing.
@@ -9,4 +11,6 @@ pub fn draw(progress: &ProgressBar) {
         progress.set_style(style);
     }
     progress.set_draw_target(ProgressDrawTarget::stderr());
+    // A small file is read at once, and may be played for long.
+    progress.enable_steady_tick(Duration::from_secs(1));
 }

@@ -42,6 +42,10 @@ pub async fn backup(place: impl Into<Place>, target: &Path) -> Result<LedgerHead
 pub async fn restore(place: impl Into<Place>, backup: &Path, now: Timestamp) -> Result<Restored, LedgerError> {
     let place = place.into();
     let source = place.source()?;
+    if std::fs::metadata(backup).is_ok_and(|file| file.len() == 0) {
+        let advice = "it was cut off; give another file that `ledger backup` has written";
+        return Err(LedgerError::NoPath { path: backup.to_owned(), what: "backup in the empty file", advice });
+    }
     if !backup.exists() {
         let advice = "give the file that `ledger backup` has written";
         return Err(LedgerError::NoPath { path: backup.to_owned(), what: "backup", advice });

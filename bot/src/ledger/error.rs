@@ -22,11 +22,6 @@ pub enum LedgerError {
          runs with -f), or --postgres and --schema"
     )]
     Missing { ledger: String },
-    #[error(
-        "{} is empty: no bot has begun a ledger there, or its copy was cut off; give the directory of another one, or restore a \
-         backup (arb-bot ledger restore)", .path.display()
-    )]
-    Empty { path: PathBuf },
     #[error("{} holds the ledger {found}, not {wanted}: the kind of a ledger is immutable; give the bot another name, or another directory", .dir.display())]
     OtherKind { dir: PathBuf, found: String, wanted: String },
     #[error("the Secret of the ledger in {}: {problem}", .dir.display())]
@@ -109,7 +104,7 @@ impl LedgerError {
         match self {
             Self::Locked { .. } => "LedgerLocked",
             Self::Bound { .. } => "LedgerBoundToOther",
-            Self::Missing { .. } | Self::Empty { .. } => "LedgerMissing",
+            Self::Missing { .. } => "LedgerMissing",
             Self::OtherKind { .. } => "LedgerKindChanged",
             Self::Secret { .. } => "LedgerSecretInvalid",
             Self::Exists { .. } => "FileExists",

@@ -84,10 +84,13 @@ impl Source {
     /// Looks whether there may be something to read; a server says so itself.
     pub fn look(&self) -> Result<(), LedgerError> {
         let Self::File(path) = self else { return Ok(()) };
+        let missing = |ledger| Err(LedgerError::Missing { ledger });
         match std::fs::metadata(path) {
-            Ok(file) if file.len() == 0 => Err(LedgerError::Empty { path: path.clone() }),
-            Err(_) if !path.exists() => Err(LedgerError::Missing { ledger: self.to_string() }),
-            _ => Ok(()),
+            Ok(file) if file.len() > 0 => Ok(()),
+            // A bot that died while it began one leaves such a file, and so does a copy that was cut off.
+            Ok(_) => missing(format!("in the empty file {self}")),
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => missing(self.to_string()),
+            Err(cause) => Err(file_error(path, "read", cause)),
         }
     }
 }

@@ -129,6 +129,8 @@ fn a_bot_that_was_never_read_starts_without_what_is_dispensable_and_names_what_i
         let error = arb_bot(metadata(), &bot(&json!({"spec": part})), None).unwrap_err();
         assert_eq!(error.0.field, field);
     }
+    let empty = arb_bot(metadata(), &bot(&json!({"spec": {"venue": {"coinbase": null}}})), None).unwrap_err();
+    assert_eq!((empty.0.field.as_str(), empty.0.why.as_str()), ("spec.venue.coinbase", NULL));
     assert!(arb_bot(metadata(), &json!({}), None).is_err() && arb_bot(metadata(), &json!({"spec": {}}), None).is_err());
 }
 

@@ -19,11 +19,12 @@ async fn bot_behind_a_proxy<'a>(room: &Room<'a>) -> Result<(Bot<'a>, ApiProxy)> 
     Ok((room.trading_bot("bot").await?, proxy))
 }
 
-/// Fails when the bot reads its ArbBot again with every other renewal of its Lease only.
+/// Fails when the bot reads its ArbBot, or the policies, again with every other renewal of its Lease only.
 pub async fn a_watch_that_is_silently_dropped_does_not_blind_the_bot(desk: Arc<Desk>) -> Result<()> {
     let room = desk.room("silent-watch").await?;
     let (bot, proxy) = bot_behind_a_proxy(&room).await?;
     proxy.set(Fault::SilentWatches);
+    proxy.take_tally();
     let patched = bot.kill().await?;
     bot.wait_kill_finished().await?;
     let stopped = bot.stopped_ns(patched.generation).await?;
@@ -32,10 +33,13 @@ pub async fn a_watch_that_is_silently_dropped_does_not_blind_the_bot(desk: Arc<D
     ensure!(stopped_ms < 20_000.0, "stopped {stopped_ms} ms after the patch was sent");
     ensure!(stopped_ms > 20.0, "the watch was not silent, so nothing was proven: {stopped_ms} ms");
     nothing_raised_after_stop(&bot, stopped).await?;
-    // However slow the machine is: it reads its ArbBot as often as its Lease, and once more when it starts.
+    // However slow the machine is. One renewal may have been under way when the counts began.
     wait_for("eight renewals of the Lease", || async { Ok(proxy.asked("update leases") >= 8) }).await?;
-    let (renewals, reads) = (proxy.asked("get leases"), proxy.asked("get arbbots"));
-    ensure!(reads >= renewals, "it read its ArbBot {reads} times in {renewals} renewals of its Lease");
+    let renewals = proxy.asked("update leases");
+    for read in ["get arbbots", "list arbpolicies"] {
+        let times = proxy.asked(read);
+        ensure!(times + 1 >= renewals, "{times} times {read} in {renewals} renewals of the Lease");
+    }
     Ok(())
 }
 

@@ -187,10 +187,12 @@ fn files_of_one_market_may_follow_each_other_but_not_overlap() {
     let monday = "0,BTC-USD,2,,1,3\n3,BTC-USD,2,,1,4\n";
     let after = "3,BTC-USD,2,,1,3\n4,BTC-USD,2,,1,4\n";
     assert_eq!(advance_all([("monday.csv", monday), ("tuesday.csv", after)]), Ok(true), "all is read");
-    let later = after.replace("3,", "5,").replace("4,", "6,");
-    assert_eq!(advance_all([("2.csv", monday), ("1.csv", &later)]), Ok(true), "whatever their names say");
+    assert_eq!(advance_all([("2.csv", monday), ("1.csv", after)]), Ok(true), "whatever their names say");
     let error = advance_all([("monday.csv", monday), ("the-same.csv", monday)]).unwrap_err();
-    assert!(error.contains("monday.csv and ") && error.contains("the-same.csv both have prices of BTC-USD"), "{error}");
+    assert!(
+        error.contains("monday.csv still goes on") && error.contains("the-same.csv has a price of BTC-USD"),
+        "{error}"
+    );
 }
 
 /// What is shown of the future, each time that it is something else: rate, hour of it, and whether the session is open.

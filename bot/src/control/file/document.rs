@@ -186,12 +186,6 @@ fn check(path: &str, schema: &JSONSchemaProps, value: &Value, problems: &mut Vec
                 ));
             }
         }
-        Value::Null if schema.nullable != Some(true) => {
-            refuse(
-                "nothing stands below or behind it: write what belongs there, or {} for an object without any"
-                    .to_owned(),
-            );
-        }
         Value::Null | Value::Bool(_) => {}
     }
 }
@@ -275,16 +269,6 @@ spec:
     }
 
     #[test]
-    fn what_may_be_left_out_may_be_null_and_what_must_be_there_may_not() {
-        assert_eq!(problem("  paper:\n"), "");
-        for line in ["venue: {coinbase: }", "venue:"] {
-            let text = BOT.replace("venue: {coinbase: {portfolio: 00000000-0000-0000-0000-000000000001}}", line);
-            let problem = parse(&text).unwrap().problem(None).unwrap().to_string();
-            assert!(problem.starts_with("spec.venue") && problem.contains("{}"), "{problem}");
-        }
-    }
-
-    #[test]
     fn what_an_api_server_would_refuse_is_named() {
         for (more, field) in [
             ("  killSwich: {engaged: true}\n", "spec.killSwich"),
@@ -292,7 +276,6 @@ spec:
             ("  risk: {maxOrderNotional: '1'}\n", "spec.risk.maxOrderNotional"),
             ("  risk: {limits: {maxOpenOrders: 100000}}\n", "spec.risk.limits.maxOpenOrders"),
             ("  controlTimeouts: {lease: 2m}\n", "spec.controlTimeouts"),
-            ("  killSwitch:\n", "spec.killSwitch cannot be read: nothing stands below"),
         ] {
             assert!(problem(more).starts_with(field), "{more} {}", problem(more));
         }

@@ -54,7 +54,10 @@ async fn no_file_is_overwritten_and_what_is_not_whole_is_neither_kept_nor_restor
     // What is named wrong is named, not the disk; so is a file with nothing in it.
     std::fs::write(elsewhere.path().join(FILE), "").unwrap();
     let empty = verify(elsewhere.path()).await.unwrap_err();
-    assert!(empty.reason() == "LedgerMissing" && empty.to_string().contains("is empty"), "{empty}");
+    assert!(empty.reason() == "LedgerMissing" && empty.to_string().contains("in the empty file"), "{empty}");
+    let refused = restore(dir.path(), &elsewhere.path().join(FILE), Timestamp::UNIX_EPOCH).await.unwrap_err();
+    assert!(refused.to_string().contains("no backup in the empty file"), "{refused}");
+    assert!(history(elsewhere.path(), "any").await.unwrap().is_empty(), "as where there is none");
     assert_eq!(backup(dir.path(), &dir.path().join("none/b4")).await.unwrap_err().reason(), "PathMissing");
     let now = Timestamp::UNIX_EPOCH;
     assert_eq!(restore(dir.path(), &dir.path().join("none"), now).await.unwrap_err().reason(), "PathMissing");

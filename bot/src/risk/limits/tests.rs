@@ -45,6 +45,24 @@ fn limit_of(result: Result<Permit, Denied>) -> &'static str {
     }
 }
 
+/// Fails with `<` for `<=`, without the side's sign, and with the mid price on the wrong side of the comparison.
+#[test]
+fn a_limit_price_may_be_as_far_on_the_wrong_side_as_the_limit_says_and_no_further() {
+    let (mid, most_bps) = (dec!(60000), dec!(30));
+    for (side, at_the_limit, beyond) in
+        [(Side::Buy, dec!(60180), dec!(60180.01)), (Side::Sell, dec!(59820), dec!(59819.99))]
+    {
+        let with = |limit_price| {
+            let kind = OrderKind::ImmediateOrCancel { limit_price };
+            within_slippage(&NewOrder { kind, ..order("BTC-USD", side, dec!(1)) }, mid, most_bps)
+        };
+        assert_eq!(with(at_the_limit), Ok(()), "{side}");
+        let Err(Denied::Limit { limit, message }) = with(beyond) else { panic!("{side}") };
+        assert_eq!((limit, message.as_str()), ("maxSlippageBps", "30.0017 would be above the limit of 30"));
+        assert_eq!(with(mid + mid - beyond), Ok(()), "{side}: it is on the right side of the mid price");
+    }
+}
+
 #[test]
 fn each_limit_denies_an_entry_beyond_it() {
     let enter = |size, exposure: &Exposure| {
