@@ -47,8 +47,8 @@ impl Moment {
 /// Why a series cannot be played.
 #[derive(Debug, thiserror::Error)]
 pub enum SeriesError {
-    #[error("{path} cannot be read: {source}")]
-    Read { path: PathBuf, source: io::Error },
+    #[error("{path} cannot be read: {cause}")]
+    Read { path: PathBuf, cause: io::Error },
     #[error("{path}, line {line}: {cause}")]
     Line { path: PathBuf, line: u64, cause: String },
     #[error("{path} has no .csv and no .jsonl file; `arb-bot capture` writes both")]
@@ -74,7 +74,7 @@ pub(super) struct Lines {
 
 impl Lines {
     fn open(path: &Path, progress: &ProgressBar) -> Result<Self, SeriesError> {
-        let unreadable = |source| SeriesError::Read { path: path.to_owned(), source };
+        let unreadable = |cause| SeriesError::Read { path: path.to_owned(), cause };
         let file = File::open(path).map_err(unreadable)?;
         progress.inc_length(file.metadata().map_err(unreadable)?.len());
         Ok(Self { path: path.to_owned(), from: BufReader::new(progress.wrap_read(file)), number: 0 })
@@ -83,7 +83,7 @@ impl Lines {
     fn next(&mut self) -> Result<Option<String>, SeriesError> {
         let mut text = String::new();
         let read = (&mut self.from).take(MAX_LINE).read_line(&mut text);
-        let read = read.map_err(|source| SeriesError::Read { path: self.path.clone(), source })?;
+        let read = read.map_err(|cause| SeriesError::Read { path: self.path.clone(), cause })?;
         self.number += 1;
         if read as u64 == MAX_LINE {
             return Err(self.wrong("it is longer than any line of a recording".to_owned()));
@@ -228,7 +228,7 @@ impl Series {
 }
 
 fn files(path: &Path) -> Result<Vec<PathBuf>, SeriesError> {
-    let unreadable = |source| SeriesError::Read { path: path.to_owned(), source };
+    let unreadable = |cause| SeriesError::Read { path: path.to_owned(), cause };
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }

@@ -110,15 +110,18 @@ async fn put(source: &Source, target: &Path) -> Result<LedgerHead, LedgerError> 
     let mut store = Store::connect(source, Access::Read).await?;
     let copied = store.copy_to(&partial).await;
     store.close().await;
-    copied?;
-    let verified = verify_source(&Source::File(partial.clone())).await;
+    let verified = match copied {
+        Ok(()) => verify_source(&Source::File(partial.clone())).await,
+        Err(error) => Err(error),
+    };
     // The connection that verified it has left its log, which is empty.
     for suffix in ["-wal", "-shm"] {
         remove_if_there(&with_suffix(&partial, suffix))?;
     }
-    let head = verified?;
-    rename(&partial, target)?;
-    Ok(head)
+    match verified {
+        Ok(head) => rename(&partial, target).map(|()| head),
+        Err(error) => remove_if_there(&partial).and(Err(error)),
+    }
 }
 
 /// Renames a file durably.

@@ -1,6 +1,6 @@
 //! JSON logs on stderr, whose level changes while the bot runs.
 
-use std::io;
+use std::io::{self, IsTerminal};
 
 use arbbot_crds::arbbot::LogLevel;
 use tracing::Subscriber;
@@ -54,7 +54,8 @@ pub fn for_people() -> Result<(), LogError> {
     let variable = std::env::var(VARIABLE).ok().filter(|value| !value.is_empty());
     let value = variable.unwrap_or_else(|| "warn".to_owned());
     let filter = EnvFilter::try_new(&value).map_err(|cause| LogError::Filter { value, cause })?;
-    let lines = fmt::layer().with_writer(io::stderr).without_time().with_target(false);
+    let lines =
+        fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).without_time().with_target(false);
     Ok(tracing_subscriber::registry().with(filter).with(lines).try_init()?)
 }
 

@@ -159,7 +159,7 @@ impl std::str::FromStr for Row {
         };
         let price = with_sizes(with_touch(price, bid, ask)?, bid_size, ask_size)?;
         if funding_rate.is_some_and(|rate| rate.abs() >= Decimal::ONE) {
-            return Err("funding_rate must be between -1 and 1 per hour, and not one of them".into());
+            return Err("funding_rate must be above -1 and below 1 per hour".into());
         }
         Ok(Self { time, product: product.to_owned(), price, funding_rate, trade })
     }

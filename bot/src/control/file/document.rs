@@ -19,14 +19,14 @@ const MAX_FILE: u64 = 1024 * 1024;
 /// Why a file gives no ArbBot.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
-    #[error("{path} cannot be read: {source}; give the file of an ArbBot")]
-    Read { path: PathBuf, source: io::Error },
+    #[error("{path} cannot be read: {cause}; give the file of an ArbBot")]
+    Read { path: PathBuf, cause: io::Error },
     #[error("{path} is not an ArbBot: {problem}")]
     NotAnArbBot { path: PathBuf, problem: String },
     #[error("{path} is not valid: {problems}")]
     Invalid { path: PathBuf, problems: String },
-    #[error("{path}: {source}")]
-    Decode { path: PathBuf, source: DecodeError },
+    #[error("{path}: {cause}")]
+    Decode { path: PathBuf, cause: DecodeError },
 }
 
 /// An ArbBot as its file has it.
@@ -50,7 +50,7 @@ pub fn read(path: &Path) -> Result<String, DocumentError> {
         Ok(_) => Ok(text),
         Err(error) => Err(error),
     }
-    .map_err(|source| DocumentError::Read { path: path.to_owned(), source })
+    .map_err(|cause| DocumentError::Read { path: path.to_owned(), cause })
 }
 
 /// Reads a valid ArbBot.
@@ -64,7 +64,7 @@ pub fn load(path: &Path) -> Result<ArbBot, DocumentError> {
         return Err(DocumentError::Invalid { path: path.to_owned(), problems: problem.to_string() });
     }
     let decoded = decode::arb_bot(document.metadata, &json!({"spec": document.spec}), None)
-        .map_err(|source| DocumentError::Decode { path: path.to_owned(), source })?;
+        .map_err(|cause| DocumentError::Decode { path: path.to_owned(), cause })?;
     if decoded.unreadable.is_empty() {
         return Ok(decoded.object);
     }

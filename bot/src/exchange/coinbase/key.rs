@@ -36,8 +36,8 @@ pub enum KeyError {
          put both values of the key file that Coinbase lets you download into it"
     )]
     Missing { file: PathBuf, key: &'static str },
-    #[error("{file} (key {key:?} of the Secret) cannot be read: {source}; check the Secret and how the pod mounts it")]
-    Unreadable { file: PathBuf, key: &'static str, source: std::io::Error },
+    #[error("{file} (key {key:?} of the Secret) cannot be read: {cause}; check the Secret and how the pod mounts it")]
+    Unreadable { file: PathBuf, key: &'static str, cause: std::io::Error },
     #[error("{file} (key {key:?} of the Secret) is empty: put the value from Coinbase's key file into it")]
     Empty { file: PathBuf, key: &'static str },
     #[error(
@@ -162,7 +162,7 @@ fn read(dir: &Path, key: &'static str) -> Result<String, KeyError> {
     let result = File::open(&file).and_then(|open| open.take(MAX_FILE).read_to_string(&mut text));
     match result {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(KeyError::Missing { file, key }),
-        Err(source) => Err(KeyError::Unreadable { file, key, source }),
+        Err(cause) => Err(KeyError::Unreadable { file, key, cause }),
         Ok(_) if text.trim().is_empty() => Err(KeyError::Empty { file, key }),
         Ok(_) => Ok(text.trim().to_owned()),
     }

@@ -48,6 +48,10 @@ async fn no_file_is_overwritten_and_what_is_not_whole_is_neither_kept_nor_restor
     let error = restore(dir.path(), &elsewhere.path().join(FILE), Timestamp::UNIX_EPOCH).await.unwrap_err();
     assert_eq!(error.reason(), "LedgerTampered");
     assert_eq!(std::fs::read(dir.path().join(FILE)).unwrap(), before, "the present one is untouched");
+    let left = |dir: &Path| {
+        dir.read_dir().unwrap().flatten().any(|entry| entry.path().extension().is_some_and(|e| e == "partial"))
+    };
+    assert!(!left(dir.path()), "nothing is left of what was refused");
     assert_eq!(backup(elsewhere.path(), &dir.path().join("b2")).await.unwrap_err().reason(), "LedgerTampered");
     assert!(!dir.path().join("b2").exists());
     assert_eq!(backup(&dir.path().join("none"), &dir.path().join("b3")).await.unwrap_err().reason(), "LedgerMissing");

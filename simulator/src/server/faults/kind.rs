@@ -125,7 +125,7 @@ impl FaultKind {
             }
             Self::PriceGap { bps } if !(-9_000..=90_000).contains(bps) => Some("bps must be from -9000 to 90000"),
             Self::FundingSpike { funding_rate } if funding_rate.abs() >= Decimal::ONE => {
-                Some("funding_rate must be between -1 and 1, and not one of them")
+                Some("funding_rate must be above -1 and below 1")
             }
             Self::PartialFills { percent } if !(1..=99).contains(percent) => Some("percent must be from 1 to 99"),
             Self::ClockSkew { milliseconds } if milliseconds.abs() > 86_400_000 => {
