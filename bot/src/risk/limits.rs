@@ -179,8 +179,8 @@ fn within_slippage(order: &NewOrder, mid: Decimal, most_bps: Decimal) -> Result<
         return Err(denied(limit, message));
     };
     let worse = (price - mid) * order.side.sign();
-    // Multiplied on both sides, as a division takes longer than all of this. A mid price is above zero, and prices and
-    // limits are far below what a product of both could not hold.
+    // Multiplied on both sides: nothing is divided where nothing is denied. A mid price is above zero, and prices and limits
+    // are far below what a product of both could not hold.
     if worse * BPS <= most_bps * mid {
         return Ok(());
     }
