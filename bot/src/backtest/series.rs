@@ -138,9 +138,8 @@ impl Source {
 /// and then the one that is first by name.
 pub struct Series {
     path: PathBuf,
+    products: [String; 2],
     sources: Vec<Source>,
-    /// Products of which there was no price yet.
-    unpriced: Vec<String>,
     progress: ProgressBar,
 }
 
@@ -161,7 +160,7 @@ impl Series {
         if sources.is_empty() {
             return Err(SeriesError::Empty { path: path.to_owned() });
         }
-        Ok(Self { path: path.to_owned(), sources, unpriced: products.to_vec(), progress })
+        Ok(Self { path: path.to_owned(), products: products.clone(), sources, progress })
     }
 
     /// How much of the files is read, in bytes; not drawn unless it is given a place.
@@ -201,7 +200,6 @@ impl Series {
     /// Takes in that a file has a price. Files of one market may follow each other, but not overlap: its trades would be
     /// told twice, and each file would take the other's book for its own.
     fn see_price(&mut self, product: &String, by: usize, at: Timestamp) -> Result<(), SeriesError> {
-        self.unpriced.retain(|unpriced| unpriced != product);
         let source = &mut self.sources[by];
         if !source.priced.contains(product) {
             source.priced.insert(product.clone());
@@ -223,7 +221,8 @@ impl Series {
     /// There was none of one.
     pub fn has_prices(&self) -> Result<(), SeriesError> {
         let missing = |product: &String| SeriesError::NoPrice { path: self.path.clone(), product: product.clone() };
-        self.unpriced.first().map_or(Ok(()), |product| Err(missing(product)))
+        let is_priced = |product: &&String| self.sources.iter().any(|source| source.priced.contains(*product));
+        self.products.iter().find(|product| !is_priced(product)).map_or(Ok(()), |product| Err(missing(product)))
     }
 }
 

@@ -269,6 +269,36 @@ mod tests {
         assert!(error.contains("no line of ETH-USD or ETP-20DEC30-CDE"), "{error}");
     }
 
+    /// Fails without a uid and a generation, of which the id of an incident is made, and with a rate rounded to four decimals.
+    #[test]
+    fn the_report_names_a_guard_that_has_tripped_since_when_and_its_incident() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("closed.csv");
+        std::fs::write(&data, CLOSED).unwrap();
+        let bot: ArbBot = serde_json::from_value(json!({
+            "apiVersion": "arbbot.io/v1alpha1", "kind": "ArbBot", "metadata": {"name": "tripped"},
+            "spec": {
+                "execution": "Paper", "venue": {"coinbase": {}},
+                "strategy": {"fundingCarry": {
+                    "spotProduct": "BTC-USD", "futureProduct": "BIP-20DEC30-CDE", "targetNotional": "3000",
+                }},
+                "risk": {"guards": [{
+                    "name": "dear", "metric": "FundingRateAbs", "tripAt": "0.00002", "action": "Kill", "release": "Manual",
+                }]},
+            },
+        }))
+        .unwrap();
+        let assumed = Assumed { depth_quote: Decimal::ONE_THOUSAND, spread_bps: None };
+        let series = Series::open(&data, &bot.spec.products(), assumed).unwrap();
+        let dir = dir.path().join("ledger");
+        let backtest = Backtest { bot, dir, tick: Duration::from_secs(1), from: None, to: None, record: None };
+        let ran = backtest.run(series).unwrap();
+        let said = guards_at_the_end(&ran);
+        for part in ["since 2026-11-16T15:00:0", "guard dear: FundingRateAbs was 0.00003", "bac47e57-1"] {
+            assert!(said.contains(part), "{said}");
+        }
+    }
+
     #[test]
     fn a_tick_is_a_time_and_sizes_are_more_than_nothing() {
         assert_eq!(tick("100ms"), Ok(TICK));

@@ -224,7 +224,8 @@ impl Watched {
     }
 }
 
-/// A value for people.
+/// A value for people: four decimals, or four digits of what is below one, as a funding rate of 0.00003 is.
 fn short(value: Decimal) -> String {
-    value.round_dp(4).normalize().to_string()
+    let digits = if value.abs() < Decimal::ONE { value.round_sf(4) } else { None };
+    digits.unwrap_or_else(|| value.round_dp(4)).normalize().to_string()
 }
